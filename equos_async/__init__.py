@@ -1,0 +1,80 @@
+"""The asyncio client for Equos live avatar sessions."""
+
+from __future__ import annotations
+
+from ._version import __version__
+from .client import EquosClient
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    EquosError,
+    FleetFullError,
+    InternalServerError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+    UnprocessableEntityError,
+)
+from .events import Event, Unresolved
+from .models import (
+    AgentProvider,
+    CreateEquosSessionResponse,
+    CreateSessionPassRequest,
+    EquosAgent,
+    EquosAvatar,
+    EquosParticipantIdentity,
+    EquosResourceReference,
+    EquosSession,
+    EquosSessionServer,
+    SessionStatus,
+)
+from .retry import Limits, RetryPolicy, Timeouts
+from .waiting import Clock
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AgentProvider",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosedError",
+    "Clock",
+    "ConfigurationError",
+    "ConflictError",
+    "CreateEquosSessionResponse",
+    "CreateSessionPassRequest",
+    "EquosAgent",
+    "EquosAvatar",
+    "EquosClient",
+    "EquosError",
+    "EquosParticipantIdentity",
+    "EquosResourceReference",
+    "EquosSession",
+    "EquosSessionServer",
+    "Event",
+    "FleetFullError",
+    "InternalServerError",
+    "Limits",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RetryPolicy",
+    "SessionStatus",
+    "StartOutcomeUnknownError",
+    "StartUnreadableError",
+    "Timeouts",
+    "UnprocessableEntityError",
+    "Unresolved",
+    "__version__",
+]

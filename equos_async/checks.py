@@ -1,0 +1,164 @@
+"""Checks of what callers pass in: each returns the value or names the field and the fix.
+
+Every one runs before any I/O and raises :class:`~equos_async.errors.ConfigurationError`. None
+quotes a value that could be a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from .errors import ConfigurationError
+
+T = TypeVar("T")
+
+MAX_ID_LENGTH = 256
+
+_KEY = re.compile(r"[!-~]+")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VERSION = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def text(field: str, value: Any, *, empty: bool = False) -> str:
+    """A string that can be encoded, and that is not empty unless ``empty`` allows it."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{field} must be a string, not {type(value).__name__}")
+    if not value and not empty:
+        raise ConfigurationError(f"{field} must not be empty")
+    if not _encodable(value):
+        raise ConfigurationError(f"{field} holds a lone surrogate, which UTF-8 cannot carry")
+    return value
+
+
+def number(field: str, value: Any, *, zero: bool = False) -> float:
+    """A finite number above zero, or from zero on where ``zero`` allows it."""
+    wanted = f"{field} must be a finite number {'of at least' if zero else 'above'} 0"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"{wanted}, not {type(value).__name__}")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        finite = False
+    if not finite or value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(wanted)
+    return value
+
+
+def count(field: str, value: Any, *, zero: bool = False) -> int:
+    """A whole number above zero, or from zero on where ``zero`` allows it."""
+    least = 0 if zero else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{field} must be a whole number of at least {least}")
+    return value
+
+
+def instance(field: str, value: Any, cls: type[T]) -> T:
+    """A value of a class."""
+    if not isinstance(value, cls):
+        raise ConfigurationError(f"{field} must be a {cls.__name__}, not {type(value).__name__}")
+    return value
+
+
+def session_id(value: Any) -> str:
+    """A session id that can stand as one path segment.
+
+    Refused are ids that would change the path (``.``, ``..`` and their percent-encoded forms:
+    by simple formatting ``..`` would turn the stop into ``PATCH /v3/stop``), and what no URL
+    can carry.
+    """
+    found = text("session_id", value)
+    if len(found) > MAX_ID_LENGTH:
+        raise ConfigurationError(f"session_id must have at most {MAX_ID_LENGTH} characters")
+    if _CONTROL.search(found):
+        raise ConfigurationError("session_id must not hold control characters")
+    if _decoded(found) in {".", ".."}:
+        raise ConfigurationError("session_id must not be '.' or '..', in any encoding")
+    return found
+
+
+class Secret(str):
+    """A string whose repr tells nothing, for what ends up in locals and other objects' reprs."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def client_key(value: Any) -> Secret:
+    """A client key that can stand in a header; the message never quotes it."""
+    # Rebound at once: a traceback that shows locals must not show a key, not even a bad one.
+    value = key = Secret(value if isinstance(value, str) else "")
+    if not key:
+        raise ConfigurationError(
+            "client_key must be a non-empty string: pass it, or set EQUOS_CLIENT_KEY"
+        )
+    if not _KEY.fullmatch(key):
+        raise ConfigurationError(
+            "client_key must consist of printable ASCII without spaces or line breaks"
+        )
+    return key
+
+
+def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:
+    """The base URL without a trailing slash.
+
+    Plain ``http://`` is taken for loopback hosts only, unless ``allow_insecure_http``: a bearer
+    key does not belong on an open wire.
+    """
+    url = text("endpoint", value)
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ConfigurationError("endpoint is not a URL, such as https://api.equos.ai") from None
+    host = parts.hostname or ""
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or not port_ok:
+        raise ConfigurationError("endpoint must be a URL such as https://api.equos.ai")
+    # Not the parsed parts: urlsplit drops an empty "?", "#" and stray control characters.
+    if set(url) & set("@?#\\") or not _KEY.fullmatch(url):
+        raise ConfigurationError("endpoint must have no userinfo, query, fragment or white space")
+    if any(_decoded(segment) in {".", ".."} for segment in parts.path.split("/")):
+        raise ConfigurationError("endpoint must not hold '.' or '..' in its path")
+    if parts.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
+        raise ConfigurationError(
+            "endpoint must be https:// unless its host is loopback; "
+            "allow_insecure_http=True sends the key in clear text"
+        )
+    return url.rstrip("/")
+
+
+def api_version(value: Any) -> str:
+    """One path segment such as ``v3``."""
+    version = text("api_version", value)
+    if not _VERSION.fullmatch(version):
+        raise ConfigurationError("api_version must be one path segment, such as 'v3'")
+    return version
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # RFC 6761: "localhost" and names below it stand for loopback addresses.
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _decoded(value: str) -> str:
+    """The value with its percent-encoding undone, however often it was applied."""
+    while (once := unquote(value)) != value:
+        value = once
+    return value
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

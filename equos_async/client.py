@@ -1,0 +1,445 @@
+"""The object that users hold, its one retry loop, and the tasks that outlive a cancelled caller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self, TypeVar
+
+import aiohttp
+from attrs import evolve
+
+from . import checks, wire
+from .calls import Call, Caller
+from .errors import (
+    APITimeoutError,
+    ClientClosedError,
+    EquosError,
+    Operation,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+)
+from .events import Event, Reporter, Subject, Unresolved
+from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from .retry import Limits, RetryPolicy, Timeouts, Traffic
+from .transport import Reply, Transport
+from .waiting import Clock, set_unless_done
+
+T = TypeVar("T")
+
+DEFAULT_ENDPOINT: Final = "https://api.equos.ai"
+SHUTDOWN_GRACE: Final = 10.0
+"""Seconds that a stop is given when the event loop shuts down under it."""
+
+
+class EquosClient:
+    """A client for the session-passes API, to be shared by all that one event loop runs.
+
+    Use it with ``async with``, or call :meth:`aclose`. Making one does no I/O and needs no
+    running loop. While the process lives, a session that the server told of is either in a
+    caller's hands or stopped; what never became known is in :attr:`unresolved`.
+
+    Args:
+        client_key: The public client key from Equos Studio; by default ``EQUOS_CLIENT_KEY``.
+        endpoint: The API's base URL; by default ``EQUOS_ENDPOINT``, else the production API.
+        api_version: The version segment of the path.
+        timeouts: How long things may take.
+        retry: How often and how soon calls are tried again.
+        limits: How many connections at once.
+        http_session: A session of yours to use; it is never closed. Its cookies, proxies and
+            pool are yours to set up.
+        on_event: Called with each :class:`Event`; must not block.
+        allow_insecure_http: Send the key over plain HTTP to hosts other than loopback.
+        trust_env: Take proxies from the environment, for a session of the client's own.
+        clock: The source of time and chance, for tests.
+
+    Raises:
+        ConfigurationError: An argument or an environment variable is wrong.
+    """
+
+    def __init__(
+        self,
+        client_key: str | None = None,
+        *,
+        endpoint: str | None = None,
+        api_version: str = "v3",
+        timeouts: Timeouts = Timeouts(),
+        retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
+        http_session: aiohttp.ClientSession | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        allow_insecure_http: bool = False,
+        trust_env: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        client_key = checks.client_key(
+            os.environ.get("EQUOS_CLIENT_KEY") if client_key is None else client_key
+        )
+        if endpoint is None:
+            endpoint = os.environ.get("EQUOS_ENDPOINT") or DEFAULT_ENDPOINT
+        self._endpoint = checks.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
+        self._base = f"{self._endpoint}/{checks.api_version(api_version)}"
+        self._timeouts = checks.instance("timeouts", timeouts, Timeouts)
+        self._clock = clock or Clock()
+        checks.instance("retry", retry, RetryPolicy)
+        checks.instance("limits", limits, Limits)
+        self._reporter = Reporter(on_event, self._clock)
+        self._transport = Transport(
+            headers=wire.headers(client_key),
+            connect_timeout=timeouts.connect,
+            keepalive=limits.keepalive,
+            trust_env=trust_env,
+            http_session=http_session,
+        )
+        self._caller = Caller(
+            transport=self._transport,
+            traffic=Traffic(retry, limits),
+            timeouts=timeouts,
+            clock=self._clock,
+            reporter=self._reporter,
+            mask=wire.masker(client_key),
+        )
+        self._calls: set[Call[Any]] = set()
+        self._blocks: set[str] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._given_up = False
+        self._closed = False
+
+    # What users call.
+
+    async def start_session(
+        self, request: CreateSessionPassRequest, *, deadline: float | None = None
+    ) -> CreateEquosSessionResponse:
+        """Start a session: ``POST /v3/session-passes``.
+
+        It is sent again only where every attempt before was provably not processed. A caller
+        that is cancelled leaves nothing behind: an unsent start is withdrawn, and the session of
+        a sent one is stopped when the answer comes.
+
+        Args:
+            request: What to start.
+            deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
+
+        Raises:
+            ConfigurationError: Bad input; nothing was sent.
+            ClientClosedError: The client is closed; nothing was sent.
+            APIConnectionError: Nothing was sent, nothing exists.
+            OverloadedError: Nothing was sent: the server wants a longer pause than the deadline.
+            APIStatusError: The server refused.
+            StartOutcomeUnknownError: A billed session may exist.
+        """
+        return await self._start(request, deadline, in_block=False)
+
+    async def stop_session(
+        self, session_id: str, *, deadline: float | None = None
+    ) -> EquosSession | None:
+        """Stop a session: ``PATCH /v3/session-passes/{id}/stop``.
+
+        It goes on, with its retries, where its caller is cancelled.
+
+        Args:
+            session_id: The session's id.
+            deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
+
+        Returns:
+            The ended session, or None: it is not running, and the server sent no details.
+
+        Raises:
+            ConfigurationError: Bad input; nothing was sent.
+            ClientClosedError: The client is closed; nothing was sent.
+            APIConnectionError: No usable answer came.
+            APIStatusError: The server refused.
+        """
+        call = self._stop_call(session_id, deadline)
+        self._launch(call, self._run_stop)
+        return await call.answer
+
+    @asynccontextmanager
+    async def session(
+        self, request: CreateSessionPassRequest, *, deadline: float | None = None
+    ) -> AsyncIterator[CreateEquosSessionResponse]:
+        """Start a session for a block; on every way out of the block it is stopped.
+
+        A stop that fails is raised, unless the block itself raised: then it becomes a note of
+        that exception. Either way the session is in :attr:`unresolved` then.
+
+        Args:
+            request: What to start.
+            deadline: Seconds for the start, instead of ``Timeouts.deadline``.
+
+        Raises:
+            EquosError: As :meth:`start_session` and :meth:`stop_session`.
+        """
+        started = await self._start(request, deadline, in_block=True)
+        try:
+            yield started
+        except BaseException as error:
+            try:
+                await self._leave_block(started.session.id)
+            except EquosError as failure:
+                error.add_note(f"stopping session {started.session.id} failed: {failure}")
+            raise
+        await self._leave_block(started.session.id)
+
+    @property
+    def unresolved(self) -> tuple[Unresolved, ...]:
+        """The newest 1,000 sessions that may be running and that nobody holds, oldest first."""
+        return self._reporter.unresolved
+
+    async def aclose(self, *, deadline: float = 10.0) -> tuple[Unresolved, ...]:
+        """Settle what is in flight, then close; safe to call again, also at the same time.
+
+        New starts are refused and unsent ones withdrawn. Sent ones are waited for, stops are
+        still taken and finished, and the sessions of open :meth:`session` blocks are stopped.
+
+        Args:
+            deadline: Seconds after which it gives up and reports what is unresolved.
+
+        Returns:
+            :attr:`unresolved`, as it is then.
+        """
+        seconds = checks.number("deadline", deadline, zero=True)
+        if self._closing is None:
+            loop = self._transport.bind()
+            for call in self._calls:
+                if not call.endpoint.repeatable and not call.on_server:
+                    call.refuse(_closed_error("start"))
+                    call.withdraw()
+            self._closing = loop.create_task(self._close(self._clock.now() + seconds))
+            for session_id in list(self._blocks):
+                self._launch_orphan(session_id)
+            self._blocks.clear()
+        await asyncio.shield(self._closing)
+        return self.unresolved
+
+    async def __aenter__(self) -> Self:
+        if self._closing is not None:
+            raise _closed_error()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "open" if self._closing is None else "closed" if self._closed else "closing"
+        return f"<EquosClient {self._base} {state}>"
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("an EquosClient cannot be pickled or copied: make one where it is used")
+
+    def __del__(self) -> None:
+        transport = self.__dict__.get("_transport")  # absent where __init__ refused its arguments
+        if transport is not None and transport.is_open:
+            warnings.warn(
+                f"unclosed {self!r}: use 'async with', or await aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    # Calls, and the tasks that carry them out whatever becomes of their callers.
+
+    async def _start(
+        self, request: CreateSessionPassRequest, deadline: float | None, *, in_block: bool
+    ) -> CreateEquosSessionResponse:
+        body = wire.encode(request)
+        if self._closing is not None:
+            raise _closed_error("start")
+        subject = Subject(
+            operation="start",
+            name=request.name,
+            client=request.client,
+            max_duration=request.max_duration,
+        )
+        call = self._call(wire.START, subject, body, deadline, in_block=in_block)
+        self._launch(call, self._run_start)
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+
+    def _stop_call(
+        self, session_id: str, deadline: float | None = None
+    ) -> Call[EquosSession | None]:
+        subject = Subject(operation="stop", session_id=checks.session_id(session_id))
+        if self._closed:
+            raise _closed_error("stop", session_id)
+        return self._call(wire.STOP, subject, wire.EMPTY_BODY, deadline)
+
+    def _call(
+        self,
+        endpoint: wire.Endpoint[T],
+        subject: Subject,
+        body: bytes,
+        deadline: float | None = None,
+        *,
+        in_block: bool = False,
+    ) -> Call[T]:
+        seconds = (
+            self._timeouts.deadline if deadline is None else checks.number("deadline", deadline)
+        )
+        loop = self._transport.bind()
+        return Call(
+            endpoint,
+            subject,
+            url=endpoint.url(self._base, subject.session_id or ""),
+            body=body,
+            deadline=self._clock.now() + seconds,
+            answer=loop.create_future(),
+            in_block=in_block,
+        )
+
+    def _launch(self, call: Call[T], run: Callable[[Call[T]], Coroutine[Any, Any, None]]) -> None:
+        """Run a call in a task of the client's own: its caller's end is not its end."""
+        call.task = self._transport.bind().create_task(run(call))
+        self._calls.add(call)
+        call.task.add_done_callback(lambda task: self._settle(call, task))
+
+    def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
+        """Let go of a call. A done callback: a task cancelled before its first step runs none."""
+        self._calls.discard(call)
+        if task.cancelled():
+            call.answer.cancel()
+        elif (error := task.exception()) is not None:
+            if call.answer.done() and not isinstance(error, EquosError):
+                raise error  # a bug that no caller can be told of: the loop's handler is
+            call.refuse(error)
+
+    def _abandon(self, call: Call[CreateEquosSessionResponse]) -> None:
+        """The caller of a start was cancelled."""
+        if call.answer.cancelled():
+            if not call.on_server:
+                call.withdraw()
+        elif call.answer.exception() is None:
+            # The answer and the cancellation fell in one tick: nobody has seen that session.
+            session_id = call.answer.result().session.id
+            self._blocks.discard(session_id)
+            self._launch_orphan(session_id)
+
+    async def _run_start(self, call: Call[CreateEquosSessionResponse]) -> None:
+        try:
+            reply = await self._caller.carry_out(call)
+        except EquosError as error:
+            if not isinstance(error, StartOutcomeUnknownError):
+                self._reporter.resolved(call.subject)  # refused late: nothing exists after all
+            raise
+        try:
+            started = call.endpoint.decode(reply.body)
+        except StartUnreadableError as error:
+            unreadable = error
+        else:
+            return await self._deliver(call, started)
+        raise await self._unreadable(call, reply, unreadable)
+
+    async def _deliver(
+        self, call: Call[CreateEquosSessionResponse], started: CreateEquosSessionResponse
+    ) -> None:
+        """Put a session into its caller's hands, or stop it where there are none."""
+        self._reporter.resolved(call.subject)
+        session_id = started.session.id
+        if call.in_block and self._closing is not None:
+            call.refuse(_closed_error("start", session_id))
+        if call.answer.done():
+            await self._stop_orphan(call, session_id)
+            return
+        if call.in_block:
+            self._blocks.add(session_id)
+        call.answer.set_result(started)
+
+    async def _unreadable(
+        self, call: Call[Any], reply: Reply, error: StartUnreadableError
+    ) -> StartUnreadableError:
+        """Stop the session, where its id could be read, and complete the error."""
+        call.describe(error, reply)
+        if error.session_id is None:
+            self._reporter.unknown(call.subject, call.attempts, str(error), reply.status)
+            return error
+        # The stop has a deadline of its own; who waits for the start is not made to wait for it.
+        late = self._clock.call_at(call.deadline, call.refuse, error)
+        stopped = await self._stop_orphan(call, error.session_id)
+        late.cancel()
+        self._reporter.resolved(call.subject)
+        error.args = (f"{error}; its session {'has been' if stopped else 'could not be'} stopped",)
+        return error
+
+    async def _stop_orphan(self, start: Call[Any], session_id: str) -> bool:
+        """Stop a session that nobody holds, in its start's own task; whether that worked."""
+        subject = evolve(start.subject, operation="stop", session_id=session_id)
+        try:
+            await self._run_orphan(self._call(wire.STOP, subject, wire.EMPTY_BODY))
+        except EquosError:
+            return False  # told by an event, and in `unresolved`
+        return True
+
+    def _launch_orphan(self, session_id: str) -> None:
+        call = self._stop_call(session_id)
+        call.answer.cancel()
+        self._launch(call, self._run_orphan)
+
+    async def _run_orphan(self, call: Call[EquosSession | None]) -> None:
+        await self._run_stop(call)
+        self._reporter.emit(
+            "orphan_stopped", call.subject, call.attempts, "nobody held the session any more"
+        )
+
+    async def _run_stop(self, call: Call[EquosSession | None]) -> None:
+        try:
+            reply = await self._persist(call)
+        except (EquosError, asyncio.CancelledError) as error:
+            reason = str(error) or "the event loop shut down"
+            self._reporter.stop_failed(call.subject, call.attempts, reason)
+            raise
+        self._reporter.resolved(call.subject)
+        set_unless_done(call.answer, call.endpoint.decode(reply.body))
+
+    async def _persist(self, call: Call[EquosSession | None]) -> Reply:
+        """A stop that survives the first cancellation of its task.
+
+        Two things cancel it: `aclose` when its time is over, and the shutdown of the event loop
+        (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
+        """
+        with suppress(asyncio.CancelledError):
+            return await self._caller.carry_out(call)
+        if self._given_up:
+            raise call.describe(APITimeoutError("the client closed before the stop was answered"))
+        call.deadline = min(call.deadline, self._clock.now() + SHUTDOWN_GRACE)
+        return await self._caller.carry_out(call)
+
+    async def _leave_block(self, session_id: str) -> None:
+        """Stop the session of a block, unless `aclose` has taken that over."""
+        if session_id in self._blocks:
+            self._blocks.discard(session_id)
+            await self.stop_session(session_id)
+
+    async def _close(self, deadline: float) -> None:
+        timer = self._clock.call_at(deadline, self._give_up)
+        try:
+            while tasks := [call.task for call in self._calls if call.task is not None]:
+                await asyncio.wait(tasks)
+        finally:
+            timer.cancel()
+            self._closed = True
+            await self._transport.close()
+
+    def _give_up(self) -> None:
+        """The time of `aclose` is over: end every call with what is known of it."""
+        self._given_up = True
+        self._caller.ending = "the client was closed"
+        for call in self._calls:
+            call.withdraw()
+
+
+def _closed_error(
+    operation: Operation | None = None, session_id: str | None = None
+) -> ClientClosedError:
+    return ClientClosedError("the client is closed", operation=operation, session_id=session_id)

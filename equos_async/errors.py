@@ -1,0 +1,213 @@
+"""Every exception of the library.
+
+::
+
+    EquosError
+    ├── ConfigurationError            a bad argument or setting; also a ValueError
+    ├── ClientClosedError             the client was closed
+    ├── FleetFullError                no free place, or the fleet's budget would be exceeded
+    ├── APIConnectionError            no usable answer; for a start: nothing was sent
+    │   └── APITimeoutError
+    ├── OverloadedError               refused locally: the server asked for a longer pause
+    ├── APIStatusError                the server refused
+    │   ├── BadRequestError           400
+    │   ├── AuthenticationError       401
+    │   ├── PermissionDeniedError     403
+    │   ├── NotFoundError             404
+    │   ├── ConflictError             409
+    │   ├── UnprocessableEntityError  422
+    │   ├── RateLimitError            429
+    │   └── InternalServerError       5xx
+    └── StartOutcomeUnknownError      sent, and no answer that can be trusted
+        └── StartUnreadableError      a 2xx whose body was unusable
+
+All of them pickle and copy. They hold plain values only: no key, no token, no request body and
+no object of the HTTP library, not even as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Operation = Literal["start", "stop"]
+
+
+class EquosError(Exception):
+    """The root: ``except EquosError`` catches all that this library raises.
+
+    Attributes:
+        operation: ``"start"`` or ``"stop"``, where the error belongs to a call.
+        attempts: How many requests were tried for this call; 0 where none was.
+        session_id: The session that the error is about, where known.
+        request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
+    """
+
+    operation: Operation | None
+    attempts: int
+    session_id: str | None
+    request_id: str | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        operation: Operation | None = None,
+        attempts: int = 0,
+        session_id: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        # One positional argument, defaults for the rest: pickle and copy rebuild an exception
+        # from `args` and then restore `__dict__`, so nothing is lost and nothing is needed.
+        super().__init__(message)
+        self.operation = operation
+        self.attempts = attempts
+        self.session_id = session_id
+        self.request_id = request_id
+
+
+class ConfigurationError(EquosError, ValueError):
+    """An argument or a setting is wrong; raised before any I/O. The message names the field."""
+
+
+class ClientClosedError(EquosError):
+    """The client is closed or closing: nothing was sent for this call."""
+
+
+class FleetFullError(EquosError):
+    """The fleet has no free place and was told not to wait, or its budget would be exceeded."""
+
+
+class APIConnectionError(EquosError):
+    """No usable answer came. For a start: nothing was sent, so nothing exists on the server."""
+
+
+class APITimeoutError(APIConnectionError):
+    """Time ran out without a usable answer. For a start: before anything was sent."""
+
+
+class OverloadedError(EquosError):
+    """Refused locally, nothing was sent: the server asked everyone to pause for longer.
+
+    Attributes:
+        retry_after: Seconds until the pause ends.
+    """
+
+    retry_after: float | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        operation: Operation | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, operation=operation, attempts=attempts)
+        self.retry_after = retry_after
+
+
+class APIStatusError(EquosError):
+    """The server answered, and refused.
+
+    Attributes:
+        status: The HTTP status code.
+        message: The server's own words, joined where it sent several; bounded.
+        retry_after: Seconds that the server asked to wait, where it sent a valid value.
+        body: The start of the answer's body as text, for people to read; bounded.
+    """
+
+    status: int
+    message: str
+    retry_after: float | None
+    body: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        body: str = "",
+        operation: Operation | None = None,
+        attempts: int = 0,
+        session_id: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            operation=operation,
+            attempts=attempts,
+            session_id=session_id,
+            request_id=request_id,
+        )
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+        self.body = body
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"
+
+
+class BadRequestError(APIStatusError):
+    """400: the server's validation refused the request."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the client key is missing, wrong or revoked."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this, or the organisation is suspended or at its limit."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such route. It never means "already stopped": the API answers 200 for that."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request conflicts with the state of the server."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: well-formed, but not acceptable."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, or too many sessions at once."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the server kept failing to stop a session. A start with a 5xx is an unknown outcome."""
+
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int) -> type[APIStatusError]:
+    """The class for a status that is a refusal."""
+    fallback = InternalServerError if 500 <= status <= 599 else APIStatusError
+    return _BY_STATUS.get(status, fallback)
+
+
+class StartOutcomeUnknownError(EquosError):
+    """The start was sent, and no trustworthy answer came: a billed session may exist.
+
+    It is bounded only by the request's ``max_duration``. Do not simply start again: that may
+    run, and bill, two sessions. The client keeps it in ``unresolved`` until its outcome is known.
+    """
+
+
+class StartUnreadableError(StartOutcomeUnknownError):
+    """The server said 2xx, but its body was unusable.
+
+    Where a session id could be read, ``session_id`` holds it and that session has been stopped.
+    """
