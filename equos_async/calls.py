@@ -35,6 +35,7 @@ class Call(Generic[T]):
         attempts: How many were made.
         paid: Tokens that its last retry took from the budget.
         accepted: Whether the server said 2xx.
+        last_attempt: Whether no further one may follow, whatever comes of it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Call(Generic[T]):
         self.attempts = 0
         self.paid = 0.0
         self.accepted = False
+        self.last_attempt = False
 
     @property
     def on_server(self) -> bool:
@@ -147,7 +149,7 @@ class Caller:
             await self._clock.sleep(wait)
 
     def _wait(self, call: Call[Any], outcome: Outcome) -> float | None:
-        if call.answer.done() and not call.endpoint.repeatable:
+        if call.last_attempt or (call.answer.done() and not call.endpoint.repeatable):
             return None  # nobody wants that session any more
         now = self._clock.now()
         call.paid = self._traffic.policy.cost(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
@@ -161,7 +161,7 @@ class EquosClient:
     @asynccontextmanager
     async def session(
         self, request: CreateSessionPassRequest, *, deadline: float | None = None
-    ) -> AsyncIterator[CreateEquosSessionResponse]:
+    ) -> AsyncGenerator[CreateEquosSessionResponse, None]:
         """Start a session for a block; on every way out of the block it is stopped.
 
         A stop that fails is raised, unless the block itself raised: then it becomes a note of
@@ -206,7 +206,8 @@ class EquosClient:
         if self._closing is None:
             loop = self._transport.bind()
             for call in self._calls:
-                if not call.endpoint.repeatable and not call.on_server:
+                call.last_attempt = not call.endpoint.repeatable
+                if call.last_attempt and not call.on_server:
                     call.refuse(_closed_error("start"))
                     call.withdraw()
             self._closing = loop.create_task(self._close(self._clock.now() + seconds))
@@ -306,9 +307,13 @@ class EquosClient:
         call.task.add_done_callback(lambda task: self._settle(call, task))
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
-        """Let go of a call. A done callback: a task cancelled before its first step runs none."""
+        """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
         self._calls.discard(call)
         if task.cancelled():
+            if call.endpoint.repeatable and call.attempts == 0:
+                self._reporter.stop_failed(call.subject, 0, "cancelled before it was sent")
+            if self._given_up:
+                call.refuse(call.describe(_closed_error()))
             call.answer.cancel()
         elif (error := task.exception()) is not None:
             if call.answer.done() and not isinstance(error, EquosError):
@@ -425,7 +430,10 @@ class EquosClient:
         timer = self._clock.call_at(deadline, self._give_up)
         try:
             while tasks := [call.task for call in self._calls if call.task is not None]:
-                await asyncio.wait(tasks)
+                # Not even the event loop's shutdown takes the connections from under the stops
+                # that survive it; the timer ends this all the same.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait(tasks)
         finally:
             timer.cancel()
             self._closed = True

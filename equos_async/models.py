@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import Attribute, field, frozen
 
@@ -93,7 +93,7 @@ def _template_vars(_: object, attribute: Attribute[Any], value: object) -> None:
         raise ConfigurationError(
             f"{attribute.name} must map strings to strings, not be {type(value).__name__}"
         )
-    for name, content in value.items():
+    for name, content in cast("dict[object, object]", value).items():
         checks.text(f"{attribute.name}: each name", name, empty=True)
         checks.text(f"{attribute.name}: each value", content, empty=True)
 

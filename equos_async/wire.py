@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 from urllib.parse import quote
 
 import attrs
@@ -73,10 +73,7 @@ class Endpoint(Generic[T_co]):
 
 def encode(request: CreateSessionPassRequest) -> bytes:
     """The body of a start; fields that are ``None`` are left out."""
-    if not isinstance(request, CreateSessionPassRequest):
-        raise ConfigurationError(
-            f"request must be a CreateSessionPassRequest, not {type(request).__name__}"
-        )
+    checks.instance("request", request, CreateSessionPassRequest)
     return json.dumps(_converter().unstructure(request), separators=(",", ":")).encode()
 
 
@@ -177,7 +174,7 @@ def _message(body: bytes) -> str:
     except _UNUSABLE:
         return ""  # a proxy's HTML, say: the body's text stands in
     if isinstance(message, list):
-        return "; ".join(str(part) for part in message[:100])
+        return "; ".join(str(part) for part in cast("list[object]", message)[:100])
     return message if isinstance(message, str) else ""
 
 
@@ -204,7 +201,7 @@ def _object(body: bytes) -> dict[str, Any]:
     value = json.loads(body, parse_constant=_refuse_constant)
     if not isinstance(value, dict):
         raise ValueError
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -240,7 +237,8 @@ def _converter() -> cattrs.Converter:
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
-        return make_dict_structure_fn(cls, converter, **wire_names(cls))
+        hook: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, converter, **wire_names(cls))
+        return hook
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def unstructure(cls: type) -> Callable[[Any], Any]:
