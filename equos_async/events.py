@@ -15,6 +15,7 @@ from .waiting import Clock
 logger = logging.getLogger("equos_async")
 
 MAX_UNRESOLVED: Final = 1000
+MAX_REASON: Final = 300
 
 EventKind = Literal["retry", "paused", "start_unknown", "orphan_stopped", "stop_failed"]
 
@@ -129,7 +130,7 @@ class Reporter:
     def _keep(self, key: object, subject: Subject, reason: str) -> None:
         self._unresolved[key] = Unresolved(
             operation=subject.operation,
-            reason=reason,
+            reason=reason[:MAX_REASON],
             at=datetime.fromtimestamp(self._clock.wall(), UTC),
             session_id=subject.session_id,
             name=subject.name,
@@ -154,7 +155,7 @@ class Reporter:
             kind=kind,
             operation=subject.operation,
             attempts=attempts,
-            reason=reason,
+            reason=reason[:MAX_REASON],
             status=status,
             delay=delay,
             session_id=subject.session_id,

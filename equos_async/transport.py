@@ -262,8 +262,8 @@ class Transport:
         )
         try:
             request.answered(response.status, response.headers)
-            while chunk := await response.content.readany():
-                if not request.receive(chunk):
+            while not response.content.at_eof():
+                if not request.receive(await response.content.readany()):
                     break
         finally:
             # Hands the connection back, or closes it where the body was not read to its end.

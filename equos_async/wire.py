@@ -114,6 +114,8 @@ def decode_stop(body: bytes) -> EquosSession | None:
 
 def is_foreign(body: bytes, session_id: str) -> bool:
     """Whether the answer to a stop speaks of another session, so that it answers another call."""
+    if body.startswith(b'{"id":"%b"' % session_id.encode()):
+        return False  # as the server writes it: no need to parse the answer twice
     try:
         return bool(_object(body).get("id", session_id) != session_id)
     except _UNUSABLE:
@@ -130,9 +132,9 @@ def status_error(
     """The exception for a refusal, with the server's words bounded and secrets masked."""
     # Masked before they are cut: half a key would not be found.
     text = mask(body.decode("utf-8", "replace"))[:MAX_MESSAGE]
-    message = mask(_message(body))[:MAX_MESSAGE]
+    message = " ".join(mask(_message(body)).split()) or " ".join(text.split())
     return status_error_class(status)(
-        message or text or "the server gave no reason",
+        message[:MAX_MESSAGE] or "the server gave no reason",
         status=status,
         retry_after=retry_after,
         body=text,
@@ -198,7 +200,7 @@ def _object(body: bytes) -> dict[str, Any]:
         ValueError: It is not JSON, or JSON of another kind.
         RecursionError: It is nested deeper than any answer.
     """
-    value = json.loads(body, parse_constant=_refuse_constant)
+    value = _JSON.decode(body.decode())
     if not isinstance(value, dict):
         raise ValueError
     return cast("dict[str, Any]", value)
@@ -206,6 +208,10 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.loads` with an argument makes a decoder for each call.
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _problem(error: Exception) -> str:
@@ -237,8 +243,8 @@ def _converter() -> cattrs.Converter:
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
-        hook: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, converter, **wire_names(cls))
-        return hook
+        hook = make_dict_structure_fn(cls, converter, **wire_names(cls))
+        return cast("Callable[[Any, Any], Any]", hook)
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def unstructure(cls: type) -> Callable[[Any], Any]:

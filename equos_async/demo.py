@@ -1,0 +1,214 @@
+"""The demo: hundreds of sessions from one client against a server that misbehaves, shown live."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from attrs import define, evolve, field
+
+from .client import EquosClient
+from .errors import EquosError, StartOutcomeUnknownError
+from .events import Event, Unresolved
+from .models import CreateSessionPassRequest, EquosParticipantIdentity
+from .retry import Timeouts
+
+FAULTS = (
+    "start:429,retry_after=1,share=0.05",
+    "start:503,retry_after=1,share=0.02",
+    "start:503,share=0.01",
+    "start:drop=before,share=0.02",
+    "start:drop=after,share=0.02",
+    "start:delay=0.3,share=0.15",
+    "stop:drop=after,share=0.08",
+    "stop:502,share=0.08",
+)
+"""What the server does wrong, as the emulator's ``--fault`` spells it."""
+
+TEMPLATE = CreateSessionPassRequest(
+    name="demo",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+    max_duration=600,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m equos_async demo``."""
+    parser.add_argument("--sessions", type=int, default=400, help="default %(default)s")
+    parser.add_argument("--at-once", type=int, default=50, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Returns:
+        0 where each session that is left on the server was reported, 1 where one was not,
+        130 where it was interrupted; then the sessions are stopped all the same.
+    """
+    tally = Tally(total=args.sessions)
+    interrupted = False
+    with _emulator(args.seed) as emulator:
+        with _display(tally) as show:
+            try:
+                asyncio.run(_run_sessions(emulator.endpoint, tally, args.at_once, show))
+            except KeyboardInterrupt:
+                interrupted = True
+        left = emulator.stop()
+    _print_table(tally, left)
+    reported = {one.session_id for one in tally.unresolved} | {one.name for one in tally.unresolved}
+    forgotten = [one for one in left["live"] if not {one["id"], one["name"]} & reported]
+    if interrupted:
+        return 130
+    return 1 if forgotten else 0
+
+
+@define
+class Tally:
+    """What happened so far."""
+
+    total: int
+    started: int = 0
+    stopped: int = 0
+    retried: int = 0
+    unknown: int = 0
+    failed: int = 0
+    latencies: list[float] = field(factory=list)
+    unresolved: tuple[Unresolved, ...] = ()
+
+    def count(self, event: Event) -> None:
+        """The client's ``on_event``."""
+        self.retried += event.kind == "retry"
+
+    @property
+    def over(self) -> int:
+        """How many sessions are over, one way or another."""
+        return self.stopped + self.unknown + self.failed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.over}/{self.total}  started {self.started}  stopped {self.stopped}  "
+            f"retried {self.retried}  outcome unknown {self.unknown}  failed {self.failed}"
+        )
+
+
+async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -> None:
+    timeouts = Timeouts(start_attempt=5.0, stop_attempt=5.0, deadline=10.0)
+    todo = iter(range(tally.total))
+    async with EquosClient(
+        "demo-key", endpoint=endpoint, timeouts=timeouts, on_event=tally.count
+    ) as client:
+        try:
+            async with asyncio.TaskGroup() as group:
+                shown = group.create_task(_keep_showing(show))
+                workers = [group.create_task(_work(client, todo, tally)) for _ in range(at_once)]
+                await asyncio.wait(workers)
+                shown.cancel()
+        finally:
+            await client.aclose()
+            tally.unresolved = client.unresolved
+
+
+async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
+    """One of the bot's conversations after the other."""
+    for number in todo:
+        begun = time.perf_counter()
+        try:
+            async with client.session(evolve(TEMPLATE, name=f"demo-{number}")):
+                tally.latencies.append(time.perf_counter() - begun)
+                tally.started += 1
+                await asyncio.sleep(0.2)  # here the person talks to the avatar
+            tally.stopped += 1
+        except StartOutcomeUnknownError:
+            tally.unknown += 1
+        except EquosError:
+            tally.failed += 1
+
+
+async def _keep_showing(show: Show) -> None:
+    while True:
+        show()
+        await asyncio.sleep(0.1)
+
+
+Show = Callable[[], None]
+
+
+@contextmanager
+def _display(tally: Tally) -> Iterator[Show]:
+    """A live line with rich on a terminal; else a plain line a second."""
+    progress = _rich_progress() if sys.stdout.isatty() else None
+    if progress is None:
+        yield _plain_lines(tally)
+        return
+    with progress:
+        task = progress.add_task("sessions", total=tally.total)
+        yield lambda: progress.update(task, completed=tally.over, description=str(tally))
+
+
+def _rich_progress() -> Progress | None:
+    try:
+        from rich.progress import BarColumn, Progress, TimeElapsedColumn
+    except ImportError:  # the extra `cli` is not installed
+        return None
+    return Progress("{task.description}", BarColumn(), TimeElapsedColumn(), transient=True)
+
+
+def _plain_lines(tally: Tally) -> Show:
+    due = time.monotonic()
+
+    def show() -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due += 1.0
+            print(tally, flush=True)
+
+    return show
+
+
+def _print_table(tally: Tally, left: dict[str, Any]) -> None:
+    spread = (
+        statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
+    )
+    rows = (
+        ("sessions started", str(tally.started)),
+        ("retries", str(tally.retried)),
+        ("sessions stopped", str(tally.stopped)),
+        ("outcome unknown, and reported", str(tally.unknown)),
+        ("failed: nothing exists", str(tally.failed)),
+        ("sessions left on the server", str(len(left["live"]))),
+        ("start latency p50", f"{spread[49] * 1000:.0f} ms"),
+        ("start latency p99", f"{spread[98] * 1000:.0f} ms"),
+        ("seconds billed", f"{left['billed_seconds']:.0f}"),
+    )
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value:>10}")
+    if left["live"]:
+        print("Left are sessions whose start was answered by a dropped connection. Each is in")
+        print("client.unresolved, with the name that it was given, and ends with its max_duration.")
+
+
+class _Emulator:
+    """The emulator in a process of its own, as another machine would be."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.endpoint: str = self._read()["endpoint"]
+
+    def stop(self) -> dict[str, Any]:
+        """End it; returns its last words: what is live, and what was billed."""
+        self._process.terminate()
+        for line in self._lines():
+            words = json.loads(line)
+        ...
