@@ -143,8 +143,8 @@ def _exit_code(error: EquosError) -> int:
 
 
 def _pairs(options: list[str]) -> dict[str, str] | None:
-    pairs = dict(option.partition("=")[::2] for option in options)
-    return pairs or None
+    parts = (option.partition("=") for option in options)
+    return {name: value for name, _, value in parts} or None
 
 
 def _plain(value: Any) -> dict[str, Any]:

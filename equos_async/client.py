@@ -368,6 +368,7 @@ class EquosClient:
         call.describe(error, reply)
         if error.session_id is None:
             self._reporter.unknown(call.subject, call.attempts, str(error), reply.status)
+            error.args = (f"{error}: a billed session may exist, and its id could not be read",)
             return error
         # The stop has a deadline of its own; who waits for the start is not made to wait for it.
         late = self._clock.call_at(call.deadline, call.refuse, error)

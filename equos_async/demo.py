@@ -5,24 +5,34 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import IO, Any
 
 from attrs import define, evolve, field
 
 from .client import EquosClient
 from .errors import EquosError, StartOutcomeUnknownError
-from .events import Event, Unresolved
+from .events import Event, Unresolved, logger
 from .models import CreateSessionPassRequest, EquosParticipantIdentity
 from .retry import Timeouts
 
+try:
+    import rich.progress as rich_progress
+except ImportError:  # the extra `cli` is not installed: plain lines then
+    rich_progress = None  # type: ignore[assignment]
+
+Show = Callable[[], object]
+
 FAULTS = (
-    "start:429,retry_after=1,share=0.05",
+    "start:429,retry_after=1,share=0.03",
     "start:503,retry_after=1,share=0.02",
     "start:503,share=0.01",
     "start:drop=before,share=0.02",
@@ -44,7 +54,7 @@ TEMPLATE = CreateSessionPassRequest(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m equos_async demo``."""
-    parser.add_argument("--sessions", type=int, default=400, help="default %(default)s")
+    parser.add_argument("--sessions", type=int, default=300, help="default %(default)s")
     parser.add_argument("--at-once", type=int, default=50, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
 
@@ -56,15 +66,16 @@ def run(args: argparse.Namespace) -> int:
         0 where each session that is left on the server was reported, 1 where one was not,
         130 where it was interrupted; then the sessions are stopped all the same.
     """
+    logger.setLevel(logging.ERROR)  # the table tells what its warnings would
     tally = Tally(total=args.sessions)
     interrupted = False
-    with _emulator(args.seed) as emulator:
+    emulator = _Emulator(args.seed)
+    try:
         with _display(tally) as show:
-            try:
-                asyncio.run(_run_sessions(emulator.endpoint, tally, args.at_once, show))
-            except KeyboardInterrupt:
-                interrupted = True
-        left = emulator.stop()
+            asyncio.run(_run_sessions(emulator.endpoint, tally, args.at_once, show))
+    except KeyboardInterrupt:
+        interrupted = True
+    left = emulator.stop()
     _print_table(tally, left)
     reported = {one.session_id for one in tally.unresolved} | {one.name for one in tally.unresolved}
     forgotten = [one for one in left["live"] if not {one["id"], one["name"]} & reported]
@@ -83,7 +94,7 @@ class Tally:
     retried: int = 0
     unknown: int = 0
     failed: int = 0
-    latencies: list[float] = field(factory=list)
+    latencies: list[float] = field(factory=list[float])
     unresolved: tuple[Unresolved, ...] = ()
 
     def count(self, event: Event) -> None:
@@ -122,17 +133,20 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
 async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
     """One of the bot's conversations after the other."""
     for number in todo:
-        begun = time.perf_counter()
+        begun, held = time.perf_counter(), False
         try:
             async with client.session(evolve(TEMPLATE, name=f"demo-{number}")):
+                held = True
                 tally.latencies.append(time.perf_counter() - begun)
                 tally.started += 1
                 await asyncio.sleep(0.2)  # here the person talks to the avatar
-            tally.stopped += 1
         except StartOutcomeUnknownError:
             tally.unknown += 1
         except EquosError:
+            held = False
             tally.failed += 1
+        finally:
+            tally.stopped += held  # on Ctrl-C too: the block is left when the stop is done
 
 
 async def _keep_showing(show: Show) -> None:
@@ -141,27 +155,16 @@ async def _keep_showing(show: Show) -> None:
         await asyncio.sleep(0.1)
 
 
-Show = Callable[[], None]
-
-
 @contextmanager
-def _display(tally: Tally) -> Iterator[Show]:
-    """A live line with rich on a terminal; else a plain line a second."""
-    progress = _rich_progress() if sys.stdout.isatty() else None
-    if progress is None:
+def _display(tally: Tally) -> Generator[Show, None, None]:
+    """A bar and a live line with rich on a terminal; else a plain line a second."""
+    if rich_progress is None or not sys.stdout.isatty():
         yield _plain_lines(tally)
         return
-    with progress:
-        task = progress.add_task("sessions", total=tally.total)
+    columns = rich_progress.BarColumn(), "{task.description}", rich_progress.TimeElapsedColumn()
+    with rich_progress.Progress(*columns) as progress:
+        task = progress.add_task("", total=tally.total)
         yield lambda: progress.update(task, completed=tally.over, description=str(tally))
-
-
-def _rich_progress() -> Progress | None:
-    try:
-        from rich.progress import BarColumn, Progress, TimeElapsedColumn
-    except ImportError:  # the extra `cli` is not installed
-        return None
-    return Progress("{task.description}", BarColumn(), TimeElapsedColumn(), transient=True)
 
 
 def _plain_lines(tally: Tally) -> Show:
@@ -202,13 +205,33 @@ def _print_table(tally: Tally, left: dict[str, Any]) -> None:
 class _Emulator:
     """The emulator in a process of its own, as another machine would be."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.endpoint: str = self._read()["endpoint"]
+    def __init__(self, seed: int) -> None:
+        command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
+        command += [f"--seed={seed}", *(f"--fault={fault}" for fault in FAULTS)]
+        # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
+        # its sessions there.
+        self._process = subprocess.Popen(  # noqa: S603 - our own command line
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._lines = deque[str](maxlen=2)
+        self.endpoint: str = json.loads(self._output().readline())["endpoint"]
+        # Somebody has to read what it logs, or it would block on a full pipe.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def stop(self) -> dict[str, Any]:
-        """End it; returns its last words: what is live, and what was billed."""
+        """End it; its last words are what is live, and what was billed."""
         self._process.terminate()
-        for line in self._lines():
-            words = json.loads(line)
-        ...
+        self._process.wait()
+        self._reader.join()
+        self._output().close()
+        words: dict[str, Any] = json.loads(self._lines[-1])
+        return words
+
+    def _read(self) -> None:
+        self._lines.extend(self._output())
+
+    def _output(self) -> IO[str]:
+        if self._process.stdout is None:
+            raise RuntimeError("the emulator's output is not a pipe")
+        return self._process.stdout

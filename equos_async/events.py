@@ -63,6 +63,14 @@ class Event:
         """The logging level that fits: WARNING where money is at stake."""
         return _LEVELS[self.kind]
 
+    def __str__(self) -> str:
+        about = self.session_id if self.name is None else repr(self.name)
+        later = "" if self.delay is None else f", {self.delay:.2f} s"
+        return (
+            f"{self.kind.replace('_', ' ')}{later}: {self.operation} of {about}, "
+            f"after {self.attempts} requests: {self.reason}"
+        )
+
 
 @frozen(kw_only=True)
 class Unresolved:

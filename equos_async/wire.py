@@ -243,8 +243,10 @@ def _converter() -> cattrs.Converter:
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
-        hook = make_dict_structure_fn(cls, converter, **wire_names(cls))
-        return cast("Callable[[Any, Any], Any]", hook)
+        return cast(
+            "Callable[[Any, Any], Any]",
+            make_dict_structure_fn(cls, converter, **wire_names(cls)),
+        )
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def unstructure(cls: type) -> Callable[[Any], Any]:

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from aiohttp import web
 from attrs import evolve, field, frozen
@@ -94,6 +94,7 @@ class EquosEmulator:
         suspended: Whether the organisation is suspended.
         clock: The source of time.
         seed: Of the faults that happen to a share of requests.
+        on_request: Called with each request and the status of its answer, None: no answer.
 
     Attributes:
         faults: What goes wrong: ``faults.start.add(Status(429, retry_after=2), times=3)``.
@@ -113,6 +114,7 @@ class EquosEmulator:
         suspended: bool = False,
         clock: EmulatorClock | None = None,
         seed: int = 0,
+        on_request: Callable[[EmulatorRequest, int | None], object] | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -121,6 +123,7 @@ class EquosEmulator:
         self.limit_duration = limit_duration
         self.suspended = suspended
         self.clock = clock or EmulatorClock()
+        self._on_request = on_request
         self.faults = Faults(seed)
         self.requests: deque[EmulatorRequest] = deque(maxlen=KEPT)
         self.request_count = 0
@@ -177,7 +180,9 @@ class EquosEmulator:
         app.router.add_post("/{version:v1|v3}/session-passes", self._on_start)
         app.router.add_patch("/{version:v1|v3}/session-passes/{id}/stop", self._on_stop)
         app.router.add_route("*", "/{path:.*}", self._on_other)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await self._runner.setup()
         listener = socket.create_server((self.host, self.port), backlog=4096)
         self.port = listener.getsockname()[1]
@@ -191,26 +196,27 @@ class EquosEmulator:
 
     # The operations.
 
-    async def _on_start(self, request: web.Request) -> web.StreamResponse:
+    async def _on_start(self, request: web.Request) -> web.Response:
         body = await _json_body(request)
-        name = body.get("name") if isinstance(body, dict) else None
+        name = None if body is None else body.get("name")
         record = self._record(request, "start", name=name if isinstance(name, str) else None)
         return await self._misbehave(request, record, lambda: self._start(request, body))
 
-    async def _on_stop(self, request: web.Request) -> web.StreamResponse:
+    async def _on_stop(self, request: web.Request) -> web.Response:
         await request.read()
         session_id = request.match_info["id"]
         record = self._record(request, "stop", session_id=session_id)
         return await self._misbehave(request, record, lambda: self._stop(request, session_id))
 
-    async def _on_other(self, request: web.Request) -> web.StreamResponse:
-        self._record(request, None)
-        return _error(404, f"Cannot {request.method} {request.path}", "Not Found")
+    async def _on_other(self, request: web.Request) -> web.Response:
+        answer = _error(404, f"Cannot {request.method} {request.path}", "Not Found")
+        self._tell(self._record(request, None), answer)
+        return answer
 
-    def _start(self, request: web.Request, body: object) -> web.Response:
+    def _start(self, request: web.Request, body: dict[str, Any] | None) -> web.Response:
         if (refusal := self._authenticate(request)) is not None:
             return refusal
-        if not isinstance(body, dict):
+        if body is None:
             return _error(400, "Unexpected end of JSON input or not a JSON object", "Bad Request")
         if problems := _validate(body):
             return _error(400, problems, "Bad Request")
@@ -354,19 +360,27 @@ class EquosEmulator:
 
     async def _misbehave(
         self, request: web.Request, record: EmulatorRequest, act: Callable[[], web.Response]
-    ) -> web.StreamResponse:
+    ) -> web.Response:
         """Apply the faults that a request drew, and answer it where they let it."""
-        answer: web.StreamResponse | None = None
+        answer: web.Response | None = None
         for fault in self.faults.of(record.operation or "start").take(record):
-            if isinstance(fault, Delay):
-                await asyncio.sleep(fault.seconds)
-            else:
+            if not isinstance(fault, Delay):
                 answer = await self._apply(fault, request, act)
-        return answer if answer is not None else act()
+                break
+            await asyncio.sleep(fault.seconds)
+        else:
+            answer = act()
+        self._tell(record, answer)
+        return answer or web.Response()  # which goes nowhere: the connection is closed
+
+    def _tell(self, record: EmulatorRequest, answer: web.Response | None) -> None:
+        if self._on_request is not None:
+            self._on_request(record, None if answer is None else answer.status)
 
     async def _apply(
         self, fault: Fault, request: web.Request, act: Callable[[], web.Response]
-    ) -> web.StreamResponse:
+    ) -> web.Response | None:
+        """The answer, or None where the connection is closed without one."""
         match fault:
             case Status():
                 return _status_answer(fault)
@@ -387,14 +401,8 @@ class EquosEmulator:
                 _close(request)
             case _:
                 act()
-                await _gone(request)
-        return web.Response()
-
-
-async def _gone(request: web.Request) -> None:
-    """Return when the client has closed its connection; until then it gets no answer."""
-    while request.transport is not None and not request.transport.is_closing():
-        await asyncio.sleep(0.01)
+                await asyncio.Event().wait()  # cancelled when the client closes the connection
+        return None
 
 
 def _write(request: web.Request, data: bytes) -> None:
@@ -433,11 +441,12 @@ def _status_answer(fault: Status) -> web.Response:
 # The wire, spelled by hand.
 
 
-async def _json_body(request: web.Request) -> object:
+async def _json_body(request: web.Request) -> dict[str, Any] | None:
     try:
-        return json.loads(await request.read())
+        body = json.loads(await request.read())
     except (ValueError, RecursionError):
         return None
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else None
 
 
 def _error(status: int, message: str | list[str], error: str | None = None) -> web.Response:
@@ -460,7 +469,7 @@ def _validate(body: dict[str, Any]) -> list[str]:
         ("agent", ("id",)),
         ("consumerIdentity", ("identity", "name")),
     ):
-        value = body.get(part)
+        value = cast("object", body.get(part))
         if not isinstance(value, dict):
             problems.append(f"{part} should not be null or undefined")
             continue

@@ -94,7 +94,7 @@ class FaultQueue:
     """The faults of one operation; the first entry that fits a request is used up by it."""
 
     rng: random.Random
-    entries: list[_Entry] = field(factory=list, init=False)
+    entries: list[_Entry] = field(factory=list[_Entry], init=False)
 
     def add(
         self,
@@ -162,3 +162,7 @@ class Faults:
     def of(self, operation: Operation) -> FaultQueue:
         """The queue of one operation."""
         return self.start if operation == "start" else self.stop
+
+    def named(self, name: str) -> tuple[FaultQueue, ...]:
+        """The queues that ``start``, ``stop`` or ``both`` stands for."""
+        return {"start": (self.start,), "stop": (self.stop,)}.get(name, (self.start, self.stop))
