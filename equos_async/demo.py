@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from attrs import define, evolve, field
 
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
     Returns:
-        0 where each session that is left on the server was reported, 1 where one was not,
-        130 where it was interrupted; then the sessions are stopped all the same.
+        0 where each session that is left on the server was reported; 1 where one was not;
+        130 where it was interrupted, which stops the sessions all the same.
     """
     logger.setLevel(logging.ERROR)  # the table tells what its warnings would
     tally = Tally(total=args.sessions)
@@ -77,11 +77,16 @@ def run(args: argparse.Namespace) -> int:
         interrupted = True
     left = emulator.stop()
     _print_table(tally, left)
-    reported = {one.session_id for one in tally.unresolved} | {one.name for one in tally.unresolved}
-    forgotten = [one for one in left["live"] if not {one["id"], one["name"]} & reported]
-    if interrupted:
-        return 130
-    return 1 if forgotten else 0
+    if forgotten := unreported(left["live"], tally.unresolved):
+        print(f"left on the server, and not reported: {forgotten}")
+        return 1
+    return 130 if interrupted else 0
+
+
+def unreported(live: list[dict[str, str]], unresolved: Iterable[Unresolved]) -> list[str]:
+    """The names of the sessions on the server that the client does not know to be unresolved."""
+    known = {one.session_id for one in unresolved} | {one.name for one in unresolved}
+    return [one["name"] for one in live if not {one["id"], one["name"]} & known]
 
 
 @define
@@ -126,8 +131,8 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
                 await asyncio.wait(workers)
                 shown.cancel()
         finally:
-            await client.aclose()
-            tally.unresolved = client.unresolved
+            tally.unresolved = await client.aclose()
+            show()
 
 
 async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
@@ -214,7 +219,8 @@ class _Emulator:
             command, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         self._lines = deque[str](maxlen=2)
-        self.endpoint: str = json.loads(self._output().readline())["endpoint"]
+        self._output = cast("IO[str]", self._process.stdout)
+        self.endpoint: str = json.loads(self._output.readline())["endpoint"]
         # Somebody has to read what it logs, or it would block on a full pipe.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -224,14 +230,9 @@ class _Emulator:
         self._process.terminate()
         self._process.wait()
         self._reader.join()
-        self._output().close()
+        self._output.close()
         words: dict[str, Any] = json.loads(self._lines[-1])
         return words
 
     def _read(self) -> None:
-        self._lines.extend(self._output())
-
-    def _output(self) -> IO[str]:
-        if self._process.stdout is None:
-            raise RuntimeError("the emulator's output is not a pipe")
-        return self._process.stdout
+        self._lines.extend(self._output)

@@ -6,21 +6,20 @@ from equos_async import APIStatusError, CreateSessionPassRequest, EquosClient
 from equos_async import EquosParticipantIdentity as Person
 from equos_async.testing import EquosEmulator
 
-REQUEST = CreateSessionPassRequest(
-    name="support call", avatar="av_1", agent="ag_1", consumer_identity=Person("user-7", "Ada"), max_duration=600
-)
+ADA = Person(identity="user-7", name="Ada")
+CALL = CreateSessionPassRequest(name="call", avatar="av_1", agent="ag_1", consumer_identity=ADA)
 
 
 async def main() -> None:
-    """Start, stop, and be refused."""
-    async with EquosEmulator(limit_concurrent=1) as local, EquosClient("key", endpoint=local.endpoint) as client:
-        async with client.session(REQUEST) as started:
+    async with EquosEmulator() as server, EquosClient("key", endpoint=server.endpoint) as client:
+        async with client.session(CALL) as started:
             print("joinable at", started.session.host.server_url)
+            server.suspended = True
             try:
-                await client.start_session(REQUEST, deadline=0.5)
+                await client.start_session(CALL)
             except APIStatusError as error:
                 print("refused:", error)
-        print("left on the server:", len(local.live_sessions))
+        print("left on the server:", len(server.live_sessions))
 
 
 asyncio.run(main())

@@ -1,16 +1,15 @@
-"""An asyncio service: a queue of people who want to talk, and a few workers that serve them.
+"""An asyncio service: people queue up to talk, and a few workers serve them.
 
-It shows where each error belongs, and that Ctrl-C leaves nothing running. Run it as it is: it
-brings a local server; or point it to the real one with EQUOS_ENDPOINT and EQUOS_CLIENT_KEY.
+It shows where each error belongs, and that Ctrl-C leaves nothing running. As it is it brings a
+local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from equos_async import (
     APIConnectionError,
@@ -18,7 +17,6 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosParticipantIdentity,
-    Event,
     OverloadedError,
     StartOutcomeUnknownError,
 )
@@ -29,28 +27,65 @@ TEMPLATE = CreateSessionPassRequest(
     avatar="av_1",
     agent="ag_1",
     consumer_identity=EquosParticipantIdentity(identity="nobody", name="Nobody"),
-    max_duration=300,  # the bound of what an unknown outcome can cost
+    max_duration=300,  # bounds what an unknown outcome can cost
 )
+WORKERS = 4
 
 
-@frozen
-class Visitor:
-    """Somebody who wants to talk."""
-
-    identity: str
-    name: str
-
-
-async def serve(client: EquosClient, visitor: Visitor) -> str:
+async def serve(client: EquosClient, visitor: str) -> str:
     """One conversation; returns how it went."""
-    person = EquosParticipantIdentity(identity=visitor.identity, name=visitor.name)
+    person = EquosParticipantIdentity(identity=visitor.lower(), name=visitor)
     try:
         async with client.session(evolve(TEMPLATE, consumer_identity=person)) as started:
             await asyncio.sleep(0)  # here the visitor joins started.session.host.server_url
-            return f"served in session {started.session.name!r}"
-    except StartOutcomeUnknownError as error:
-        return f"not repeated, a session may be running: {error.reason_for_people}"
+            return f"served at {started.session.host.server_url}"
+    except StartOutcomeUnknownError:
+        return "not tried again: a session may be running, see client.unresolved"
     except (APIStatusError, OverloadedError) as error:
-        return f"the server says no: {error}"
+        return f"the server says no ({error})"
     except APIConnectionError as error:
-        return f"no connection: {error}"
+        return f"no connection ({error})"
+
+
+async def work(client: EquosClient, visitors: asyncio.Queue[str]) -> None:
+    """Serve one visitor after the other."""
+    while True:
+        visitor = await visitors.get()
+        print(f"{visitor}: {await serve(client, visitor)}")
+        visitors.task_done()
+
+
+async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
+    """Serve all who are there, then close; Ctrl-C stops every session on its way out."""
+    visitors: asyncio.Queue[str] = asyncio.Queue()
+    for name in names:
+        visitors.put_nowait(name)
+    async with EquosClient(key, endpoint=endpoint) as client:
+        workers = [asyncio.create_task(work(client, visitors)) for _ in range(WORKERS)]
+        try:
+            await visitors.join()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    for one in client.unresolved:
+        print(f"look at this: {one.operation} of {one.name!r}, {one.reason}")
+
+
+async def main() -> None:
+    """With a real server, or with a local one that has a bad day."""
+    names = ["Ada", "Grace", "Edsger", "Barbara", "Alan", "Frances"]
+    if "EQUOS_ENDPOINT" in os.environ:
+        await run(None, None, names)
+        return
+    async with EquosEmulator() as server:
+        server.faults.start.add(Status(429, retry_after=0))
+        server.faults.start.add(Status(422, message="the agent has no voice"))
+        server.faults.start.add(Drop("after"))
+        server.faults.stop.add(Status(503))
+        await run(server.endpoint, "any-key", names)
+        print(f"left on the server: {len(server.live_sessions)}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

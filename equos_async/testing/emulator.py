@@ -469,12 +469,13 @@ def _validate(body: dict[str, Any]) -> list[str]:
         ("agent", ("id",)),
         ("consumerIdentity", ("identity", "name")),
     ):
-        value = cast("object", body.get(part))
-        if not isinstance(value, dict):
+        if not isinstance(body.get(part), dict):
             problems.append(f"{part} should not be null or undefined")
             continue
         problems += [
-            f"{part}.{key} must be a string" for key in keys if not isinstance(value.get(key), str)
+            f"{part}.{key} must be a string"
+            for key in keys
+            if not isinstance(body[part].get(key), str)
         ]
     duration = body.get("maxDuration")
     if duration is not None and (

@@ -1,0 +1,292 @@
+"""The command line: ``demo``, ``emulator``, ``start`` and ``stop``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import builtins
+import importlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from equos_async import Unresolved, demo
+from equos_async.__main__ import main
+from equos_async.testing import (
+    Delay,
+    Drop,
+    EquosEmulator,
+    Garbage,
+    Hang,
+    Redirect,
+    Reset,
+    Status,
+    Truncate,
+)
+from equos_async.testing.server import parse_fault
+from tests.conftest import KEY
+
+START = ["start", "--avatar=av_1", "--agent=ag_1", "--identity=user-7", "--max-duration=60"]
+
+
+async def command(*argv: str) -> int:
+    """Run a command in a thread, since it brings an event loop of its own."""
+    return await asyncio.to_thread(main, argv)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The key comes from the environment only."""
+    monkeypatch.setenv("EQUOS_CLIENT_KEY", KEY)
+
+
+class TestStartAndStop:
+    async def test_they_print_json_and_exit_0(
+        self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A session is started, shown without its token, and stopped; a second stop is null."""
+        assert await command(*START, "--endpoint", emulator.endpoint, "--template-var=a=b") == 0
+        shown = json.loads(capsys.readouterr().out)
+        session_id = shown["session"]["id"]
+        assert list(emulator.live_sessions) == [session_id]
+        assert shown["session"]["template_vars"] == {"a": "b"}
+        assert "consumer_access_token" not in shown
+
+        assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == "ended"
+        assert emulator.live_sessions == {}
+        assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
+        assert json.loads(capsys.readouterr().out) is None
+
+    async def test_the_token_is_shown_on_request(
+        self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """``--show-token`` prints what lets a person join."""
+        assert await command(*START, "--endpoint", emulator.endpoint, "--show-token") == 0
+        assert json.loads(capsys.readouterr().out)["consumer_access_token"].startswith("eyJ")
+
+    @pytest.mark.parametrize(
+        ("fault", "code", "words"),
+        [
+            (Status(403, message="suspended"), 3, "PermissionDeniedError: 403: suspended"),
+            (Drop("after"), 5, "StartOutcomeUnknownError: "),
+        ],
+    )
+    async def test_errors_are_for_people(
+        self,
+        emulator: EquosEmulator,
+        capsys: pytest.CaptureFixture[str],
+        fault: Status | Drop,
+        code: int,
+        words: str,
+    ) -> None:
+        """An error is one line on stderr, and its kind is the exit code."""
+        emulator.faults.start.add(fault)
+        assert await command(*START, "--endpoint", emulator.endpoint) == code
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith(words)
+        assert KEY not in shown.err
+
+    async def test_nothing_was_sent(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A refused connection is exit code 4."""
+        argv = [*START, "--endpoint", "http://127.0.0.1:1", "--deadline=0.2"]
+        assert await command(*argv) == 4
+        assert "nothing was sent" in capsys.readouterr().err
+
+    async def test_bad_settings(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A missing key is exit code 2, before any I/O."""
+        monkeypatch.delenv("EQUOS_CLIENT_KEY")
+        assert await command("stop", "some-id") == 2
+        assert "EQUOS_CLIENT_KEY" in capsys.readouterr().err
+
+    def test_ctrl_c_exits_130(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An interrupted command says so by its exit code."""
+
+        def interrupt(work: Any) -> None:
+            work.close()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(asyncio, "run", interrupt)
+        assert main(["stop", "some-id"]) == 130
+
+
+class TestFaultSyntax:
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            ("start:429,retry_after=2,times=3", ("start", (Status(429, retry_after="2"),), 3, 1.0)),
+            ("stop:503", ("stop", (Status(503),), None, 1.0)),
+            ("both:delay=0.3,share=0.5", ("both", (Delay(0.3),), None, 0.5)),
+            ("start:drop=after", ("start", (Drop("after"),), None, 1.0)),
+            ("start:reset=before", ("start", (Reset("before"),), None, 1.0)),
+            ("start:truncate=9", ("start", (Truncate(9),), None, 1.0)),
+            ("start:redirect=/x", ("start", (Redirect("/x"),), None, 1.0)),
+            ("start:garbage", ("start", (Garbage(),), None, 1.0)),
+            ("start:hang", ("start", (Hang(),), None, 1.0)),
+        ],
+    )
+    def test_it_spells_each_fault(self, spec: str, expected: object) -> None:
+        """Each kind of fault can be asked for by hand."""
+        assert parse_fault(spec) == expected
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            "",
+            "start",
+            "pause:429",
+            "start:what",
+            "start:429,size=3",
+            "start:delay=x",
+            "start:drop=x",
+        ],
+    )
+    def test_it_says_what_it_takes(self, spec: str) -> None:
+        """A misspelled fault is answered with the syntax."""
+        with pytest.raises(argparse.ArgumentTypeError, match="OPERATION:KIND"):
+            parse_fault(spec)
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the emulator by hand, in a process of its own."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def serve(*options: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "equos_async", "emulator", "--port=0", *options]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
+
+    yield serve
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+class TestEmulatorByHand:
+    async def test_it_serves_until_it_is_told_to_end(
+        self, serving: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It says where it is, logs a line a request without secrets, and ends with the counts."""
+        process = serving("--log=json", "--fault=start:429,times=1", "--limit-concurrent=1")
+        assert process.stdout is not None
+        endpoint = json.loads(process.stdout.readline())["endpoint"]
+        assert await command(*START, "--endpoint", endpoint) == 0
+        process.send_signal(signal.SIGTERM)
+        lines = process.stdout.read().splitlines()
+        assert process.wait() == 0
+        assert [json.loads(line)["status"] for line in lines[:-1]] == [429, 201]
+        last = json.loads(lines[-1])
+        assert (last["requests"], len(last["live"]), last["ended"]) == (2, 1, 0)
+        assert KEY not in "".join(lines)
+
+    def test_it_talks_to_people(self, serving: Callable[..., subprocess.Popen[str]]) -> None:
+        """Without ``--log json`` it prints a curl line that works, and plain lines."""
+        process = serving()
+        assert process.stdout is not None
+        hello, curl = process.stdout.readline(), process.stdout.readline()
+        assert hello.startswith("A local Equos, for tests: http://127.0.0.1:")
+        done = subprocess.run(
+            ["bash", "-c", curl.removeprefix("Try: ")], capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stdout)["session"]["name"] == "by hand"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().splitlines() == [
+            "POST /v3/session-passes 201",
+            "1 requests, 1 sessions live, 0 ended, 0 s billed",
+        ]
+        assert process.wait() == 0
+
+    def test_a_port_that_is_taken(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says that it cannot listen, and exits with 1."""
+        monkeypatch.setattr(asyncio, "run", _refuse)
+        assert main(["emulator"]) == 1
+        assert "cannot listen on 127.0.0.1:3001" in capsys.readouterr().out
+
+
+def _refuse(work: Any) -> None:
+    work.close()
+    raise OSError(98, "Address already in use")
+
+
+class TestDemo:
+    def test_it_ends_with_nothing_unreported(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A small demo without a terminal: plain lines, the table, exit code 0."""
+        assert main(["demo", "--sessions=60", "--at-once=30", "--seed=3"]) == 0
+        out = capsys.readouterr().out
+        assert "0/60  started 0" in out
+        rows = dict(line.rsplit("  ", 1) for line in out.splitlines() if "  " in line)
+        started, stopped = (
+            int(value)
+            for name, value in rows.items()
+            if name.strip() in {"sessions started", "sessions stopped"}
+        )
+        assert started == stopped > 0
+
+    def test_with_a_terminal_it_shows_a_bar(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a terminal rich draws a live line."""
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["demo", "--sessions=2", "--at-once=2"]) == 0
+        assert "2/2" in capsys.readouterr().out
+
+    def test_ctrl_c_stops_the_sessions_and_exits_130(self) -> None:
+        """Interrupted in the middle it stops what runs, prints the table and says 130."""
+        argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out = process.stdout.read()
+        process.stdout.close()
+        assert process.wait() == 130
+        assert "sessions left on the server" in out
+        assert "not reported" not in out.replace("and reported", "")
+
+    def test_what_nobody_reported_is_a_failure(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session that is left and that the client does not know of is exit code 1."""
+        monkeypatch.setattr(demo, "unreported", lambda live, unresolved: ["demo-1"])
+        assert main(["demo", "--sessions=1"]) == 1
+        assert "not reported: ['demo-1']" in capsys.readouterr().out
+
+    def test_known_by_id_or_by_name(self) -> None:
+        """A session counts as reported by its id or by the name of its unknown start."""
+        now = datetime.now(UTC)
+        known = [
+            Unresolved(operation="start", reason="", at=now, name="a"),
+            Unresolved(operation="stop", reason="", at=now, session_id="2"),
+        ]
+        live = [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}, {"id": "3", "name": "c"}]
+        assert demo.unreported(live, known) == ["c"]
+
+    def test_it_works_without_rich(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The extra ``cli`` is optional."""
+        real = builtins.__import__
+
+        def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
+            if name.startswith("rich"):
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(builtins, "__import__", refuse)
+            importlib.reload(demo)
+            assert demo.rich_progress is None
+        importlib.reload(demo)
+        assert demo.rich_progress is not None

@@ -1,0 +1,32 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def run(name: str) -> str:
+    """Run an example in a process of its own and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", str(EXAMPLES / name)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_service_serves_all_and_reports_the_unknown() -> None:
+    """Of six visitors four are served, one is refused, and one start is reported as unknown."""
+    lines = run("service.py").splitlines()
+    assert sum("served at wss://" in line for line in lines) == 4
+    assert sum("the server says no (422: the agent has no voice)" in line for line in lines) == 1
+    assert sum("not tried again" in line for line in lines) == 1
+    assert lines[-2].startswith("look at this: start of 'reception', ")
+    assert lines[-1] == "left on the server: 1"
