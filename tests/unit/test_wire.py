@@ -1,0 +1,371 @@
+"""Between bytes and models: pure functions, spelled against literal JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosParticipantIdentity,
+    StartUnreadableError,
+    wire,
+)
+
+AT = "2025-12-10T09:11:47.123Z"
+AVATAR = {
+    "id": "av_1",
+    "organizationId": "org_1",
+    "identity": "ada",
+    "name": "Ada",
+    "thumbnailUrl": "https://cdn.example.test/ada.png",
+    "createdAt": AT,
+    "updatedAt": AT,
+}
+SESSION: dict[str, Any] = {
+    "id": "s-1",
+    "organizationId": "org_1",
+    "freemium": False,
+    "name": "demo",
+    "provider": "livekit",
+    "status": "starting",
+    "host": {"serverUrl": "wss://rtc.example.test"},
+    "avatar": AVATAR,
+    "startedAt": AT,
+    "createdAt": AT,
+    "updatedAt": AT,
+}
+STARTED: dict[str, Any] = {"session": SESSION, "consumerAccessToken": "eyJ.a.b"}
+
+
+def dump(value: object) -> bytes:
+    """JSON as the server writes it."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def session(**changes: Any) -> bytes:
+    """A start's answer with a changed session; ``...`` takes a field out."""
+    changed = {k: v for k, v in {**SESSION, **changes}.items() if v is not ...}
+    return dump({**STARTED, "session": changed})
+
+
+class TestEndpoints:
+    def test_start(self) -> None:
+        """POST, and never sent again by itself."""
+        assert (wire.START.method, wire.START.repeatable) == ("POST", False)
+        assert wire.START.url("https://x.test/v3") == "https://x.test/v3/session-passes"
+
+    @pytest.mark.parametrize(
+        ("session_id", "segment"),
+        [("s-1", "s-1"), ("a/b", "a%2Fb"), ("a b?#", "a%20b%3F%23"), ("%", "%25"), ("ä", "%C3%A4")],
+    )
+    def test_stop(self, session_id: str, segment: str) -> None:
+        """PATCH; the id is one segment, encoded once."""
+        assert (wire.STOP.method, wire.STOP.repeatable) == ("PATCH", True)
+        url = wire.STOP.url("https://x.test/v3", session_id)
+        assert url == f"https://x.test/v3/session-passes/{segment}/stop"
+
+
+class TestEncode:
+    def test_all_fields(self) -> None:
+        """Names are camelCase, the caller's own keys are left alone."""
+        request = CreateSessionPassRequest(
+            name="call",
+            avatar="av_1",
+            agent="ag_1",
+            consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+            client="tenant-42",
+            max_duration=600,
+            additional_ctx="more",
+            template_vars={"first_name": "Ada"},
+        )
+        assert json.loads(wire.encode(request)) == {
+            "name": "call",
+            "client": "tenant-42",
+            "maxDuration": 600,
+            "avatar": {"id": "av_1"},
+            "agent": {"id": "ag_1"},
+            "additionalCtx": "more",
+            "templateVars": {"first_name": "Ada"},
+            "consumerIdentity": {"identity": "user-7", "name": "Ada"},
+        }
+
+    def test_what_is_none_is_left_out(self, request_: CreateSessionPassRequest) -> None:
+        """The server's validator takes no null for an optional field."""
+        assert b"additionalCtx" not in wire.encode(request_)
+        assert b"null" not in wire.encode(request_)
+
+
+class TestDecodeStart:
+    def test_a_full_answer(self) -> None:
+        """Every field arrives under its Python name."""
+        started = wire.decode_start(
+            dump(
+                {
+                    "session": {
+                        **SESSION,
+                        "maxDuration": 600,
+                        "templateVars": {"first_name": "Ada"},
+                        "agent": {
+                            "id": "ag_1",
+                            "organizationId": "org_1",
+                            "provider": "brand-new",
+                            "model": "model-9",
+                            "greetingMsg": "Hi",
+                            "search": True,
+                            "emotions": False,
+                            "memory": True,
+                            "createdAt": AT,
+                            "updatedAt": AT,
+                        },
+                        "knowledgeBase": {"id": "kb_1"},
+                        "remoteAgentIdentity": "bot",
+                        "transcript": {"transcription": []},
+                        "endedAt": AT,
+                    },
+                    "consumerAccessToken": "eyJ.a.b",
+                    "remoteAgentAccessToken": "eyJ.c.d",
+                }
+            )
+        )
+        found = started.session
+        assert found.id == "s-1"
+        assert found.host.server_url == "wss://rtc.example.test"
+        assert found.max_duration == 600
+        assert found.template_vars == {"first_name": "Ada"}
+        assert found.agent is not None
+        assert (found.agent.provider, found.agent.greeting_msg) == ("brand-new", "Hi")
+        assert found.knowledge_base is not None
+        assert found.knowledge_base.id == "kb_1"
+        assert found.transcript == {"transcription": []}
+        assert found.started_at == datetime(2025, 12, 10, 9, 11, 47, 123000, UTC)
+        assert (started.consumer_access_token, started.remote_agent_access_token) == (
+            "eyJ.a.b",
+            "eyJ.c.d",
+        )
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"status": "brand-new"},
+            {"provider": ""},
+            {"somethingNew": {"nested": [1, 2]}},
+            {"agent": None, "transcript": None, "client": None, "endedAt": None},
+            {"startedAt": "2025-12-10T10:11:47+01:00"},
+            {"maxDuration": 0.5},
+        ],
+    )
+    def test_what_never_fails_a_call(self, changes: dict[str, Any]) -> None:
+        """Unknown fields and values, null for absent, and other spellings of a time."""
+        assert wire.decode_start(session(**changes)).session.id == "s-1"
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"name": None},
+            {"name": 7},
+            {"name": ...},
+            {"freemium": "no"},
+            {"freemium": 0},
+            {"host": None},
+            {"host": []},
+            {"host": {"serverUrl": None}},
+            {"avatar": "ada"},
+            {"maxDuration": "600"},
+            {"maxDuration": True},
+            {"maxDuration": 1e300},
+            {"maxDuration": 10**400},
+            {"startedAt": AT[:-1]},
+            {"startedAt": "yesterday"},
+            {"startedAt": 0},
+            {"agent": {}},
+        ],
+    )
+    def test_a_wrong_field_is_unreadable_and_the_id_is_kept(self, changes: dict[str, Any]) -> None:
+        """The wire is held to its types; the session can still be stopped."""
+        with pytest.raises(StartUnreadableError, match="unusable") as caught:
+            wire.decode_start(session(**changes))
+        assert caught.value.session_id == "s-1"
+        assert f"$.session.{wire_to_python(next(iter(changes)))}" in str(caught.value)
+        assert caught.value.__cause__ is caught.value.__context__ is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b"7",
+            b'"s-1"',
+            b"<html>",
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"session":' * 50_000,
+            b'{"session": null}',
+            b'{"session": {"id": 7}}',
+            b'{"session": {"id": ".."}}',
+            b'{"session": {"id": "\\ud800"}}',
+            b'{"session": {"name": "x", "id": "s-1"',
+        ],
+    )
+    def test_no_id_can_be_read(self, body: bytes) -> None:
+        """Whatever the bytes, the error is ours, and it has no id that is none."""
+        with pytest.raises(StartUnreadableError) as caught:
+            wire.decode_start(body)
+        assert caught.value.session_id is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            dump(STARTED)[:40],
+            b'{ "session" : { "id" : "s-1", "maxDuration": NaN',
+            b'{"session": {"id": "s-1", "maxDuration": ' + b"1" * 5000 + b"}}",
+            b'{"session":{"id":"s-1","deep":' + b"[" * 100_000,
+            session(maxDuration=...).replace(b'"freemium":false', b'"freemium":Infinity'),
+        ],
+    )
+    def test_the_id_is_read_from_what_is_left(self, body: bytes) -> None:
+        """A truncated or hostile answer still tells which session to stop."""
+        with pytest.raises(StartUnreadableError) as caught:
+            wire.decode_start(body)
+        assert caught.value.session_id == "s-1"
+
+    def test_an_id_that_cannot_be_stopped_is_unusable(self) -> None:
+        """A session that no stop can name is not handed out as if all were well."""
+        with pytest.raises(StartUnreadableError, match="session_id must not be") as caught:
+            wire.decode_start(session(id=".."))
+        assert caught.value.session_id is None
+
+    def test_no_value_is_shown(self) -> None:
+        """The message tells paths and types, and nothing that somebody sent."""
+        with pytest.raises(StartUnreadableError) as caught:
+            wire.decode_start(session(name=["secret"], startedAt="secret", id="s-2"))
+        assert "secret" not in str(caught.value)
+
+
+def wire_to_python(name: str) -> str:
+    """The Python name of a field, by hand."""
+    return {"startedAt": "started_at", "maxDuration": "max_duration"}.get(name, name)
+
+
+class TestDecodeStop:
+    def test_details(self) -> None:
+        """A session that was running."""
+        ended = wire.decode_stop(dump({**SESSION, "status": "ended"}))
+        assert ended is not None
+        assert (ended.id, ended.status) == ("s-1", "ended")
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"null", b" null ", b"{}", b"[]", b"<html>", b"\xff", b"[" * 99_999]
+    )
+    def test_no_details(self, body: bytes) -> None:
+        """Null, an empty body and what cannot be read are all None: the server said done."""
+        assert wire.decode_stop(body) is None
+
+    @pytest.mark.parametrize(
+        ("body", "foreign"),
+        [
+            (b'{"id":"s-1","name":"x"}', False),
+            (b'{ "name": "x", "id": "s-1" }', False),
+            (b'{"id":"s-11"}', True),
+            (b'{"id": "s-2"}', True),
+            (b'{"id": null}', True),
+            (b'{"name":"x"}', False),
+            (b"null", False),
+            (b"", False),
+            (b"[]", False),
+            (b"\xff", False),
+        ],
+    )
+    def test_another_sessions_answer(self, body: bytes, foreign: bool) -> None:
+        """An answer that names another session is not an answer to this stop."""
+        assert wire.is_foreign(body, "s-1") is foreign
+
+
+def refusal(body: bytes, status: int = 400, key: str = "pk_1") -> Any:
+    """The error that a refusal becomes."""
+    return wire.status_error(status, body, mask=wire.masker(key), retry_after=None)
+
+
+class TestStatusError:
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b'{"statusCode":400,"message":"no","error":"Bad Request"}', "no"),
+            (b'{"statusCode":400,"message":["a","b"]}', "a; b"),
+            (b'{"message":"two\\n  lines"}', "two lines"),
+            (b'{"message":7}', '{"message":7}'),
+            (b"[1]", "[1]"),
+            (b"<html>\n502</html>", "<html> 502</html>"),
+            (b"", "the server gave no reason"),
+            (b"\xff", "\ufffd"),
+        ],
+    )
+    def test_the_servers_words(self, body: bytes, message: str) -> None:
+        """A string, a list of strings, or whatever a proxy sends."""
+        assert refusal(body).message == message
+
+    def test_words_are_bounded(self) -> None:
+        """An error does not carry megabytes about."""
+        error = refusal(dump({"message": ["x" * 10_000] * 1000}))
+        assert len(error.message) == len(error.body) == 2048
+
+    @pytest.mark.parametrize(
+        ("key", "echo"),
+        [
+            ("pk_1", b'{"message":"bad key pk_1"}'),
+            ('p"k\\1', dump({"message": 'bad key p"k\\1'})),
+            ("p/k+1", b"bad key p%2Fk%2B1"),
+            ("pk_1", b"x" * 2046 + b"pk_1"),
+        ],
+    )
+    def test_an_echoed_key_is_masked(self, key: str, echo: bytes) -> None:
+        """Plain, JSON-escaped, percent-encoded, or on the edge of what is kept."""
+        error = refusal(echo, key=key)
+        for text in (error.message, error.body):
+            assert key not in text
+            assert key[:2] not in text
+
+    def test_tokens_are_masked(self) -> None:
+        """A JWT in an error's body is somebody's way into a room."""
+        error = refusal(b'{"message":"token eyJhbGciOi.eyJzdWIi.c2ln is bad"}')
+        assert error.message == "token *** is bad"
+        assert "eyJ" not in error.body
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X-Request-Id": "r-1"}, "r-1"),
+        ({}, None),
+        ({"X-Request-Id": ""}, None),
+        ({"X-Request-Id": "x" * 201}, None),
+        ({"X-Request-Id": "a\x00"}, None),
+        ({"X-Request-Id": "ä"}, None),
+    ],
+)
+def test_request_ids(headers: dict[str, str], expected: str | None) -> None:
+    """The server's name for the exchange, where it is a plain one."""
+    assert wire.request_id(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("id", "id"), ("max_duration", "maxDuration"), ("a_b_c", "aBC"), ("server_url", "serverUrl")],
+)
+def test_camel(name: str, expected: str) -> None:
+    """Wire names are camelCase without exception."""
+    assert wire.camel(name) == expected
+
+
+def test_times_are_written_as_they_are_read() -> None:
+    """RFC 3339 with Z."""
+    ended = wire.decode_stop(dump({**SESSION, "endedAt": "2025-12-10T10:11:47.5+01:00"}))
+    assert ended is not None
+    assert ended.ended_at is not None
+    assert ended.ended_at.utcoffset() == timedelta(hours=1)
+    assert wire._converter().unstructure(ended)["startedAt"] == "2025-12-10T09:11:47.123000Z"
