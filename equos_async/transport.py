@@ -35,6 +35,7 @@ _FATAL: Final = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
 )
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
 

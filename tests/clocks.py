@@ -92,3 +92,9 @@ async def settle(rounds: int = 50) -> None:
     """Let everything that can go on without time passing do so."""
     for _ in range(rounds):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let everything go on until a condition holds."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+        await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ class _Response(ClientResponse):
     """aioresponses 0.7.9 does not know a parameter that aiohttp 3.14 requires."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("stream_writer", None)
+        kwargs.setdefault("stream_writer", SimpleNamespace(output_size=0))
         super().__init__(*args, **kwargs)
 
 
@@ -70,5 +71,3 @@ def replies() -> Iterator[Replies]:
     """Exact replies, for where a real server cannot be told to send them."""
     with Replies() as replies:
         yield replies
-
-

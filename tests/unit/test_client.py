@@ -1,0 +1,518 @@
+"""The object that users hold: its settings, its life, and exact replies."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import logging
+import pickle
+import warnings
+from typing import Any
+
+import aiohttp
+import pytest
+
+from equos_async import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    ConfigurationError,
+    CreateSessionPassRequest,
+    EquosClient,
+    Event,
+    Limits,
+    RetryPolicy,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+    Timeouts,
+)
+from equos_async.testing import Delay, Drop, EquosEmulator, Hang, Status
+from tests.clocks import FakeClock, SkippingClock, settle, until
+from tests.conftest import KEY, Replies
+from tests.unit.test_wire import SESSION, STARTED, dump
+
+API = "https://api.equos.ai/v3/session-passes"
+
+
+class TestSettings:
+    def test_the_constructor_needs_no_loop(self) -> None:
+        """It does no I/O, and what was never used needs no closing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            EquosClient(KEY)
+            gc.collect()
+
+    def test_key_and_endpoint_come_from_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Arguments first, then the environment, then production."""
+        with pytest.raises(ConfigurationError, match="EQUOS_CLIENT_KEY"):
+            EquosClient()
+        monkeypatch.setenv("EQUOS_CLIENT_KEY", KEY)
+        assert repr(EquosClient()) == "<EquosClient https://api.equos.ai/v3 open>"
+        monkeypatch.setenv("EQUOS_ENDPOINT", "https://staging.example.test")
+        assert repr(EquosClient()) == "<EquosClient https://staging.example.test/v3 open>"
+        client = EquosClient(endpoint="https://other.example.test", api_version="v1")
+        assert repr(client) == "<EquosClient https://other.example.test/v1 open>"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"client_key": "two words"},
+            {"endpoint": "http://api.equos.ai"},
+            {"api_version": ".."},
+            {"timeouts": None},
+            {"retry": 3},
+            {"limits": "many"},
+        ],
+    )
+    def test_a_wrong_argument_is_named(self, wrong: dict[str, Any]) -> None:
+        """No setting is None, or something else, by accident."""
+        (name,) = wrong
+        with pytest.raises(ConfigurationError, match=f"^{name} must"):
+            EquosClient(**{"client_key": KEY, **wrong})
+
+    @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, pickle.dumps])
+    def test_it_stays_where_it_is(self, travel: Any) -> None:
+        """A client cannot be copied or pickled, and says so."""
+        with pytest.raises(TypeError, match="make one where it is used"):
+            travel(EquosClient(KEY))
+
+
+class TestInput:
+    @pytest.mark.parametrize("session_id", ["", "..", None, "a\nb"])
+    async def test_a_bad_id_sends_nothing(
+        self, client: EquosClient, emulator: EquosEmulator, session_id: Any
+    ) -> None:
+        """It is refused before any I/O."""
+        with pytest.raises(ConfigurationError, match="^session_id "):
+            await client.stop_session(session_id)
+        assert emulator.request_count == 0
+
+    async def test_a_bad_request_or_deadline_sends_nothing(
+        self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A dict is no request, and None is the default deadline."""
+        with pytest.raises(ConfigurationError, match="^request must be a CreateSessionPassReq"):
+            await client.start_session({"name": "x"})  # type: ignore[arg-type]
+        for deadline in (0, -1, float("inf"), "5"):
+            with pytest.raises(ConfigurationError, match="^deadline must"):
+                await client.start_session(request_, deadline=deadline)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="^deadline must"):
+            await client.aclose(deadline=-1)
+        assert emulator.request_count == 0
+
+
+class TestLife:
+    async def test_start_and_stop(
+        self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A session is started, is live, is stopped, and a second stop says None."""
+        started = await client.start_session(request_)
+        live = emulator.live_sessions[started.session.id]
+        assert (live.name, live.client, live.max_duration) == ("support call", "tenant-42", 600)
+        ended = await client.stop_session(started.session.id)
+        assert ended is not None
+        assert ended.status == "ended"
+        assert await client.stop_session(started.session.id) is None
+        assert emulator.live_sessions == {}
+
+    async def test_the_block_stops_its_session(
+        self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """On the way out by return and by exception, which is not hidden."""
+        async with client.session(request_) as started:
+            assert list(emulator.live_sessions) == [started.session.id]
+        assert emulator.live_sessions == {}
+        with pytest.raises(ZeroDivisionError):
+            async with client.session(request_):
+                raise ZeroDivisionError
+        assert emulator.live_sessions == {}
+
+    async def test_a_failed_stop_never_hides_the_bodys_exception(
+        self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """It is a note then, and raised where the body succeeded; both times it is reported."""
+        emulator.faults.stop.add(Status(403, message="no"), times=2)
+        with pytest.raises(ZeroDivisionError) as caught:
+            async with client.session(request_) as first:
+                raise ZeroDivisionError
+        assert caught.value.__notes__ == [f"stopping session {first.session.id} failed: 403: no"]
+        with pytest.raises(Exception, match="403: no"):
+            async with client.session(request_) as second:
+                pass
+        found = [(one.operation, one.session_id) for one in client.unresolved]
+        assert found == [("stop", first.session.id), ("stop", second.session.id)]
+        await client.stop_session(first.session.id)
+        assert [one.session_id for one in client.unresolved] == [second.session.id]
+
+    async def test_closing_twice_and_at_once(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """It is safe, and afterwards nothing is sent any more."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        started = await client.start_session(request_)
+        await asyncio.gather(client.aclose(), client.aclose())
+        assert await client.aclose() == ()
+        assert repr(client).endswith("closed>")
+        for attempt in (client.start_session(request_), client.stop_session(started.session.id)):
+            with pytest.raises(ClientClosedError):
+                await attempt
+        with pytest.raises(ClientClosedError):
+            async with client:
+                pass
+
+    async def test_a_forgotten_client_warns(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A ResourceWarning names it, and nothing is done in its place."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        await client.start_session(request_)
+        transport = client._transport
+        await settle()
+        with pytest.warns(ResourceWarning, match="unclosed <EquosClient"):
+            del client
+        assert transport.is_open
+        await transport.close()
+
+    def test_one_loop_for_one_client(self, request_: CreateSessionPassRequest) -> None:
+        """Use from another event loop is a clear error."""
+        client = EquosClient(KEY, endpoint="http://127.0.0.1:1")
+
+        async def use() -> None:
+            await client.start_session(request_, deadline=0.1)
+
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            with pytest.raises(APIConnectionError, match="nothing was sent"):
+                first.run(use())
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                second.run(use())
+            first.run(client.aclose())
+
+    async def test_an_injected_session_is_used_and_never_closed(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its owner closes it; our headers and rules hold on it all the same."""
+        async with aiohttp.ClientSession(headers={"Authorization": "Basic x"}) as http_session:
+            async with EquosClient(
+                KEY, endpoint=emulator.endpoint, http_session=http_session
+            ) as client:
+                await client.start_session(request_)
+            assert not http_session.closed
+        assert emulator.request_count == 1
+        assert len(emulator.live_sessions) == 1
+
+    async def test_an_injected_session_that_is_closed(
+        self, request_: CreateSessionPassRequest
+    ) -> None:
+        """Nothing was sent, and no repetition is tried."""
+        http_session = aiohttp.ClientSession()
+        await http_session.close()
+        async with EquosClient(KEY, http_session=http_session) as client:
+            with pytest.raises(Exception, match="Session is closed; nothing was sent") as caught:
+                await client.start_session(request_)
+        assert getattr(caught.value, "attempts", None) == 1
+
+
+class TestClosing:
+    async def test_unsent_starts_are_withdrawn(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Who still waits for a place is told that the client is closed."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint, limits=Limits(start_connections=1))
+        emulator.faults.start.add(Delay(0.05))
+        sent, unsent = (asyncio.create_task(client.start_session(request_)) for _ in range(2))
+        await until(lambda: emulator.request_count)
+        await client.aclose()
+        with pytest.raises(ClientClosedError):
+            await unsent
+        assert list(emulator.live_sessions) == [(await sent).session.id]
+        assert emulator.request_count == 1
+
+    async def test_a_refused_start_is_not_sent_again(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest, clock: SkippingClock
+    ) -> None:
+        """What is on the wire when the client closes has had its last attempt."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint, clock=clock)
+        emulator.faults.start.add(Delay(0.05), Status(429), times=9)
+        start = asyncio.create_task(client.start_session(request_))
+        await until(lambda: emulator.request_count)
+        await client.aclose()
+        with pytest.raises(Exception, match="429"):
+            await start
+        assert emulator.request_count == 1
+
+    async def test_open_blocks_are_stopped(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Closing under a block stops its session; the block then leaves in peace."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        async with client.session(request_):
+            await client.aclose()
+            assert emulator.live_sessions == {}
+        assert client.unresolved == ()
+
+    async def test_a_block_that_begins_while_closing(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its session is stopped at once, and the block is not entered."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        emulator.faults.start.add(Delay(0.05))
+
+        async def block() -> None:
+            async with client.session(request_):
+                raise AssertionError
+
+        entering = asyncio.create_task(block())
+        await until(lambda: emulator.request_count)
+        await client.aclose()
+        with pytest.raises(ClientClosedError) as caught:
+            await entering
+        assert caught.value.session_id in emulator.ended_sessions
+        assert emulator.live_sessions == {}
+
+    async def test_it_gives_up_at_its_deadline_and_reports(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A server that never answers cannot keep it: what is open is named."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        held = await client.start_session(request_)
+        emulator.faults.add(Hang(), times=None)
+        start = asyncio.create_task(client.start_session(request_))
+        stop = asyncio.create_task(client.stop_session(held.session.id))
+        await until(lambda: emulator.request_count == 3)
+        report = await client.aclose(deadline=0.02)
+        assert {one.operation for one in report} == {"start", "stop"}
+        with pytest.raises(StartOutcomeUnknownError, match="the client was closed"):
+            await start
+        with pytest.raises(APITimeoutError, match="the client closed before the stop"):
+            await stop
+
+    async def test_it_gives_up_what_has_not_begun(self, emulator: EquosEmulator) -> None:
+        """A stop that was cancelled before its first step is reported too."""
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        closing = asyncio.create_task(client.aclose(deadline=0))
+        await asyncio.sleep(0)
+        stop = asyncio.create_task(client.stop_session("s-1"))
+        await closing
+        with pytest.raises((APITimeoutError, ClientClosedError)):
+            await stop
+
+
+class TestLateAnswers:
+    async def test_a_start_that_times_out_is_stopped_when_it_arrives(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """The caller learns at once, the late session is stopped, and nothing is unresolved."""
+        events: list[Event] = []
+        timeouts = Timeouts(start_attempt=0.02, deadline=5)
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, timeouts=timeouts, on_event=events.append
+        ) as client:
+            emulator.faults.start.add(Delay(0.1))
+            with pytest.raises(StartOutcomeUnknownError, match="no answer within 0.02 s"):
+                await client.start_session(request_)
+            assert [one.name for one in client.unresolved] == ["support call"]
+        assert client.unresolved == ()
+        assert emulator.live_sessions == {}
+        assert emulator.ended_count == 1
+        assert [event.kind for event in events] == ["start_unknown", "orphan_stopped"]
+
+    async def test_a_late_refusal_settles_it(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Nothing exists after all."""
+        timeouts = Timeouts(start_attempt=0.02, deadline=5)
+        async with EquosClient(KEY, endpoint=emulator.endpoint, timeouts=timeouts) as client:
+            emulator.faults.start.add(Delay(0.1), Status(400))
+            with pytest.raises(StartOutcomeUnknownError):
+                await client.start_session(request_)
+            assert len(client.unresolved) == 1
+        assert client.unresolved == ()
+
+    async def test_the_deadline_is_the_end_of_it(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A start that never becomes known stays unresolved."""
+        timeouts = Timeouts(start_attempt=0.02, deadline=0.05)
+        async with EquosClient(KEY, endpoint=emulator.endpoint, timeouts=timeouts) as client:
+            emulator.faults.start.add(Hang())
+            with pytest.raises(StartOutcomeUnknownError):
+                await client.start_session(request_)
+        assert len(client.unresolved) == 1
+        assert len(emulator.live_sessions) == 1
+
+
+class TestExactReplies:
+    @pytest.mark.parametrize(
+        ("status", "body"), [(200, b""), (200, b"null"), (204, b""), (200, b"<html>")]
+    )
+    async def test_a_stop_without_details(self, replies: Replies, status: int, body: bytes) -> None:
+        """Null, an empty body, 204 and what cannot be read are all None."""
+        replies.patch(f"{API}/s-1/stop", status=status, body=body)
+        async with EquosClient(KEY) as client:
+            assert await client.stop_session("s-1") is None
+
+    async def test_a_stop_with_details(self, replies: Replies) -> None:
+        """The session, ended."""
+        replies.patch(f"{API}/s-1/stop", body=dump({**SESSION, "status": "ended"}))
+        async with EquosClient(KEY) as client:
+            ended = await client.stop_session("s-1")
+        assert ended is not None
+        assert ended.status == "ended"
+
+    async def test_an_unreadable_start_is_stopped(
+        self, replies: Replies, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its id is read and its session stopped before the error is raised, which says so."""
+        body = dump({**STARTED, "session": {**SESSION, "name": None}})
+        replies.post(API, status=201, body=body, headers={"X-Request-Id": "r-1"})
+        replies.patch(f"{API}/s-1/stop", body=b"")
+        async with EquosClient(KEY) as client:
+            with pytest.raises(StartUnreadableError, match="has been stopped") as caught:
+                await client.start_session(request_)
+        error = caught.value
+        assert (error.session_id, error.request_id, error.attempts) == ("s-1", "r-1", 1)
+        assert client.unresolved == ()
+
+    async def test_an_unreadable_start_that_cannot_be_stopped(
+        self, replies: Replies, request_: CreateSessionPassRequest
+    ) -> None:
+        """Then it is unresolved, under its id."""
+        body = dump({**STARTED, "session": {**SESSION, "name": None}})
+        replies.post(API, status=201, body=body)
+        replies.patch(f"{API}/s-1/stop", status=403, body=b"{}")
+        async with EquosClient(KEY) as client:
+            with pytest.raises(StartUnreadableError, match="could not be stopped"):
+                await client.start_session(request_)
+        assert [one.session_id for one in client.unresolved] == ["s-1"]
+
+
+class TestEvents:
+    async def test_what_is_told(
+        self,
+        emulator: EquosEmulator,
+        clock: SkippingClock,
+        request_: CreateSessionPassRequest,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Retries and pauses at DEBUG, money at stake as warnings; the hook gets the same."""
+        events: list[Event] = []
+        caplog.set_level(logging.DEBUG, logger="equos_async")
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, clock=clock, on_event=events.append
+        ) as client:
+            emulator.faults.start.add(Status(429, retry_after=1))
+            started = await client.start_session(request_)
+            emulator.faults.start.add(Drop("after"))
+            with pytest.raises(StartOutcomeUnknownError):
+                await client.start_session(request_)
+            await client.stop_session(started.session.id)
+        assert [event.kind for event in events] == ["paused", "retry", "start_unknown"]
+        assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG", "WARNING"]
+        assert [getattr(record, "equos_event", None) for record in caplog.records] == events
+        retry = events[1]
+        assert (retry.operation, retry.attempts, retry.status) == ("start", 1, 429)
+        assert retry.delay is not None
+        assert 1.0 <= retry.delay <= 1.5
+        assert str(retry).startswith("retry, ")
+        assert "'support call', after 1 requests: status 429" in str(retry)
+
+    async def test_a_hook_that_raises_is_logged_once(
+        self,
+        emulator: EquosEmulator,
+        clock: SkippingClock,
+        request_: CreateSessionPassRequest,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The calls go on."""
+
+        def fail(_: Event) -> None:
+            raise RuntimeError("a bug in the hook")
+
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, clock=clock, on_event=fail
+        ) as client:
+            emulator.faults.start.add(Status(429), times=2)
+            await client.start_session(request_)
+        assert [r.message.partition(";")[0] for r in caplog.records] == ["on_event raised"]
+
+    async def test_unresolved_is_bounded(
+        self,
+        emulator: EquosEmulator,
+        request_: CreateSessionPassRequest,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The newest are kept."""
+        monkeypatch.setattr("equos_async.events.MAX_UNRESOLVED", 2)
+        emulator.faults.stop.add(Status(403), times=None)
+        async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
+            for session_id in ("a", "b", "c"):
+                with pytest.raises(Exception, match="403"):
+                    await client.stop_session(session_id)
+        assert [one.session_id for one in client.unresolved] == ["b", "c"]
+
+
+class TestPause:
+    async def test_a_start_that_cannot_wait_is_refused_locally(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """The server asked for 20 s: a start with 10 s fails at once, and nothing is sent."""
+        clock = FakeClock(chance=0.5)
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=clock) as client:
+            emulator.faults.start.add(Status(429, retry_after=20))
+            first = asyncio.create_task(client.start_session(request_))
+            await until(lambda: clock.due and emulator.request_count)
+            await settle()
+            with pytest.raises(Exception, match=r"20\.0 s more") as caught:
+                await client.start_session(request_, deadline=10)
+            assert getattr(caught.value, "retry_after", None) == 20.0
+            second = asyncio.create_task(client.start_session(request_, deadline=40))
+            await settle()
+            assert emulator.request_count == 1
+            while not (first.done() and second.done()):
+                clock.advance(0.5)
+                await settle()
+            assert len(emulator.live_sessions) == 2
+
+    async def test_who_waits_in_line_learns_of_a_longer_pause(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """It is refused as soon as it is clear that the pause outlasts its deadline."""
+        clock = FakeClock(chance=0.5)
+        limits = Limits(start_connections=1)
+        async with EquosClient(
+            KEY,
+            endpoint=emulator.endpoint,
+            clock=clock,
+            limits=limits,
+            retry=RetryPolicy(start_attempts=1),
+        ) as client:
+            emulator.faults.start.add(Delay(0.05), Status(429, retry_after=20))
+            first = asyncio.create_task(client.start_session(request_))
+            second = asyncio.create_task(client.start_session(request_, deadline=10))
+            with pytest.raises(Exception, match="429"):
+                await first
+            with pytest.raises(Exception, match="the server asked for a pause"):
+                await second
+            assert emulator.request_count == 1
+
+    async def test_no_place_before_the_deadline(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A start that never gets a place times out, and nothing was sent."""
+        clock = FakeClock()
+        limits = Limits(start_connections=1)
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, clock=clock, limits=limits
+        ) as client:
+            emulator.faults.start.add(Delay(0.05))
+            first = asyncio.create_task(client.start_session(request_))
+            second = asyncio.create_task(client.start_session(request_, deadline=1))
+            await until(lambda: emulator.request_count)
+            clock.advance(2)
+            with pytest.raises(APITimeoutError, match="nothing was sent") as caught:
+                await second
+            assert caught.value.attempts == 0
+            await first

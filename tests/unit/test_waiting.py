@@ -1,0 +1,137 @@
+"""The line before a lane: fair, bounded by deadlines, and unharmed by who leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from equos_async import Clock, RetryPolicy
+from equos_async.retry import Lane, StartLane
+from equos_async.waiting import Turnstile, set_unless_done
+from tests.clocks import FakeClock, settle
+
+
+async def test_first_come_first_served() -> None:
+    """Who waits longer enters first, whatever the order of giving back."""
+    clock, entered = FakeClock(), list[int]()
+    turnstile = Turnstile(Lane(1), clock)
+
+    async def visit(number: int) -> None:
+        assert await turnstile.enter(clock.now() + 60)
+        entered.append(number)
+
+    tasks = [asyncio.create_task(visit(number)) for number in range(4)]
+    await settle()
+    for expected in ([0], [0, 1], [0, 1, 2], [0, 1, 2, 3]):
+        assert entered == expected
+        turnstile.leave()
+        await settle()
+    await asyncio.gather(*tasks)
+    assert clock.due == []
+
+
+async def test_the_deadline_ends_the_wait() -> None:
+    """Who is not let in by then is told so, and takes no place."""
+    clock = FakeClock()
+    lane = Lane(1)
+    turnstile = Turnstile(lane, clock)
+    assert await turnstile.enter(clock.now() + 5)
+    waiting = asyncio.create_task(turnstile.enter(clock.now() + 5))
+    await settle()
+    clock.advance(5)
+    assert await waiting is False
+    turnstile.leave()
+    assert lane.in_flight == 0
+
+
+async def test_a_cancelled_waiter_takes_nothing_with_it() -> None:
+    """Its place in the line is the next one's."""
+    clock = FakeClock()
+    lane = Lane(1)
+    turnstile = Turnstile(lane, clock)
+    assert await turnstile.enter(clock.now() + 60)
+    gone, next_ = (asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2))
+    await settle()
+    gone.cancel()
+    await settle()
+    turnstile.leave()
+    assert await next_ is True
+    turnstile.leave()
+    assert lane.in_flight == 0
+
+
+async def test_cancelled_in_the_tick_of_its_admission() -> None:
+    """The permit that it was just given goes to the next."""
+    clock = FakeClock()
+    lane = Lane(1)
+    turnstile = Turnstile(lane, clock)
+    assert await turnstile.enter(clock.now() + 60)
+    gone, next_ = (asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2))
+    await settle()
+    turnstile.leave()  # admits the first of them ...
+    gone.cancel()  # ... which is cancelled before it runs
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await next_ is True
+    turnstile.leave()
+    assert lane.in_flight == 0
+
+
+async def test_a_pause_ends_by_itself() -> None:
+    """The line moves on when the lane said it would, also if the pause grew meanwhile."""
+    clock = FakeClock()
+    lane = StartLane(10, RetryPolicy())
+    turnstile = Turnstile(lane, clock)
+    lane.pause(clock.now(), 5)
+    waiting = [asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2)]
+    await settle()
+    clock.advance(4)
+    lane.pause(clock.now(), 5)
+    clock.advance(4)
+    await settle()
+    assert not any(task.done() for task in waiting)
+    clock.advance(1)
+    assert await asyncio.gather(*waiting) == [True, True]
+
+
+async def test_those_who_cannot_wait_are_turned_away() -> None:
+    """When a pause is longer than somebody's deadline, they learn it at once."""
+    clock = FakeClock()
+    turnstile = Turnstile(Lane(1), clock)
+    assert await turnstile.enter(clock.now() + 60)
+    short, long = (asyncio.create_task(turnstile.enter(clock.now() + s)) for s in (5, 50))
+    await settle()
+    turnstile.turn_away(clock.now() + 20)
+    assert await short is False
+    turnstile.leave()
+    assert await long is True
+
+
+async def test_the_real_clock() -> None:
+    """It reads the loop's time, sleeps, and draws uniformly."""
+    clock = Clock()
+    begun, wall = clock.now(), clock.wall()
+    await clock.sleep(0.001)
+    assert clock.now() > begun
+    assert clock.wall() >= wall
+    assert 0.0 <= clock.chance() < 1.0
+
+
+async def test_sleep_is_called_off_with_its_sleeper() -> None:
+    """A cancelled sleep leaves no timer behind."""
+    clock = FakeClock()
+    task = asyncio.create_task(clock.sleep(5))
+    await settle()
+    assert clock.due == [5.0]
+    task.cancel()
+    await settle()
+    assert clock.due == []
+
+
+async def test_a_result_is_set_once() -> None:
+    """The second result is ignored."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    set_unless_done(future, 1)
+    set_unless_done(future, 2)
+    assert await future == 1
