@@ -1,0 +1,658 @@
+"""What a wire, a proxy, a kernel or a server does, and what becomes of a start and of a stop.
+
+Each row is a fault, and for a start and for a stop: the result, the requests that the server
+read, and the sessions that are left on it. Every session that is left has been reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import resource
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from equos_async import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    InternalServerError,
+    Limits,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+    Timeouts,
+    UnprocessableEntityError,
+)
+from tests.clocks import SkippingClock, until
+from tests.conftest import KEY
+from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
+
+TIMEOUTS = Timeouts(connect=0.3, start_attempt=0.15, stop_attempt=0.15, deadline=60)
+GONE = "g-1"
+
+
+def answer(status: int, body: bytes | object = b"", headers: str = "") -> Behaviour:
+    """Answer without acting."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def behave(connection: Connection) -> None:
+        await connection.reply(status, data, headers)
+
+    return behave
+
+
+def acts(then: Callable[[Connection, bytes], Awaitable[None]]) -> Behaviour:
+    """Act, and do something else than answer well; gets the good answer's body."""
+
+    async def behave(connection: Connection) -> None:
+        await then(connection, connection.act())
+
+    return behave
+
+
+def says(body: bytes, headers: str = "") -> Behaviour:
+    """Act, and answer 2xx with a body of one's own."""
+
+    async def then(connection: Connection, _: bytes) -> None:
+        await connection.reply(connection.good_status, body, headers)
+
+    return acts(then)
+
+
+def raw(
+    make: Callable[[Connection, bytes], bytes], *, end: str = "fin", act: bool = True
+) -> Behaviour:
+    """Write raw bytes, and then send FIN, RST, or nothing more."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.send(make(connection, connection.act() if act else b""))
+        await finish(connection, end)
+
+    return behave
+
+
+def ends(end: str, *, act: bool) -> Behaviour:
+    """No answer at all."""
+    return raw(lambda _, __: b"", end=end, act=act)
+
+
+async def finish(connection: Connection, end: str) -> None:
+    """FIN, RST, or silence until the client is gone."""
+    if end == "fin":
+        connection.close()
+    elif end == "rst":
+        connection.reset()
+    elif end == "hang":
+        await connection.gone()
+
+
+async def late(connection: Connection) -> None:
+    """Answer when the attempt's time is over."""
+    body = connection.act()
+    await asyncio.sleep(0.25)
+    await connection.reply(connection.good_status, body)
+
+
+async def drip(connection: Connection) -> None:
+    """The head, byte by byte, for ever."""
+    connection.act()
+    await connection.send(b"HTTP/1.1 201 Created\r\nX: ")
+    while not connection.writer.is_closing():
+        await connection.send(b"x")
+        await asyncio.sleep(0.01)
+
+
+async def endless(connection: Connection) -> None:
+    """A body without an end."""
+    connection.act()
+    await connection.send(b"HTTP/1.1 %d X\r\n\r\n" % connection.good_status)
+    while not connection.writer.is_closing():
+        await connection.send(b'{"a":"' + b"x" * 65536)
+
+
+def head(connection: Connection, length: int, headers: str = "") -> bytes:
+    """A good status line and a length."""
+    return (
+        f"HTTP/1.1 {connection.good_status} X\r\nContent-Length: {length}\r\n{headers}\r\n".encode()
+    )
+
+
+def chunked(connection: Connection, body: bytes, tail: bytes) -> bytes:
+    """A body in one chunk, and what comes after it."""
+    start = b"HTTP/1.1 %d X\r\nTransfer-Encoding: chunked\r\n\r\n" % connection.good_status
+    return start + b"%x\r\n" % len(body) + body + b"\r\n" + tail
+
+
+@frozen
+class Expected:
+    """The result (a class of exception, ``"ok"`` or ``"none"``), requests read, sessions left."""
+
+    result: type[EquosError] | str
+    requests: int
+    left: int
+
+
+OK, NONE = "ok", "none"
+UNKNOWN, UNREADABLE = StartOutcomeUnknownError, StartUnreadableError
+Row = tuple[str, Behaviour, Expected, Expected]
+
+
+def row(
+    name: str,
+    behave: Behaviour,
+    start: tuple[type[EquosError] | str, int, int],
+    stop: tuple[type[EquosError] | str, int, int],
+) -> Row:
+    """One line of the table."""
+    return name, behave, Expected(*start), Expected(*stop)
+
+
+HTML = b"<html><body>Bad Gateway</body></html>"
+DATE = "Retry-After: Wed, 10 Dec 2025 09:11:57 GMT\r\nDate: Wed, 10 Dec 2025 09:11:55 GMT\r\n"
+BOMB = gzip.compress(b" " * (100 << 20))
+
+# fault, what it does              a start: result, requests, left    a stop: result, requests, left
+ROWS: list[Row] = [
+    # The connection.
+    row("FIN after the request", ends("fin", act=False), (UNKNOWN, 1, 0), (OK, 2, 0)),
+    row("FIN after acting", ends("fin", act=True), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row("RST after the request", ends("rst", act=False), (UNKNOWN, 1, 0), (OK, 2, 0)),
+    row("RST after acting", ends("rst", act=True), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row("never answers", ends("hang", act=True), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row("answers too late", late, (UNKNOWN, 2, 0), (OK, 2, 0)),
+    row("head dripped byte by byte", drip, (UNKNOWN, 1, 1), (OK, 2, 0)),
+    # The head.
+    row("garbage", raw(lambda _, __: b"\x00\xff\r\n\r\n"), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row("status line cut", raw(lambda _, __: b"HTTP/1.1 20"), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row("header without end", raw(lambda c, _: head(c, 2)[:-2]), (UNKNOWN, 1, 1), (OK, 2, 0)),
+    row(
+        "a header of 1 MiB",
+        raw(lambda c, b: head(c, len(b), "X: " + "x" * (1 << 20) + "\r\n") + b),
+        (UNKNOWN, 1, 1),
+        (OK, 2, 0),
+    ),
+    row(
+        "two lengths",
+        raw(lambda c, b: head(c, len(b), "Content-Length: 3\r\n") + b),
+        (UNKNOWN, 1, 1),
+        (OK, 2, 0),
+    ),
+    row(
+        "interim answers",
+        raw(
+            lambda c, b: (
+                b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nLink: x\r\n\r\n" + head(c, len(b)) + b
+            ),
+            end="",
+        ),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row(
+        "HTTP/1.0",
+        raw(lambda c, b: b"HTTP/1.0 %d X\r\n\r\n" % c.good_status + b),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row(
+        "Connection: close",
+        raw(lambda c, b: head(c, len(b), "Connection: close\r\n") + b),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    # The body.
+    row("FIN inside", raw(lambda c, b: head(c, len(b)) + b[:9]), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row(
+        "FIN inside, after the id",
+        raw(lambda c, b: head(c, len(b)) + b[:60]),
+        (UNREADABLE, 2, 0),
+        (NONE, 1, 0),
+    ),
+    row(
+        "RST inside",
+        raw(lambda c, b: head(c, len(b)) + b[:60], end="rst"),
+        (UNKNOWN, -1, -1),
+        (NONE, -1, 0),
+    ),
+    row(
+        "hangs inside, after the id",
+        raw(lambda c, b: head(c, len(b)) + b[:60], end="hang"),
+        (UNKNOWN, 1, 1),
+        (NONE, 1, 0),
+    ),
+    row(
+        "length too long",
+        raw(lambda c, b: head(c, len(b) + 9) + b),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row(
+        "length too short",
+        raw(lambda c, b: head(c, len(b) - 9) + b, end=""),
+        (UNKNOWN, 1, 1),
+        (OK, 2, 0),
+    ),
+    row(
+        "broken chunk",
+        raw(lambda c, b: chunked(c, b, b"zz\r\n")),
+        (UNKNOWN, 1, 1),
+        (OK, 2, 0),
+    ),
+    row(
+        "trailers",
+        raw(lambda c, b: chunked(c, b, b"0\r\nX-Trailer: x\r\n\r\n"), end=""),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row(
+        "broken gzip",
+        says(b"not gzip", "Content-Encoding: gzip\r\n"),
+        (UNREADABLE, 1, 1),
+        (NONE, 1, 0),
+    ),
+    row("gzip bomb", says(BOMB, "Content-Encoding: gzip\r\n"), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row(
+        "deflate nobody asked for",
+        acts(
+            lambda c, b: c.reply(c.good_status, zlib.compress(b), "Content-Encoding: deflate\r\n")
+        ),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row("endless", endless, (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("empty", says(b""), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("null", says(b"null"), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("a list", says(b"[]"), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("an empty object", says(b"{}"), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("nested 100,000 deep", says(b"[" * 100_000), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row("bad UTF-8", says(b'{"session":"\xff"}'), (UNREADABLE, 1, 1), (NONE, 1, 0)),
+    row(
+        "missing fields",
+        says(b'{"session":{"id":"s-0"}}'),
+        (UNREADABLE, 2, 0),
+        (NONE, 1, 0),
+    ),
+    row(
+        "wrong types",
+        acts(lambda c, b: c.reply(c.good_status, b.replace(b'"livekit"', b"7"))),
+        (UNREADABLE, 2, 0),
+        (NONE, 1, 0),
+    ),
+    row(
+        "unknown fields",
+        acts(lambda c, b: c.reply(c.good_status, b.replace(b'"livekit"', b'"x","new":{"a":[1]}'))),
+        (OK, 1, 1),
+        (OK, 1, 0),
+    ),
+    row(
+        "204",
+        acts(lambda c, _: c.send(b"HTTP/1.1 204 X\r\n\r\n")),
+        (UNREADABLE, 1, 1),
+        (NONE, 1, 0),
+    ),
+    row(
+        "another session's answer",
+        acts(lambda c, b: c.reply(c.good_status, b.replace(b'"g-1"', b'"g-2"'))),
+        (OK, 1, 1),
+        (NONE, 2, 0),
+    ),
+    # The status.
+    *[
+        row(
+            f"{status} {message!r}",
+            answer(status, error_body(status, message)),
+            (cls, 1, 0),
+            (cls, 1, 1),
+        )
+        for status, cls in (
+            (400, BadRequestError),
+            (401, AuthenticationError),
+            (403, PermissionDeniedError),
+            (404, NotFoundError),
+            (422, UnprocessableEntityError),
+            (413, APIStatusError),
+        )
+        for message in ("no", ["a", "b"])
+    ],
+    row(
+        "400 cut",
+        raw(lambda _, __: b"HTTP/1.1 400 X\r\nContent-Length: 99\r\n\r\n{", act=False),
+        (BadRequestError, 1, 0),
+        (BadRequestError, 1, 1),
+    ),
+    row("408", answer(408), (UNKNOWN, 1, 0), (OK, 2, 0)),
+    row("409", answer(409), (ConflictError, 1, 0), (OK, 2, 0)),
+    row("421", answer(421), (OK, 2, 1), (OK, 2, 0)),
+    row("425", answer(425), (UNKNOWN, 1, 0), (OK, 2, 0)),
+    row("429", answer(429), (OK, 2, 1), (OK, 2, 0)),
+    row("429, 2 s", answer(429, b"", "Retry-After: 2\r\n"), (OK, 2, 1), (OK, 2, 0)),
+    row(
+        "429, 3600 s",
+        answer(429, b"", "Retry-After: 3600\r\n"),
+        (RateLimitError, 1, 0),
+        (RateLimitError, 1, 1),
+    ),
+    row("429, a date", answer(429, b"", DATE), (OK, 2, 1), (OK, 2, 0)),
+    row("429, garbage", answer(429, b"", "Retry-After: soon\r\n"), (OK, 2, 1), (OK, 2, 0)),
+    row("503, 2 s", answer(503, HTML, "Retry-After: 2\r\n"), (OK, 2, 1), (OK, 2, 0)),
+    row("503, garbage", answer(503, HTML, "Retry-After: -1\r\n"), (UNKNOWN, 1, 0), (OK, 2, 0)),
+    *[row(str(s), answer(s, HTML), (UNKNOWN, 1, 0), (OK, 2, 0)) for s in (500, 502, 503, 504, 520)],
+    *[row(str(s), answer(s), (UNKNOWN, 1, 0), (OK, 2, 0)) for s in (600, 999)],
+    row(
+        "101",
+        answer(101, b"", "Upgrade: x\r\nConnection: upgrade\r\n"),
+        (UNKNOWN, 1, 0),
+        (OK, 2, 0),
+    ),
+    *[
+        row(
+            f"{status} to {where}",
+            answer(status, b"", f"Location: {where}\r\n"),
+            (APIStatusError if status > 303 else UNKNOWN, 1, 0),
+            (APIStatusError, 1, 1),
+        )
+        for status in (301, 302, 303, 307, 308)
+        for where in ("/elsewhere", "http://127.0.0.1:1/elsewhere")
+    ],
+]
+
+
+async def outcome(work: Awaitable[Any]) -> tuple[type[EquosError] | str, EquosError | None]:
+    """What came of a call, as the table says it."""
+    try:
+        result = await work
+    except EquosError as error:
+        return type(error), error
+    return (NONE if result is None else OK), None
+
+
+def make_client(server: RawServer, **settings: Any) -> EquosClient:
+    """A client with short timeouts, for which backoff takes no time."""
+    given = {"timeouts": TIMEOUTS, "clock": SkippingClock(), **settings}
+    return EquosClient(KEY, endpoint=server.endpoint, **given)
+
+
+def check(error: EquosError | None, operation: str) -> None:
+    """An error tells its call, and carries nothing of the HTTP library."""
+    if error is None:
+        return
+    assert error.operation == operation
+    assert error.attempts >= 1
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    if operation == "stop":
+        assert error.session_id == GONE
+
+
+@pytest.mark.parametrize(
+    ("behave", "expected"), [(r[1], r[2]) for r in ROWS], ids=[r[0] for r in ROWS]
+)
+async def test_a_start(
+    behave: Behaviour, expected: Expected, request_: CreateSessionPassRequest
+) -> None:
+    """One fault, then a server that works."""
+    async with RawServer([behave]) as server:
+        client = make_client(server)
+        result, error = await outcome(client.start_session(request_))
+        await client.aclose(deadline=0.5)  # in which a late answer comes
+        if expected.requests >= 0:
+            assert (result, server.requests) == (expected.result, expected.requests)
+            assert len(server.live) == expected.left
+        held = int(result == OK)
+        assert len(server.live) <= held + len(client.unresolved)
+        assert len(server.made) <= 1
+        check(error, "start")
+        assert {path for path in server.paths if "stop" not in path} == {"/v3/session-passes"}
+
+
+@pytest.mark.parametrize(
+    ("behave", "expected"), [(r[1], r[3]) for r in ROWS], ids=[r[0] for r in ROWS]
+)
+async def test_a_stop(behave: Behaviour, expected: Expected) -> None:
+    """One fault, then a server that works."""
+    async with RawServer([behave]) as server:
+        server.live.add(GONE)
+        async with make_client(server) as client:
+            result, error = await outcome(client.stop_session(GONE))
+        if expected.requests >= 0:
+            # A stop whose first attempt was carried out may be answered with null.
+            assert (result, server.requests) == (expected.result, expected.requests) or (
+                expected.result == NONE and result == OK and server.requests == expected.requests
+            )
+        assert len(server.live) == expected.left
+        assert len(client.unresolved) == (1 if error else 0)
+        check(error, "stop")
+
+
+async def accept_fin(connection: Connection) -> None:
+    """FIN before anything is read."""
+    connection.close()
+
+
+async def accept_rst(connection: Connection) -> None:
+    """RST before anything is read."""
+    connection.reset()
+
+
+@pytest.mark.parametrize("on_accept", [accept_fin, accept_rst])
+async def test_closed_at_once(on_accept: Behaviour, request_: CreateSessionPassRequest) -> None:
+    """A connection that is closed when it is made: a stop goes on, a start is never sent twice."""
+    async with RawServer(on_accept=[on_accept] * 2) as server:
+        server.live.add(GONE)
+        async with make_client(server) as client:
+            assert await client.stop_session(GONE) is not None
+            server.on_accept = [on_accept]
+            await until(lambda: server.accepted >= 2)
+            result, error = await outcome(client.start_session(request_))
+        assert result in {OK, UNKNOWN}
+        assert len(server.made) <= 1
+        assert len(server.live) == (result == OK)
+        check(error, "start")
+
+
+async def test_refused_always(request_: CreateSessionPassRequest) -> None:
+    """Nobody listens: nothing was sent, after three attempts of a start and eight of a stop."""
+    async with RawServer() as server:
+        endpoint = server.endpoint
+    async with EquosClient(KEY, endpoint=endpoint, clock=SkippingClock()) as client:
+        result, error = await outcome(client.start_session(request_))
+        assert result is APIConnectionError
+        assert error is not None
+        assert error.attempts == 3
+        assert "nothing was sent" in str(error)
+        result, error = await outcome(client.stop_session(GONE))
+        assert result is APIConnectionError
+        assert [one.operation for one in client.unresolved] == ["stop"]
+
+
+async def test_refused_once(request_: CreateSessionPassRequest) -> None:
+    """A server that comes up meanwhile gets the start, once."""
+    server = RawServer()
+    async with server:
+        pass
+    clock = SkippingClock()
+    async with EquosClient(
+        KEY,
+        endpoint=server.endpoint,
+        clock=clock,
+        on_event=lambda _: listening.append(asyncio.ensure_future(server.__aenter__())),
+    ) as client:
+        listening: list[asyncio.Future[Any]] = []
+        started = await client.start_session(request_)
+        assert server.live == {started.session.id}
+        assert server.requests == 1
+    await server.stop()
+
+
+async def test_no_such_host(request_: CreateSessionPassRequest) -> None:
+    """DNS fails: nothing was sent."""
+    async with EquosClient(
+        KEY, endpoint="https://equos.invalid", clock=SkippingClock(), timeouts=TIMEOUTS
+    ) as client:
+        result, error = await outcome(client.start_session(request_))
+    assert result in {APIConnectionError, APITimeoutError}
+    assert "nothing was sent" in str(error)
+
+
+async def test_permits_exhausted(request_: CreateSessionPassRequest) -> None:
+    """Starts that hang keep other starts out, and no stop waits behind them."""
+    async with RawServer(always=ends("hang", act=False)) as server:
+        limits = Limits(start_connections=2)
+        timeouts = Timeouts(start_attempt=30, deadline=60)
+        client = make_client(server, limits=limits, timeouts=timeouts)
+        hanging = [asyncio.create_task(client.start_session(request_)) for _ in range(2)]
+        await until(lambda: server.requests == 2)
+        result, error = await outcome(client.start_session(request_, deadline=0.05))
+        assert (result, server.requests) == (APITimeoutError, 2)
+        assert "nothing was sent" in str(error)
+        server.always = good
+        assert await client.stop_session(GONE) is not None
+        for task in hanging:
+            task.cancel()
+        await client.aclose(deadline=0.01)
+
+
+async def test_deadline_shorter_than_retry_after(request_: CreateSessionPassRequest) -> None:
+    """It fails at once with the server's value, and sends nothing more."""
+    async with RawServer(always=answer(429, b"", "Retry-After: 5\r\n")) as server:
+        async with make_client(server) as client:
+            with pytest.raises(RateLimitError) as caught:
+                await client.start_session(request_, deadline=3)
+            assert caught.value.retry_after == 5.0
+            with pytest.raises(RateLimitError):
+                await client.stop_session(GONE, deadline=3)
+        assert server.requests == 2
+
+
+async def test_a_stop_that_keeps_failing() -> None:
+    """It ends with the server's own class of error, within its attempts and its deadline."""
+    async with RawServer(always=answer(502, HTML)) as server:
+        async with make_client(server) as client:
+            result, error = await outcome(client.stop_session(GONE))
+        assert result is InternalServerError
+        assert 2 <= server.requests <= 8
+        check(error, "stop")
+
+
+async def test_an_answer_that_nobody_asked_for(request_: CreateSessionPassRequest) -> None:
+    """What waits on an idle connection is never taken for the next call's answer."""
+
+    async def twice(connection: Connection) -> None:
+        body = connection.act()
+        await connection.reply(connection.good_status, body)
+        await connection.reply(201, body.replace(b"s-0", b"s-9"))
+
+    async with RawServer([twice]) as server:
+        async with make_client(server) as client:
+            first = await client.start_session(request_)
+            await asyncio.sleep(0.02)  # the unasked answer is on its way
+            second = await client.start_session(request_)
+        assert (first.session.id, second.session.id) == ("s-0", "s-1")
+        assert server.accepted == 2
+
+
+async def test_a_server_that_speaks_first(request_: CreateSessionPassRequest) -> None:
+    """A connection on which the server spoke before the request was sent is not used."""
+
+    async def banner(connection: Connection) -> None:
+        await connection.reply(201, b"{}")
+        await connection.gone()
+
+    async with RawServer(on_accept=[banner] * 200) as server:
+        async with make_client(server) as client:
+            result, _ = await outcome(client.start_session(request_))
+        assert result in {APIConnectionError, UNKNOWN, UNREADABLE}
+        assert server.live == set()
+
+
+async def test_a_stale_connection(request_: CreateSessionPassRequest) -> None:
+    """The server closes an idle connection: the next start goes over another one."""
+    async with RawServer() as server:
+        async with make_client(server) as client:
+            await client.start_session(request_)
+            for task in list(server._tasks):
+                task.cancel()
+            await asyncio.sleep(0.02)  # the FIN is on its way
+            await client.start_session(request_)
+        assert len(server.live) == server.requests == 2
+
+
+async def test_no_connection_is_kept_on_request(request_: CreateSessionPassRequest) -> None:
+    """With ``keepalive=0`` every request has a connection of its own."""
+    async with RawServer() as server:
+        async with make_client(server, limits=Limits(keepalive=0)) as client:
+            started = await client.start_session(request_)
+            await client.stop_session(started.session.id)
+        assert server.accepted == server.requests == 2
+
+
+async def test_a_restart_in_mid_flight(request_: CreateSessionPassRequest) -> None:
+    """Starts on the wire are unknown, stops on the wire are done by the new server."""
+    async with RawServer(always=ends("hang", act=False)) as server:
+        client = make_client(server, timeouts=Timeouts())
+        server.live.add(GONE)
+        start = asyncio.create_task(outcome(client.start_session(request_)))
+        stop = asyncio.create_task(outcome(client.stop_session(GONE)))
+        await until(lambda: server.requests == 2)
+        await server.stop()
+        server.always = good
+        await server.__aenter__()
+        assert (await start)[0] is UNKNOWN
+        assert (await stop)[0] == OK
+        assert server.live == set()
+        await client.aclose()
+
+
+async def test_a_thousand_stops_over_an_outage() -> None:
+    """All are done when the server is back, and it was not stormed meanwhile."""
+    clock = SkippingClock()
+    async with RawServer() as server:
+        begun: list[float] = []
+
+        async def outage(connection: Connection) -> None:
+            begun.append(clock.now()) if not begun else None
+            if clock.now() - begun[0] < 30:
+                await connection.reply(502, HTML)
+            else:
+                await good(connection)
+
+        server.always = outage
+        server.live = {f"o-{number}" for number in range(1000)}
+        async with make_client(server, clock=clock, timeouts=Timeouts(deadline=1e6)) as client:
+            await asyncio.gather(*(client.stop_session(one) for one in list(server.live)))
+        assert server.live == set()
+        assert server.requests <= 3000
+
+
+async def test_a_bomb_stays_small() -> None:
+    """A hundred megabytes of compressed blanks do not become a hundred megabytes of memory."""
+    server = RawServer([says(BOMB, "Content-Encoding: gzip\r\n")])
+    async with server, make_client(server) as client:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert await client.stop_session(GONE) is None
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 20_000  # KiB
+
+
+async def test_closed_before_and_during(request_: CreateSessionPassRequest) -> None:
+    """A start that is on the wire when its client closes is waited for, and handed over."""
+    async with RawServer([late]) as server:
+        client = make_client(server, timeouts=Timeouts())
+        start = asyncio.create_task(client.start_session(request_))
+        await until(lambda: server.requests)
+        await client.aclose()
+        assert server.live == {(await start).session.id}
