@@ -1,0 +1,427 @@
+"""Whoever is cancelled, whenever and however: no session is left that nobody knows of.
+
+The sweeps count steps of the event loop, not seconds, so that they hit every await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    StartOutcomeUnknownError,
+    Timeouts,
+)
+from tests.clocks import settle, until
+from tests.conftest import KEY
+from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
+from tests.faults.test_matrix import ends
+
+STEPS = 40
+TIMEOUTS = Timeouts(start_attempt=0.1, stop_attempt=0.5, deadline=2)
+
+
+async def slow(connection: Connection) -> None:
+    """The answer takes a while."""
+    body = connection.act()
+    await asyncio.sleep(0.02)
+    await connection.reply(connection.good_status, body)
+
+
+async def broken(connection: Connection) -> None:
+    """An error from which nobody can tell whether something happened: it did."""
+    connection.act()
+    await connection.reply(500, error_body(500, "Internal server error"))
+
+
+SERVERS = {
+    "at once": good,
+    "slow": slow,
+    "hang": ends("hang", act=True),
+    "reset": ends("rst", act=True),
+    "500": broken,
+}
+
+Work = Callable[[], Awaitable[None]]
+
+
+async def steps(number: int) -> None:
+    """Let the loop take a number of steps."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def by_cancel(work: Work, number: int) -> None:
+    """``Task.cancel``."""
+    task = asyncio.ensure_future(work())
+    await steps(number)
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
+
+
+async def by_two_cancels(work: Work, number: int) -> None:
+    """Twice, a step apart."""
+    task = asyncio.ensure_future(work())
+    await steps(number)
+    task.cancel()
+    await steps(1)
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
+
+
+async def by_timeout(work: Work, number: int) -> None:
+    """``asyncio.timeout``."""
+
+    async def expire(timeout: asyncio.Timeout) -> None:
+        await steps(number)
+        with suppress(RuntimeError):  # the work was done first
+            timeout.reschedule(asyncio.get_running_loop().time())
+
+    with suppress(TimeoutError, EquosError):
+        async with asyncio.timeout(30) as timeout:
+            expiring = asyncio.ensure_future(expire(timeout))
+            await work()
+    await expiring
+
+
+async def by_sibling(work: Work, number: int) -> None:
+    """A sibling in a TaskGroup fails."""
+
+    async def fail() -> None:
+        await steps(number)
+        raise ZeroDivisionError
+
+    with suppress(BaseExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(_coroutine(work))
+
+
+async def _coroutine(work: Work) -> None:
+    await work()
+
+
+async def by_anyio(work: Work, number: int) -> None:
+    """An anyio scope, which cancels again and again until it is left."""
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await steps(number)
+        scope.cancel()
+
+    with suppress(EquosError), anyio.move_on_after(30) as scope:
+        cancelling = asyncio.ensure_future(cancel(scope))
+        await work()
+    await cancelling
+
+
+WAYS = {
+    "cancel": by_cancel,
+    "cancel twice": by_two_cancels,
+    "timeout": by_timeout,
+    "sibling": by_sibling,
+    "anyio": by_anyio,
+}
+
+
+def only_starts(behave: Behaviour) -> Behaviour:
+    """A fault of starts; stops work."""
+
+    async def choose(connection: Connection) -> None:
+        await (behave if connection.method == "POST" else good)(connection)
+
+    return choose
+
+
+def judge(server: RawServer, client: EquosClient, held: set[str], *, answered: bool) -> None:
+    """What is open is in the caller's hands, or reported; nothing was sent twice."""
+    orphans = server.live - held
+    if answered:
+        assert orphans == set()
+        assert client.unresolved == ()
+    assert len(orphans) <= len(client.unresolved)
+    assert len(server.made) <= 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("behave", SERVERS)
+async def test_a_cancelled_start(behave: str, way: str, request_: CreateSessionPassRequest) -> None:
+    """Cancelled at each step, its session is stopped, or its outcome is reported."""
+    for number in range(STEPS):
+        async with RawServer(always=only_starts(SERVERS[behave])) as server:
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+            held: set[str] = set()
+
+            async def start(client: EquosClient = client, held: set[str] = held) -> None:
+                held.add((await client.start_session(request_)).session.id)
+
+            await WAYS[way](start, number)
+            await client.aclose(deadline=0.05)
+            judge(server, client, held, answered=behave in {"at once", "slow"})
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("behave", ["at once", "slow"])
+async def test_a_cancelled_block(behave: str, way: str, request_: CreateSessionPassRequest) -> None:
+    """Cancelled at each step, before, in and after its body, it leaves nothing."""
+    for number in range(STEPS):
+        async with RawServer(always=only_starts(SERVERS[behave])) as server:
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+
+            async def block(client: EquosClient = client) -> None:
+                async with client.session(request_):
+                    await steps(5)
+
+            await WAYS[way](block, number)
+            await client.aclose(deadline=1)
+            judge(server, client, set(), answered=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cancelled_stop_goes_on(way: str) -> None:
+    """Whoever waits for it, the session is stopped."""
+    for number in range(1, STEPS):
+        async with RawServer() as server:
+            server.live.add("g-1")
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+
+            async def stop(client: EquosClient = client) -> None:
+                await client.stop_session("g-1")
+
+            await WAYS[way](stop, number)
+            await client.aclose(deadline=1)
+            assert server.live == set()
+            assert client.unresolved == ()
+
+
+@pytest.mark.parametrize("behave", SERVERS)
+async def test_cancelled_and_closed(behave: str, request_: CreateSessionPassRequest) -> None:
+    """The client closes in the tick of the cancellation."""
+    for number in range(STEPS):
+        async with RawServer(always=only_starts(SERVERS[behave])) as server:
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+            task = asyncio.create_task(client.start_session(request_))
+            await steps(number)
+            task.cancel()
+            await client.aclose(deadline=0.05)
+            held = set[str]()
+            with suppress(asyncio.CancelledError, EquosError):
+                held.add((await task).session.id)
+            judge(server, client, held, answered=behave in {"at once", "slow"})
+
+
+def cancel_with_the_answer(client: EquosClient, starting: list[asyncio.Task[object]]) -> None:
+    """Cancel the caller between its answer being there and its being seen."""
+    launch = client._launch
+
+    def spied(call: Any, run: Any) -> None:
+        # Added before the caller begins to wait, so it is called before the caller wakes up.
+        if starting:
+            call.answer.add_done_callback(lambda _: starting.pop().cancel())
+        launch(call, run)
+
+    client._launch = spied  # type: ignore[method-assign]
+
+
+async def _begin(client: EquosClient, block: Any, request: CreateSessionPassRequest) -> object:
+    return await (client.start_session(request) if block is None else block.__aenter__())
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+async def test_result_and_cancellation_in_one_tick(
+    in_block: bool, request_: CreateSessionPassRequest
+) -> None:
+    """The caller never sees a result that is there: its session is stopped."""
+    async with RawServer() as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            starting: list[asyncio.Task[object]] = []
+            cancel_with_the_answer(client, starting)
+            block = client.session(request_)
+            task = asyncio.create_task(_begin(client, block if in_block else None, request_))
+            starting.append(task)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (server.made, server.live, server.requests) == (["s-0"], set(), 2)
+
+
+async def test_error_and_cancellation_in_one_tick(request_: CreateSessionPassRequest) -> None:
+    """The caller is cancelled, the error is reported, and nobody complains of it."""
+    async with RawServer(always=only_starts(broken)) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            starting: list[asyncio.Task[object]] = []
+            cancel_with_the_answer(client, starting)
+            starting.append(asyncio.create_task(client.start_session(request_)))
+            (task,) = starting
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert len(client.unresolved) == 1
+
+
+async def test_three_hundred_random_cancels(request_: CreateSessionPassRequest) -> None:
+    """One client, many callers, cancelled at random: nothing is left."""
+    chance = random.Random(7)
+    held: set[str] = set()
+    async with RawServer(always=only_starts(slow)) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+
+            async def start() -> None:
+                held.add((await client.start_session(request_)).session.id)
+
+            tasks = [asyncio.create_task(start()) for _ in range(300)]
+            while any(not task.done() for task in tasks):
+                await steps(chance.randrange(3))
+                chance.choice(tasks).cancel()
+                await asyncio.sleep(0.0005)
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert server.live == held
+        assert client.unresolved == ()
+        assert 0 < len(held) < 300
+
+
+async def test_closing_that_is_cancelled_goes_on(request_: CreateSessionPassRequest) -> None:
+    """Its caller is gone, the stop that it waits for is done all the same."""
+    async with RawServer(always=slow) as server:
+        server.live.add("g-1")
+        client = EquosClient(KEY, endpoint=server.endpoint)
+        stop = asyncio.create_task(client.stop_session("g-1"))
+        await until(lambda: server.requests)
+        closing = asyncio.create_task(client.aclose())
+        await settle(3)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert await stop is not None
+        await client.aclose()
+        assert repr(client).endswith("closed>")
+
+
+class TestShutdown:
+    """The event loop shuts down under the client, as ``asyncio.run`` does on Ctrl-C."""
+
+    def run(self, main: Callable[[RawServer], Awaitable[None]], server: RawServer) -> None:
+        """Run a program, and then what ``asyncio.run`` does at its end, around a live server."""
+
+        async def program() -> None:
+            async with server:
+                await main(server)
+                me = asyncio.current_task()
+                theirs = server._tasks | {me}
+                ours = [task for task in asyncio.all_tasks() if task not in theirs]
+                for task in ours:
+                    task.cancel()
+                await asyncio.gather(*ours, return_exceptions=True)
+
+        asyncio.run(program())
+
+    def test_a_stop_in_flight_is_finished(self) -> None:
+        """It survives its task's cancellation, over another connection."""
+        server = RawServer([slow])
+        server.live.add("g-1")
+        clients: list[EquosClient] = []
+
+        async def main(server: RawServer) -> None:
+            client = EquosClient(KEY, endpoint=server.endpoint)
+            clients.append(client)
+            stopping = asyncio.create_task(client.stop_session("g-1"))
+            await until(lambda: server.requests)
+            stopping.cancel()
+            closing = asyncio.create_task(client.aclose())
+            await settle(2)
+            closing.cancel()
+
+        self.run(main, server)
+        assert server.live == set()
+        assert server.requests == 2
+        assert clients[0].unresolved == ()
+        assert repr(clients[0]).endswith("closed>")
+
+    def test_a_start_in_flight_is_reported(self, request_: CreateSessionPassRequest) -> None:
+        """Its outcome is unknown, and says so."""
+        server = RawServer([ends("hang", act=True)])
+        clients: list[EquosClient] = []
+
+        async def main(server: RawServer) -> None:
+            client = EquosClient(KEY, endpoint=server.endpoint)
+            clients.append(client)
+            starting = asyncio.create_task(client.start_session(request_))
+            await until(lambda: server.requests)
+            closing = asyncio.create_task(client.aclose(deadline=1))
+            await settle(2)
+            (call,) = client._calls
+            assert call.task is not None
+            call.task.cancel()
+            with pytest.raises(StartOutcomeUnknownError, match="the event loop shut down"):
+                await starting
+            await closing
+
+        self.run(main, server)
+        assert [one.name for one in clients[0].unresolved] == ["support call"]
+
+    def test_a_stop_that_never_ran_is_reported(self) -> None:
+        """A task that is cancelled before its first step runs no code, and is not forgotten."""
+        server = RawServer()
+        clients: list[EquosClient] = []
+
+        async def main(server: RawServer) -> None:
+            client = EquosClient(KEY, endpoint=server.endpoint)
+            clients.append(client)
+            stopping = asyncio.create_task(client.stop_session("g-1"))
+            await until(lambda: client._calls)
+            (call,) = client._calls
+            assert call.task is not None
+            call.task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopping
+            await client.aclose()
+
+        self.run(main, server)
+        assert [one.session_id for one in clients[0].unresolved] == ["g-1"]
+
+
+PROGRAM = """
+import asyncio
+from tests.conftest import KEY
+from tests.faults.server import RawServer
+from tests.faults.test_cancellation import TIMEOUTS, by_cancel, only_starts, slow
+from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
+
+ADA = EquosParticipantIdentity(identity="user-7", name="Ada")
+CALL = CreateSessionPassRequest(name="x", avatar="a", agent="b", consumer_identity=ADA)
+
+async def main():
+    for number in range(40):
+        async with RawServer(always=only_starts(slow)) as server:
+            async with EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS) as client:
+                await by_cancel(lambda: client.start_session(CALL), number)
+        assert not server.live
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not tasks, tasks
+
+asyncio.run(main(), debug=True)
+"""
+
+
+def test_nothing_is_left_behind_in_development_mode() -> None:
+    """No pending task, nothing never retrieved, no warning, with all of Python's checks on."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    slow_steps = [line for line in done.stderr.splitlines() if "Executing <" not in line]
+    assert (done.returncode, slow_steps) == (0, [])
