@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from .errors import ConfigurationError
@@ -90,19 +90,22 @@ class Secret(str):
         return "'***'"
 
 
+def hidden(value: T) -> T:
+    """The same value; a string hides itself from now on."""
+    return cast("T", Secret(value)) if isinstance(value, str) else value
+
+
 def client_key(value: Any) -> Secret:
     """A client key that can stand in a header; the message never quotes it."""
-    # Rebound at once: a traceback that shows locals must not show a key, not even a bad one.
-    value = key = Secret(value if isinstance(value, str) else "")
-    if not key:
+    if not isinstance(value, str) or not value:
         raise ConfigurationError(
             "client_key must be a non-empty string: pass it, or set EQUOS_CLIENT_KEY"
         )
-    if not _KEY.fullmatch(key):
+    if not _KEY.fullmatch(value):
         raise ConfigurationError(
             "client_key must consist of printable ASCII without spaces or line breaks"
         )
-    return key
+    return Secret(value)
 
 
 def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:

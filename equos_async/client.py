@@ -76,9 +76,10 @@ class EquosClient:
         trust_env: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        client_key = checks.client_key(
-            os.environ.get("EQUOS_CLIENT_KEY") if client_key is None else client_key
-        )
+        if client_key is None:
+            client_key = os.environ.get("EQUOS_CLIENT_KEY")
+        client_key = checks.hidden(client_key)  # before anything can fail and show this frame
+        key = checks.client_key(client_key)
         if endpoint is None:
             endpoint = os.environ.get("EQUOS_ENDPOINT") or DEFAULT_ENDPOINT
         self._endpoint = checks.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
@@ -89,7 +90,7 @@ class EquosClient:
         checks.instance("limits", limits, Limits)
         self._reporter = Reporter(on_event, self._clock)
         self._transport = Transport(
-            headers=wire.headers(client_key),
+            headers=wire.headers(key),
             connect_timeout=timeouts.connect,
             keepalive=limits.keepalive,
             trust_env=trust_env,
@@ -101,7 +102,7 @@ class EquosClient:
             timeouts=timeouts,
             clock=self._clock,
             reporter=self._reporter,
-            mask=wire.masker(client_key),
+            mask=wire.masker(key),
         )
         self._calls: set[Call[Any]] = set()
         self._blocks: set[str] = set()
@@ -252,16 +253,17 @@ class EquosClient:
     async def _start(
         self, request: CreateSessionPassRequest, deadline: float | None, *, in_block: bool
     ) -> CreateEquosSessionResponse:
-        body = wire.encode(request)
         if self._closing is not None:
             raise _closed_error("start")
+        checks.instance("request", request, CreateSessionPassRequest)
         subject = Subject(
             operation="start",
             name=request.name,
             client=request.client,
             max_duration=request.max_duration,
         )
-        call = self._call(wire.START, subject, body, deadline, in_block=in_block)
+        # The body is in no local variable: this frame is in the traceback of every failed start.
+        call = self._call(wire.START, subject, wire.encode(request), deadline, in_block=in_block)
         self._launch(call, self._run_start)
         try:
             return await call.answer

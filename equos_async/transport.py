@@ -61,7 +61,7 @@ class Failure:
     """
 
     sent: bool
-    reason: str
+    reason: str = field(repr=False)  # a broken status line may echo the key, masked later
     timed_out: bool = False
     fatal: bool = False
 

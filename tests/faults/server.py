@@ -14,6 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 from tests.unit.test_wire import SESSION, dump
 
@@ -52,7 +53,7 @@ class Connection:
             self.server.made.append(session_id)
             self.server.live.add(session_id)
             return dump({"session": {**SESSION, "id": session_id}})
-        session_id = self.path.split("/")[-2]
+        session_id = unquote(self.path.split("/")[-2])
         self.server.live.discard(session_id)
         return dump({**SESSION, "id": session_id, "status": "ended"})
 

@@ -1,0 +1,117 @@
+"""TLS: the wrong peer is refused at once, a slow one in time, and nothing is sent to either."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime
+
+import aiohttp
+import pytest
+import trustme
+
+from equos_async import (
+    APIConnectionError,
+    APITimeoutError,
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+)
+from tests.clocks import SkippingClock
+from tests.conftest import KEY
+from tests.faults.server import Connection, RawServer
+from tests.faults.test_matrix import TIMEOUTS
+
+
+def serving(ca: trustme.CA, host: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
+    """A server's context with a certificate of a CA's."""
+    past = datetime(2020, 1, 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(host, not_after=past if expired else None).configure_cert(context)
+    return context
+
+
+def trusting(ca: trustme.CA) -> ssl.SSLContext:
+    """A client's context that trusts a CA."""
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("host", "expired", "trusted"),
+    [("127.0.0.1", False, False), ("127.0.0.1", True, True), ("other.test", False, True)],
+    ids=["untrusted", "expired", "wrong host"],
+)
+async def test_the_wrong_certificate(
+    host: str, expired: bool, trusted: bool, request_: CreateSessionPassRequest
+) -> None:
+    """It is refused at once, for a start and for a stop: one attempt, and nothing is sent."""
+    ca = trustme.CA()
+    context = trusting(ca if trusted else trustme.CA())
+    async with RawServer(context=serving(ca, host, expired=expired)) as server:
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with (
+            aiohttp.ClientSession(connector=connector) as http_session,
+            EquosClient(KEY, endpoint=server.endpoint, http_session=http_session) as client,
+        ):
+            for work in (client.start_session(request_), client.stop_session("g-1")):
+                with pytest.raises(APIConnectionError, match="Certificate.*nothing was sent") as e:
+                    await work
+                assert e.value.attempts == 1
+        assert server.requests == 0
+
+
+async def test_tls_is_on_and_cannot_be_turned_off(request_: CreateSessionPassRequest) -> None:
+    """A session of the client's own checks certificates: one that nobody vouches for is refused."""
+    async with RawServer(context=serving(trustme.CA())) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            with pytest.raises(APIConnectionError, match="Certificate"):
+                await client.start_session(request_)
+        assert server.requests == 0
+
+
+async def test_the_right_certificate(request_: CreateSessionPassRequest) -> None:
+    """Over TLS all is as it is without."""
+    ca = trustme.CA()
+    async with RawServer(context=serving(ca)) as server:
+        connector = aiohttp.TCPConnector(ssl=trusting(ca))
+        async with (
+            aiohttp.ClientSession(connector=connector) as http_session,
+            EquosClient(KEY, endpoint=server.endpoint, http_session=http_session) as client,
+            client.session(request_) as started,
+        ):
+            assert server.live == {started.session.id}
+        assert server.live == set()
+
+
+async def test_a_handshake_that_hangs(request_: CreateSessionPassRequest) -> None:
+    """The connect timeout ends it, every attempt, and nothing was sent."""
+
+    async def hang(connection: Connection) -> None:
+        await connection.gone()
+
+    async with RawServer(on_accept=[hang] * 20) as server:
+        endpoint = server.endpoint.replace("http://", "https://")
+        async with EquosClient(
+            KEY, endpoint=endpoint, clock=SkippingClock(), timeouts=TIMEOUTS
+        ) as client:
+            with pytest.raises(APITimeoutError, match="nothing was sent") as caught:
+                await client.start_session(request_)
+        assert caught.value.attempts == 3
+        assert server.requests == 0
+
+
+async def test_no_tls_where_tls_is_expected(request_: CreateSessionPassRequest) -> None:
+    """A plain server on an https:// endpoint is an error of ours."""
+
+    async def plain(connection: Connection) -> None:
+        await connection.reply(400, b"plain HTTP")
+
+    async with RawServer(on_accept=[plain] * 20) as server:
+        endpoint = server.endpoint.replace("http://", "https://")
+        async with EquosClient(
+            KEY, endpoint=endpoint, clock=SkippingClock(), timeouts=TIMEOUTS
+        ) as client:
+            with pytest.raises(EquosError, match="nothing was sent"):
+                await client.start_session(request_)
+        assert server.requests == 0

@@ -1,0 +1,86 @@
+"""The public surface, pinned: short, sorted, and importable piece by piece."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import equos_async
+
+PACKAGE = Path(equos_async.__file__).parent
+MODULES = sorted(
+    one.name
+    for one in pkgutil.walk_packages([str(PACKAGE)], "equos_async.")
+    if "__main__" not in one.name
+)
+
+PUBLIC = """
+APIConnectionError APIStatusError APITimeoutError AgentProvider AuthenticationError BadRequestError
+ClientClosedError Clock ConfigurationError ConflictError CreateEquosSessionResponse
+CreateSessionPassRequest EquosAgent EquosAvatar EquosClient EquosError EquosParticipantIdentity
+EquosResourceReference EquosSession EquosSessionServer Event FleetFullError InternalServerError
+Limits NotFoundError OverloadedError PermissionDeniedError RateLimitError RetryPolicy SessionStatus
+StartOutcomeUnknownError StartUnreadableError Timeouts UnprocessableEntityError Unresolved
+__version__
+"""
+
+
+def test_what_is_public() -> None:
+    """A new name is a decision, and fits on the screen."""
+    assert equos_async.__all__ == PUBLIC.split()
+    assert equos_async.__all__ == sorted(equos_async.__all__)
+    assert all(hasattr(equos_async, name) for name in equos_async.__all__)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_can_be_imported_alone(module: str) -> None:
+    """No order of imports matters, and no import warns."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"import {module}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level names of what a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {one.name.split(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_decisions_are_pure() -> None:
+    """The retry layer's decisions know no loop, no clock and no chance."""
+    assert not imports(PACKAGE / "retry.py") & {"asyncio", "aiohttp", "random", "time"}
+
+
+def test_only_the_transport_knows_aiohttp() -> None:
+    """Beside the type of an argument of the client's, and the local server."""
+    knowing = {path.name for path in PACKAGE.glob("*.py") if "aiohttp" in imports(path)}
+    assert knowing == {"transport.py", "client.py"}
+
+
+def test_what_only_the_declared_dependencies_bring() -> None:
+    """The package imports what it declares, the standard library, and rich where it is there."""
+    declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "rich", "equos_async"}
+    for path in PACKAGE.rglob("*.py"):
+        assert imports(path) <= declared | set(sys.stdlib_module_names) | {"pytest"}, path
+
+
+def test_there_is_nothing_to_be_done_later() -> None:
+    """No mark that says so, and no line that coverage is told to overlook."""
+    marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "no " + "cover")))
+    found = [p for p in PACKAGE.rglob("*.py") if marks.search(p.read_text(encoding="utf-8"))]
+    assert found == []

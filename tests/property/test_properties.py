@@ -1,0 +1,290 @@
+"""Laws that hold for whatever comes: bytes, answers, times and chances."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equos_async import (
+    ConfigurationError,
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    Limits,
+    RetryPolicy,
+    StartUnreadableError,
+    checks,
+    models,
+    wire,
+)
+from equos_async.retry import (
+    Outcome,
+    RetryBudget,
+    StartLane,
+    StopGate,
+    Traffic,
+    Verdict,
+    judge,
+    parse_retry_after,
+)
+from tests.clocks import SkippingClock
+from tests.conftest import KEY
+from tests.faults.server import Connection, RawServer
+from tests.faults.test_matrix import GONE, TIMEOUTS, outcome
+from tests.unit.test_wire import SESSION, STARTED, dump
+
+laws = settings(derandomize=True, max_examples=200, deadline=None, database=None)
+few = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+MANGLED = st.builds(
+    lambda path, value: dump({**STARTED, "session": {**SESSION, path: value}}),
+    st.sampled_from(sorted(SESSION)),
+    JSON,
+)
+BODIES = st.one_of(st.binary(max_size=200), JSON.map(lambda v: json.dumps(v).encode()), MANGLED)
+STATUSES = st.one_of(st.integers(100, 999), st.sampled_from([200, 201, 204, 400, 429, 500, 503]))
+OUTCOMES = st.builds(
+    Outcome,
+    status=st.none() | STATUSES,
+    sent=st.booleans(),
+    fatal=st.booleans(),
+    retry_after=st.none() | st.floats(0, 1e9),
+)
+
+
+@laws
+@given(BODIES)
+def test_decoding_raises_nothing_but_ours(body: bytes) -> None:
+    """Any bytes are a session, None, or an error that may know an id that can be stopped."""
+    wire.decode_stop(body)
+    wire.is_foreign(body, "s-1")
+    try:
+        started = wire.decode_start(body)
+    except StartUnreadableError as error:
+        if error.session_id is not None:
+            assert checks.session_id(error.session_id) == error.session_id
+    else:
+        assert checks.session_id(started.session.id)
+
+
+@few
+@given(STATUSES.filter(lambda s: s >= 200), BODIES, st.sampled_from(["", "2", "x", "0"]))
+async def test_any_answer_ends_in_a_listed_result(status: int, body: bytes, after: str) -> None:
+    """Over a real socket: a value, or an error of ours; a start is never sent twice in doubt."""
+
+    async def behave(connection: Connection) -> None:
+        connection.act()
+        headers = f"Retry-After: {after}\r\n" if after else ""
+        await connection.reply(status, body, headers)
+
+    request = CreateSessionPassRequest(
+        name="x", avatar="a", agent="b", consumer_identity=EquosParticipantIdentity("u", "n")
+    )
+    async with RawServer([behave, behave]) as server:
+        async with EquosClient(
+            KEY, endpoint=server.endpoint, clock=SkippingClock(), timeouts=TIMEOUTS
+        ) as client:
+            await outcome(client.start_session(request))
+            starts = sum("stop" not in path for path in server.paths)
+            told = Outcome(status=status, retry_after=2.0 if after in {"2", "0"} else None)
+            assert starts == 1 or judge(told, repeatable=False) is Verdict.RETRY
+            await outcome(client.stop_session(GONE))
+
+
+MOMENTS = st.builds(
+    lambda moment, zone: moment.replace(tzinfo=zone),
+    st.datetimes(datetime(1970, 1, 2), datetime(9000, 1, 1)),
+    st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
+)
+
+
+def instances(cls: Any) -> st.SearchStrategy[Any]:
+    """Values of one of the contract's types, from the types of its fields."""
+    attrs.resolve_types(cls)
+    return st.builds(cls, **{field.name: values(field) for field in attrs.fields(cls)})
+
+
+def values(field: Any) -> st.SearchStrategy[Any]:
+    """Values of a field that the wire can carry."""
+    kind = str(field.type)
+    inner = next(
+        (
+            instances(getattr(models, name))
+            for name in ("Server", "Avatar", "Agent", "Reference", "Identity", "Session")
+            for name in [n for n in vars(models) if n.startswith("Equos") and n.endswith(name)]
+            if f"models.{name}" in kind
+        ),
+        None,
+    )
+    if inner is None:
+        inner = {
+            "str": st.text(min_size=1),
+            "float": st.floats(0.001, 1e9),
+            "bool": st.booleans(),
+            "datetime": MOMENTS,
+            "Mapping": st.dictionaries(st.text(), st.text(), max_size=3),
+            "Any": st.none() | st.dictionaries(st.text(), st.text(), max_size=2),
+        }[next(k for k in ("Mapping", "datetime", "Any", "str", "float", "bool") if k in kind)]
+    return inner | st.none() if field.default is None else inner
+
+
+@few
+@given(
+    st.one_of(
+        instances(models.CreateEquosSessionResponse),
+        instances(models.CreateSessionPassRequest),
+        instances(models.EquosSession),
+    )
+)
+def test_there_and_back_is_the_same(value: Any) -> None:
+    """Unstructured, written, read and structured again, every type is what it was."""
+    converter = wire._converter()
+    body = json.dumps(converter.unstructure(value))
+    assert converter.structure(json.loads(body), type(value)) == value
+
+
+class TestRetry:
+    @laws
+    @given(
+        OUTCOMES,
+        st.booleans(),
+        st.integers(1, 9),
+        st.floats(0.001, 120),
+        st.floats(0, 1, exclude_max=True),
+    )
+    def test_no_wait_is_too_long(
+        self, told: Outcome, repeatable: bool, attempts: int, left: float, chance: float
+    ) -> None:
+        """Never beyond the deadline, nor above the cap unless asked, nor below what is asked."""
+        policy = RetryPolicy()
+        wait = policy.delay(
+            told, repeatable=repeatable, attempts=attempts, left=left, chance=chance
+        )
+        if wait is not None:
+            assert 0 <= wait < left
+            assert attempts < (8 if repeatable else 3)
+            if told.retry_after is None:
+                assert wait <= policy.cap
+            else:
+                assert wait >= told.retry_after
+                assert repeatable or told.retry_after <= policy.max_retry_after
+
+    @laws
+    @given(OUTCOMES)
+    def test_a_start_is_repeated_only_where_it_was_not_processed(self, told: Outcome) -> None:
+        """Not sent, or refused by a status that says so."""
+        if judge(told, repeatable=False) is Verdict.RETRY:
+            refused = told.status in {421, 429} or (
+                told.status == 503 and told.retry_after is not None
+            )
+            assert refused or (told.status is None and not told.sent and not told.fatal)
+
+    @laws
+    @given(st.lists(st.tuples(st.sampled_from([1.0, 5.0, 10.0]), st.floats(0, 5), st.booleans())))
+    def test_the_budget_keeps_its_bounds(self, moves: list[tuple[float, float, bool]]) -> None:
+        """Never negative, never above its size."""
+        budget, now = RetryBudget(RetryPolicy(budget=30)), 0.0
+        for tokens, passed, take in moves:
+            now += passed
+            if take:
+                assert budget.take(tokens, now) or budget.tokens < tokens
+            else:
+                budget.give(tokens)
+            assert 0 <= budget.tokens <= 30
+
+    @laws
+    @given(st.lists(st.tuples(st.sampled_from("elrsp"), st.floats(0, 3)), max_size=60))
+    def test_lanes_keep_their_limits(self, moves: list[tuple[str, float]]) -> None:
+        """However they are entered, left, refused, succeeded and paused."""
+        lane, gate, now = StartLane(5, RetryPolicy()), StopGate(4, RetryPolicy()), 0.0
+        for move, passed in moves:
+            now += passed
+            if move == "e":
+                for one in (lane, gate):
+                    wait = one.enter(now)
+                    assert wait >= 0
+                    assert math.isfinite(wait) or one.in_flight > 0
+            elif move == "l":
+                for one in (lane, gate):
+                    if one.in_flight:
+                        one.leave()
+            elif move == "r":
+                lane.refused(now)
+                gate.failed(now, 0.5)
+            elif move == "s":
+                lane.succeeded()
+                gate.succeeded()
+            else:
+                lane.pause(now, 1.0)
+            assert 0 <= lane.in_flight <= 5
+            assert 0 <= gate.in_flight <= 8
+            assert lane.window is None or 1 <= lane.window <= 5
+            assert 1 <= gate.limit <= 8
+
+    @laws
+    @given(st.text(), st.text(), st.text())
+    def test_any_header_is_a_wish_or_none(self, after: str, ms: str, date: str) -> None:
+        """Whatever a server sends, it is a finite time that is not negative, or nothing."""
+        wish = parse_retry_after({"Retry-After": after, "Retry-After-Ms": ms, "Date": date}, 0.0)
+        assert wish is None or (wish >= 0 and math.isfinite(wish))
+
+    def test_the_same_seed_gives_the_same_delays(self) -> None:
+        """Chance is an argument."""
+
+        def delays(seed: int) -> list[float | None]:
+            clock, traffic = SkippingClock(seed), Traffic(RetryPolicy(), Limits())
+            return [
+                traffic.delay(
+                    Outcome(status=429),
+                    repeatable=True,
+                    attempts=attempts,
+                    left=60,
+                    now=0,
+                    chance=clock.chance(),
+                )
+                for attempts in range(1, 8)
+            ]
+
+        assert delays(1) == delays(1)
+        assert delays(1) != delays(2)
+
+
+@few
+@given(st.text(max_size=300))
+async def test_an_accepted_id_is_one_segment(session_id: str) -> None:
+    """What is taken as an id reaches the server as one segment, whatever stands in it."""
+    try:
+        checks.session_id(session_id)
+    except ConfigurationError:
+        return
+    async with RawServer() as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            await client.stop_session(session_id)
+    (path,) = server.paths
+    assert path.startswith("/v3/session-passes/")
+    assert path.endswith("/stop")
+    assert path.count("/") == 4
+
+
+@laws
+@given(st.text(max_size=60) | st.text("htps:/.@?#[]lo1%\\", max_size=30))
+def test_any_endpoint_is_taken_or_named(value: str) -> None:
+    """No text makes it raise anything else."""
+    try:
+        taken = checks.endpoint(value)
+    except EquosError as error:
+        assert str(error).startswith("endpoint ")
+    else:
+        assert taken.lower().startswith(("https://", "http://"))

@@ -1,0 +1,192 @@
+"""Secrets are looked for wherever they could come out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from equos_async import (
+    ConfigurationError,
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    Event,
+    Timeouts,
+)
+from tests.clocks import SkippingClock, until
+from tests.faults.server import Connection, RawServer, error_body
+from tests.faults.test_matrix import ROWS
+from tests.unit.test_wire import SESSION, dump
+
+KEY = "pk_secret_key"
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzZWNyZXQiOjF9.secret"
+SECRETS = (KEY, TOKEN, "secret-context", "secret-variable", "secret-identity", "secret-name")
+
+REQUEST = CreateSessionPassRequest(
+    name="a call",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="secret-identity", name="secret-name"),
+    additional_ctx="secret-context",
+    template_vars={"who": "secret-variable"},
+)
+
+
+def clean(text: object) -> None:
+    """None of the secrets stands in a text."""
+    found = [secret for secret in SECRETS if secret in str(text)]
+    assert found == []
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception with all that it was raised from or while."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def clean_error(error: BaseException) -> None:
+    """Nothing shows in its text, its attributes, its pickle or a traceback with locals."""
+    for one in chain(error):
+        clean(repr(one))
+        clean(one)
+        clean(vars(one))
+        shown = traceback.TracebackException.from_exception(one, capture_locals=True)
+        # The frames of the tests hold the secrets by their own will.
+        shown.stack = traceback.StackSummary.from_list(
+            [frame for frame in shown.stack if "/tests/" not in frame.filename]
+        )
+        clean("".join(shown.format()))
+    if isinstance(error, EquosError):
+        for secret in SECRETS:
+            assert secret.encode() not in pickle.dumps(error)
+
+
+@pytest.fixture
+def logs(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Everything that anybody logs."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+async def session_reply(connection: Connection) -> None:
+    """A start's answer with tokens and with what was said."""
+    session_id = json.loads(connection.act())["session"]["id"]
+    session = {
+        **SESSION,
+        "id": session_id,
+        "additionalCtx": "secret-context",
+        "templateVars": {"who": "secret-variable"},
+        "remoteAgentIdentity": "secret-identity",
+        "transcript": {"transcription": [{"text": "secret-context"}]},
+    }
+    body = {"session": session, "consumerAccessToken": TOKEN, "remoteAgentAccessToken": TOKEN}
+    await connection.reply(201, dump(body))
+
+
+async def test_values_and_logs(logs: pytest.LogCaptureFixture) -> None:
+    """The client, its request and its results show none of them, nor do the logs at DEBUG."""
+    asyncio.get_running_loop().set_debug(True)
+    async with RawServer([session_reply]) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            started = await client.start_session(REQUEST)
+            assert started.consumer_access_token == TOKEN
+            for value in (client, vars(client), REQUEST, started, started.session):
+                clean(value)
+                clean(repr(value))
+            for part in vars(client).values():
+                clean(part)
+                clean(repr(getattr(part, "__dict__", None)))
+            await client.stop_session(started.session.id)
+    clean(logs.text)
+
+
+@pytest.mark.parametrize("behave", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+async def test_errors_events_and_logs(behave: Any, logs: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong, what is raised, told and logged holds none of them."""
+    events: list[Event] = []
+    timeouts = Timeouts(start_attempt=0.05, stop_attempt=0.05, deadline=60)
+    async with RawServer([behave]) as server:
+        client = EquosClient(
+            KEY,
+            endpoint=server.endpoint,
+            clock=SkippingClock(),
+            timeouts=timeouts,
+            on_event=events.append,
+        )
+        try:
+            await client.start_session(REQUEST)
+        except EquosError as error:
+            clean_error(error)
+        await client.aclose(deadline=0.1)
+    clean(events)
+    clean(client.unresolved)
+    clean(logs.text)
+
+
+@pytest.mark.parametrize("echo", [KEY, json.dumps(KEY), quote(KEY, safe=""), TOKEN])
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 502])
+async def test_a_server_that_echoes(echo: str, status: int, logs: pytest.LogCaptureFixture) -> None:
+    """A key or a token in an error's body is masked, in the message, the body and the reason."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.reply(status, error_body(status, f"what is {echo}?"))
+
+    async with RawServer(always=behave) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint, clock=SkippingClock()) as client:
+            for work in (client.start_session(REQUEST), client.stop_session("g-1")):
+                with pytest.raises(EquosError) as caught:
+                    await work
+                clean_error(caught.value)
+    clean(client.unresolved)
+    clean(logs.text)
+
+
+async def test_a_status_line_that_echoes() -> None:
+    """What is not even HTTP is masked too."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.send(f"who is {KEY}?\r\n\r\n".encode())
+        connection.close()
+
+    async with RawServer(always=behave) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
+            with pytest.raises(EquosError, match=r"\*\*\*") as caught:
+                await client.start_session(REQUEST)
+    clean_error(caught.value)
+
+
+async def test_a_cancelled_caller(logs: pytest.LogCaptureFixture) -> None:
+    """A CancelledError passes through frames that hold nothing to be seen."""
+    async with RawServer() as server, EquosClient(KEY, endpoint=server.endpoint) as client:
+        task = asyncio.create_task(client.start_session(REQUEST))
+        await until(lambda: server.requests)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        clean_error(caught.value)
+    clean(logs.text)
+
+
+@pytest.mark.parametrize("key", [KEY + "\n", KEY + " x", "ü" + KEY])
+def test_a_bad_key_is_not_quoted(key: str) -> None:
+    """Neither by the message nor by the locals of a traceback."""
+    with pytest.raises(ConfigurationError) as caught:
+        EquosClient(key)
+    clean_error(caught.value)
+
+
+def test_another_bad_setting_does_not_show_the_key() -> None:
+    """The frame that refuses an endpoint knows the key, and does not show it."""
+    with pytest.raises(ConfigurationError) as caught:
+        EquosClient(KEY, endpoint="nowhere")
+    clean_error(caught.value)
