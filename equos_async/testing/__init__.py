@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from .emulator import EmulatedSession, EmulatorClock, EmulatorRequest, EquosEmulator
-from .faults import (
-    Delay,
-    Drop,
-    Fault,
-    Faults,
-    Garbage,
-    Hang,
-    Redirect,
-    Reset,
-    Status,
-    Truncate,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .clock import EmulatorClock
+    from .emulator import EquosEmulator
+    from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate
+    from .plan import Faults, Planned
+    from .records import EmulatedSession, EmulatorRequest
+    from .scenarios import SCENARIOS, Scenario
 
 __all__ = [
+    "SCENARIOS",
     "Delay",
     "Drop",
     "EmulatedSession",
@@ -27,8 +25,23 @@ __all__ = [
     "Faults",
     "Garbage",
     "Hang",
+    "Planned",
     "Redirect",
     "Reset",
+    "Scenario",
     "Status",
     "Truncate",
 ]
+
+_HOMES = ("faults", "records", "clock", "plan", "scenarios", "emulator")
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: the pytest plugin lives here too, and every test run of a project that
+    # has this library installed imports it, whether it needs an emulator or not.
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,81 @@
+"""Call sites: from which lines of a test, or of the bot it tests, sessions are started."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from equos_async.client import EquosClient
+
+from .records import EmulatedSession
+
+_PASSED_THROUGH: Final = {"equos_async", "contextlib"}
+_NOBODY: Final = {"", "asyncio", "_pytest", "pytest_asyncio", "anyio", "uvloop"}
+
+
+class CallSite(NamedTuple):
+    """A line, and the looks of the session that it asks for."""
+
+    file: str
+    line: int
+    looks: tuple[Any, Any, Any]
+
+
+class CallSites:
+    """The lines from which any client of this process starts sessions while it is watched.
+
+    A line is tied to a session by the session's looks, since a session whose answer got lost has
+    nothing else that a client could know. Several lines may ask for the same looks.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[CallSite] = set()
+
+    @contextmanager
+    def watch(self) -> Generator[None, None, None]:
+        """Note what is called meanwhile."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("start_session", "session"):
+                patch.setattr(EquosClient, name, self._noting(getattr(EquosClient, name)))
+            yield
+
+    def of(self, session: EmulatedSession) -> list[CallSite]:
+        """The lines that may have started a session, most often one."""
+        looks = (session.name, session.client, session.max_duration)
+        return sorted(site for site in self._seen if site.looks == looks)
+
+    def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def noting(client: EquosClient, request: Any, **options: Any) -> Any:
+            # No coroutine function: its body would run when the stack is another one.
+            if (caller := _caller()) is not None:
+                self._seen.add(CallSite(*caller, _looks(request)))
+            return method(client, request, **options)
+
+        return noting
+
+
+def _looks(request: Any) -> tuple[Any, Any, Any]:
+    name, client, seconds = (
+        getattr(request, of, None) for of in ("name", "client", "max_duration")
+    )
+    return name, client, seconds
+
+
+def _caller() -> tuple[str, int] | None:
+    """The line outside this library that is being executed; None: no line, a task of its own."""
+    frame = inspect.currentframe()
+    while frame is not None and _package(frame.f_globals) in _PASSED_THROUGH:
+        frame = frame.f_back
+    if frame is None or _package(frame.f_globals) in _NOBODY:
+        return None
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _package(names: dict[str, Any]) -> str:
+    return str(names.get("__name__", "")).partition(".")[0]

@@ -1,0 +1,67 @@
+"""The emulator's time: it runs by itself, and a test can move it on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+WALL = 1_767_225_600.0
+"""Where a clock that stands still begins: 2026-01-01T00:00:00Z."""
+
+
+class EmulatorClock:
+    """A clock that can be moved on without waiting.
+
+    Args:
+        ticking: Whether it also runs by itself. One that stands still makes every number that
+            the emulator reports exact.
+    """
+
+    def __init__(self, *, ticking: bool = True) -> None:
+        self._ticking = ticking
+        self._ahead = 0.0
+        self._lock = threading.Lock()
+        self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return (time.time() if self._ticking else WALL) + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Move on; whoever sleeps on this clock looks at it again.
+
+        Raises:
+            ValueError: Time does not run backwards.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"time cannot move on by {seconds} seconds")
+        with self._lock:
+            self._ahead += seconds
+            for loop, woken in self._sleepers:
+                # The emulator may live in a thread of its own.
+                loop.call_soon_threadsafe(woken.set)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when the clock has moved on by ``seconds``, by itself or by :meth:`advance`."""
+        woken = asyncio.Event()
+        sleeper = asyncio.get_running_loop(), woken
+        with self._lock:
+            due = self.now() + seconds
+            self._sleepers.add(sleeper)
+        try:
+            while (left := due - self.now()) > 0:
+                await self._doze(woken, left)
+        finally:
+            with self._lock:
+                self._sleepers.discard(sleeper)
+
+    async def _doze(self, woken: asyncio.Event, seconds: float) -> None:
+        """Wait for a push, and on a ticking clock no longer than there is left."""
+        timer = asyncio.get_running_loop().call_later(seconds, woken.set) if self._ticking else None
+        try:
+            await woken.wait()
+            woken.clear()
+        finally:
+            if timer is not None:
+                timer.cancel()

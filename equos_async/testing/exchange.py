@@ -1,0 +1,109 @@
+"""The exchange: one request, the faults that hit it, and what goes out on its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from . import replies
+from .clock import EmulatorClock
+from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate
+from .replies import Reply
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER for zero seconds: closing sends a reset."""
+
+_Silent = Hang | Truncate | Garbage | Drop | Reset
+
+
+class Exchange:
+    """One request that something happens to.
+
+    Args:
+        request: The request, read to its end.
+        act: Does what the request asks for.
+        clock: What delays are measured on.
+    """
+
+    def __init__(
+        self, request: web.Request, act: Callable[[], Reply], clock: EmulatorClock
+    ) -> None:
+        self._transport = request.transport
+        self._work = act
+        self._clock = clock
+        self._done: Reply | None = None
+        self.gone = asyncio.Event()
+        """Set when the caller has closed the connection."""
+
+    async def run(self, faults: Sequence[Fault]) -> Reply | None:
+        """Let the faults happen: delays one after the other, up to the first of another kind.
+
+        Returns:
+            The answer; None where the connection was closed without one.
+        """
+        for fault in faults:
+            if fault.when == "after":
+                self._act()
+            if not isinstance(fault, Delay):
+                return await self._happen(fault)
+            await self._clock.sleep(fault.seconds)
+        return self._act()
+
+    def _act(self) -> Reply:
+        """Do the work, once."""
+        if self._done is None:
+            self._done = self._work()
+        return self._done
+
+    async def _happen(self, fault: Status | Redirect | _Silent) -> Reply | None:
+        match fault:
+            case Status():
+                return _status_reply(fault)
+            case Redirect(location=location, status=status):
+                return Reply(status, headers={"Location": location})
+            case Hang():
+                await self.gone.wait()
+            case Truncate(keep=keep):
+                reply = self._act()
+                self._close(_head(reply) + reply.body[:keep])
+            case Garbage(data=data):
+                self._close(data)
+            case Drop():
+                self._close()
+            case Reset():
+                self._reset()
+        return None
+
+    def _close(self, last_words: bytes = b"") -> None:
+        if self._transport is not None:
+            self._transport.write(last_words)
+            self._transport.close()
+
+    def _reset(self) -> None:
+        if self._transport is not None:
+            connection = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self._transport.abort()
+
+
+def _head(reply: Reply) -> bytes:
+    """The head of an answer as the server writes it, for a body that will not come in full."""
+    lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    lines += [f"Content-Length: {len(reply.body)}", "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def _status_reply(fault: Status) -> Reply:
+    reply = replies.error(fault.status, fault.message)
+    headers = {**reply.headers, **fault.headers}
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+    return Reply(fault.status, reply.body if body is None else body, headers)

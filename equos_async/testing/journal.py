@@ -1,0 +1,60 @@
+"""The journal: the newest requests that were read, and how they were answered."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from attrs import evolve
+
+from .records import KEPT, EmulatorRequest, Operation, shorten
+
+
+class Journal:
+    """The newest requests, in the order of reading. May be read from any thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, EmulatorRequest] = OrderedDict()
+
+    def write(
+        self,
+        operation: Operation | None,
+        method: str,
+        path: str,
+        at: float,
+        *,
+        name: str | None = None,
+        session_id: str | None = None,
+    ) -> EmulatorRequest:
+        """Note a request; what a caller sent is bounded."""
+        with self._lock:
+            self.count += 1
+            request = EmulatorRequest(
+                self.count,
+                operation,
+                shorten(method),
+                shorten(path),
+                at,
+                None if name is None else shorten(name),
+                None if session_id is None else shorten(session_id),
+            )
+            self._kept[request.number] = request
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return request
+
+    def answer(self, request: EmulatorRequest, status: int) -> EmulatorRequest:
+        """Note how a request was answered."""
+        answered = evolve(request, status=status)
+        with self._lock:
+            if request.number in self._kept:
+                self._kept[request.number] = answered
+        return answered
+
+    @property
+    def requests(self) -> tuple[EmulatorRequest, ...]:
+        """What is remembered, oldest first."""
+        with self._lock:
+            return tuple(self._kept.values())

@@ -1,0 +1,63 @@
+"""The pytest plugin: a local Equos for one test, and the proof that it leaves no session behind.
+
+Every test run of a project that has this library installed imports this file; so it imports
+nothing that is not there anyway, until one of its fixtures is used.
+"""
+
+# ruff: noqa: PLC0415 - imported where they are used, see above
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from equos_async.client import EquosClient
+
+    from .emulator import EquosEmulator
+
+MARKER = "equos_allow_live: the test may leave sessions live on the `equos_emulator`"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", MARKER)
+
+
+@pytest.fixture
+def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
+    """A local Equos for this test, in a thread of its own: for tests and bots of any kind.
+
+    When the test and all that was set up with it are over, no session may be live on it any
+    more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
+    """
+    from .callsites import CallSites
+    from .emulator import EquosEmulator
+    from .leaks import report
+
+    sites = CallSites()
+    with EquosEmulator() as emulator, sites.watch():
+        yield emulator
+    # Asked when it has stopped: nothing can be on its way any more.
+    if emulator.live_sessions and request.node.get_closest_marker("equos_allow_live") is None:
+        pytest.fail(report(emulator, sites, request.config.rootpath), pytrace=False)
+
+
+def _async_fixture(function: Callable[..., Any]) -> Any:
+    """A fixture for whatever runs the async tests; pytest-asyncio's strict mode wants its own."""
+    try:
+        import pytest_asyncio
+    except ImportError:
+        return pytest.fixture(function)
+    return pytest_asyncio.fixture(function)
+
+
+@_async_fixture
+async def equos_client(equos_emulator: EquosEmulator) -> AsyncIterator[EquosClient]:
+    """A client of this test's ``equos_emulator``; closed when the test is over."""
+    from equos_async.client import EquosClient
+
+    async with EquosClient("test-key", endpoint=equos_emulator.endpoint) as client:
+        yield client

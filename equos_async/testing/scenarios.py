@@ -1,0 +1,80 @@
+"""Scenarios: named sequences of faults, shared by users, the demo and the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from attrs import frozen
+
+from .faults import Delay, Drop, Reset, Status
+from .plan import BOTH, Faults, Planned
+
+_GATEWAY_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head></html>\n"
+_BAD_GATEWAY: Final = Status(502, body=_GATEWAY_PAGE, headers={"Content-Type": "text/html"})
+
+
+@frozen
+class Scenario:
+    """A bad day of a server: ``SCENARIOS["deploy"].play(emulator.faults)``.
+
+    Attributes:
+        name: What it is called.
+        about: What happens, in one sentence.
+        steps: The faults in their order.
+    """
+
+    name: str
+    about: str
+    steps: tuple[Planned, ...]
+
+    def play(self, faults: Faults) -> None:
+        """Add all of it to what is planned already."""
+        for step in self.steps:
+            faults.append(step)
+
+
+_ALL = (
+    Scenario(
+        "brown-out",
+        "Until 60 requests were hit, most are refused or slow; then all is well.",
+        (
+            Planned(BOTH, (Status(503),), left=30, share=0.5),
+            Planned(BOTH, (Delay(0.3), Status(503, retry_after=1)), left=10, share=0.3),
+            Planned(BOTH, (Delay(0.3),), left=20, share=0.7),
+        ),
+    ),
+    Scenario(
+        "deploy",
+        "Connections break in mid-flight, a proxy answers for a while, the first starts are slow.",
+        (
+            Planned(BOTH, (Reset("after"),), left=1),
+            Planned(BOTH, (Drop("before"),), left=2),
+            Planned(BOTH, (_BAD_GATEWAY,), left=3),
+            Planned(BOTH, (Status(503, retry_after=1),), left=5),
+            Planned(("start",), (Delay(0.5),), left=10),
+        ),
+    ),
+    Scenario(
+        "over limit",
+        "Starts are throttled, first with and then without a Retry-After, one for good.",
+        (
+            Planned(("start",), (Status(429, "Too Many Requests", retry_after=1),), left=5),
+            Planned(("start",), (Status(429, "Concurrent sessions limit reached"),), left=3),
+            Planned(("start",), (Status(403, "Organization is suspended"),), left=1),
+        ),
+    ),
+    Scenario(
+        "slow starts",
+        "Starts take half a second, some take two, and some are live long before their answer.",
+        (
+            Planned(("start",), (Delay(2.0),), left=None, share=0.1),
+            Planned(("start",), (Delay(1.5, "after"),), left=None, share=0.2),
+            Planned(("start",), (Delay(0.5),), left=None),
+        ),
+    ),
+)
+
+SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType({one.name: one for one in _ALL})
+"""The scenarios by name."""

@@ -1,0 +1,120 @@
+"""Faults as people type them: ``start:429,retry_after=2,times=3``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+
+from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate, When
+from .plan import BOTH, Faults, Planned
+from .records import Operation
+
+FAULT_SYNTAX: Final = (
+    "OPERATION:KIND[+KIND...][,times=N][,share=0.1], where OPERATION is start, stop or both, and "
+    "KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
+    "drop=before|after, reset=before|after, hang=before|after, truncate=BYTES, redirect=URL, "
+    "garbage; without times it goes on"
+)
+
+
+class Spec(NamedTuple):
+    """One fault as it was typed."""
+
+    operation: str
+    faults: tuple[Fault, ...]
+    times: int | None
+    share: float
+
+    def add_to(self, faults: Faults) -> None:
+        """Add it to what is planned already."""
+        operations = BOTH if self.operation == "both" else (cast("Operation", self.operation),)
+        faults.append(Planned(operations, self.faults, self.times, self.share))
+
+
+def parse_fault(spec: str) -> Spec:
+    """Read one.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not of the documented form.
+    """
+    try:
+        return _parse(spec)
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{spec!r} is not {FAULT_SYNTAX}") from None
+
+
+def _parse(spec: str) -> Spec:
+    operation, _, rest = spec.partition(":")
+    kinds, *options = rest.split(",")
+    values = dict(_pair(option) for option in options)
+    times, share = values.pop("times", None), float(values.pop("share", "1"))
+    faults = tuple(_fault(*_pair(kind), values) for kind in kinds.split("+"))
+    if operation not in {"start", "stop", "both"} or values:
+        raise ValueError
+    parsed = Spec(operation, faults, None if times is None else int(times), share)
+    parsed.add_to(Faults())  # which knows what times and share may be
+    return parsed
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()
+
+
+def _fault(kind: str, value: str, options: dict[str, str]) -> Fault:
+    if kind.isascii() and kind.isdecimal():
+        return Status(_status(kind), retry_after=options.pop("retry_after", None))
+    return _KINDS[kind](value)
+
+
+def _status(text: str) -> int:
+    status = int(text)
+    if not 200 <= status <= 599:
+        raise ValueError
+    return status
+
+
+def _when(value: str) -> When:
+    if value not in {"before", "after"}:
+        raise ValueError
+    return cast("When", value)
+
+
+_KINDS: Final[dict[str, Callable[[str], Fault]]] = {
+    "delay": lambda value: Delay(float(value)),
+    "drop": lambda value: Drop(_when(value)),
+    "reset": lambda value: Reset(_when(value)),
+    "hang": lambda value: Hang(_when(value or "after")),
+    "truncate": lambda value: Truncate(int(value)),
+    "redirect": Redirect,
+    "garbage": lambda value: Garbage(),
+}
+
+
+def describe(planned: Planned) -> str:
+    """A planned fault in the words of :data:`FAULT_SYNTAX`, for people."""
+    operation = "both" if planned.operations == BOTH else planned.operations[0]
+    kinds = "+".join(_describe(fault) for fault in planned.faults)
+    times = "" if planned.left is None else f",times={planned.left}"
+    share = "" if planned.share == 1 else f",share={planned.share:g}"
+    chosen = "" if planned.when is None else " where it fits"
+    return f"{operation}:{kinds}{times}{share}{chosen}"
+
+
+def _describe(fault: Fault) -> str:
+    match fault:
+        case Status(status=status, retry_after=None):
+            return str(status)
+        case Status(status=status, retry_after=retry_after):
+            return f"{status},retry_after={retry_after}"
+        case Delay(seconds=seconds):
+            return f"delay={seconds:g}"
+        case Truncate(keep=keep):
+            return f"truncate={keep}"
+        case Redirect(location=location):
+            return f"redirect={location}"
+        case Garbage():
+            return "garbage"
+        case _:
+            return f"{type(fault).__name__.lower()}={fault.when}"
