@@ -95,4 +95,5 @@ def build(session: nox.Session) -> None:
 def simulate(session: nox.Session) -> None:
     """Run the retry layer through the outage model and draw the picture of the README."""
     session.install(".")
-    session.run("python", "-m", "tests.bench.simulate", *session.posargs)
+    out = str(ROOT / ".github" / "assets")
+    session.run("python", "-m", "tests.bench.simulate", "--out", out, *session.posargs)

@@ -169,7 +169,7 @@ class RetryPolicy:
     budget: float = field(default=500.0, validator=_number_or_zero)
     budget_refill: float = field(default=5.0, validator=_number_or_zero)
     connection_cost: float = field(default=10.0, validator=_number_or_zero)
-    throttled_cost: float = field(default=5.0, validator=_number_or_zero)
+    throttled_cost: float = field(default=10.0, validator=_number_or_zero)
     gate_width: int = field(default=4, validator=_count)
     gate_max_width: int = field(default=8, validator=_count)
     gate_delay: float = field(default=0.25, validator=_number)
@@ -264,13 +264,15 @@ class StartLane(Lane):
     """The permits of starts, held back while the server wants a pause, then let out slowly.
 
     ``window`` is how many may be in flight: None for the whole lane. After a pause it begins
-    small, grows by each success and halves by each refusal, so that those who waited do not
-    return as one herd.
+    small and grows by one with each success, so that those who waited do not return as one herd.
+    A refusal halves it, and from then on it grows by one with each window of successes: as in TCP
+    (RFC 5681), fast until the limit was met once, and carefully afterwards.
     """
 
     policy: RetryPolicy
     paused_until: float = field(default=-math.inf, init=False)
-    window: int | None = field(default=None, init=False)
+    window: float | None = field(default=None, init=False)
+    careful: bool = field(default=False, init=False)
 
     def enter(self, now: float) -> float:
         """0 and a permit, or seconds until it is worth asking again (inf: when one is left)."""
@@ -293,12 +295,16 @@ class StartLane(Lane):
     def refused(self, now: float) -> None:
         """A start was answered 429 or 503; those sent before the pause do not count against it."""
         if self.window is not None and now >= self.paused_until:
-            self.window = max(1, self.window // 2)
+            self.window = max(1.0, self.window / 2)
+            self.careful = True
 
     def succeeded(self) -> None:
         """A start was accepted."""
-        if self.window is not None:
-            self.window = self.window + 1 if self.window + 1 < self.limit else None
+        if self.window is None:
+            return
+        self.window += 1 / self.window if self.careful else 1
+        if self.window >= self.limit:
+            self.window, self.careful = None, False
 
 
 @define

@@ -41,13 +41,10 @@ from equos_async.retry import (
     Lane,
     Limits,
     Outcome,
-    RetryBudget,
     RetryPolicy,
-    StartLane,
-    StopGate,
     Timeouts,
+    Traffic,
     Verdict,
-    judge,
 )
 
 CALM = 10.0
@@ -271,112 +268,96 @@ class Site:
 
 
 class StartClient:
-    """The library's starts: its budget and lane, driven as the client drives them."""
+    """The library's starts: its traffic rules, driven as the client drives them."""
 
     def __init__(self, site: Site) -> None:
         self._world, self._server, self._rng = site.world, site.server, site.rng
         self._timeouts = Timeouts()
-        self._policy = RetryPolicy()
-        self._budget = RetryBudget(self._policy)
-        self._lane = StartLane(limit=Limits().start_connections, policy=self._policy)
+        self._traffic = Traffic(RetryPolicy(), Limits())
+        self._lane = self._traffic.starts
         self._line = Line(self._world, self._lane)
 
     def call(self, call: Call) -> Process[bool]:
         """One start with its retries."""
-        world, policy = self._world, self._policy
+        world = self._world
         deadline = world.now + self._timeouts.deadline
         paid = 0.0
         while True:
-            if world.now + self._lane.pause_left(world.now) > deadline:
+            if world.now + self._lane.pause_left(world.now) >= deadline:
                 return False
             if not (yield from self._line.enter(deadline)):
                 return False
             call.attempts += 1
             timeout = min(self._timeouts.start_attempt, deadline - world.now)
             outcome = yield from self._server.request(timeout)
-            verdict = self._settle(outcome, paid)
+            verdict = self._learn(outcome, call.attempts, paid)
+            self._line.leave()
             if verdict is not Verdict.RETRY:
                 return verdict is Verdict.ACCEPTED
-            delay = policy.delay(
+            paid = self._traffic.policy.cost(outcome)
+            delay = self._traffic.delay(
                 outcome,
                 repeatable=False,
                 attempts=call.attempts,
                 left=deadline - world.now,
-                chance=self._rng.random(),
-            )
-            paid = policy.cost(outcome)
-            if delay is None or not self._budget.take(paid, world.now):
-                return False
-            yield delay
-
-    def _settle(self, outcome: Outcome, paid: float) -> Verdict:
-        """Give the permit back, and let the others learn from what came of the attempt."""
-        now = self._world.now
-        verdict = judge(outcome, repeatable=False)
-        if verdict is Verdict.ACCEPTED:
-            self._lane.succeeded()
-            self._budget.give(paid or 1.0)
-        elif outcome.throttled:
-            if outcome.retry_after is not None:
-                self._lane.pause(now, outcome.retry_after)
-                self._line.turn_away(now + self._lane.pause_left(now))
-            self._lane.refused(now)
-        self._line.leave()
-        return verdict
-
-
-class StopClient:
-    """The library's stops: its lane and gate, driven as the client drives them."""
-
-    def __init__(self, site: Site) -> None:
-        self._world, self._server, self._rng = site.world, site.server, site.rng
-        self._timeouts = Timeouts()
-        self._policy = RetryPolicy()
-        self._line = Line(self._world, Lane(Limits().stop_connections))
-        self._gate = StopGate(limit=self._policy.gate_width, policy=self._policy)
-        self._gate_line = Line(self._world, self._gate)
-
-    def call(self, call: Call) -> Process[bool]:
-        """One stop with its retries, of which every one waits for the gate."""
-        world = self._world
-        deadline = world.now + self._timeouts.deadline
-        while True:
-            if call.attempts and not (yield from self._gate_line.enter(deadline)):
-                return False
-            outcome = yield from self._attempt(call, deadline)
-            if outcome is None:
-                return False
-            verdict = judge(outcome, repeatable=True)
-            if verdict is not Verdict.RETRY:
-                return verdict is Verdict.ACCEPTED
-            delay = self._policy.delay(
-                outcome,
-                repeatable=True,
-                attempts=call.attempts,
-                left=deadline - world.now,
+                now=world.now,
                 chance=self._rng.random(),
             )
             if delay is None:
                 return False
             yield delay
 
-    def _attempt(self, call: Call, deadline: float) -> Process[Outcome | None]:
-        """One attempt, through the gate already where it is a retry; None at the deadline."""
-        retry = call.attempts > 0
-        outcome: Outcome | None = None
-        if (yield from self._line.enter(deadline)):
+    def _learn(self, outcome: Outcome, attempts: int, paid: float) -> Verdict:
+        before, now = self._lane.paused_until, self._world.now
+        verdict = self._traffic.learn(
+            outcome,
+            repeatable=False,
+            attempts=attempts,
+            paid=paid,
+            now=now,
+            chance=self._rng.random(),
+        )
+        if self._lane.paused_until > before:
+            self._line.turn_away(self._lane.paused_until)
+        return verdict
+
+
+class StopClient:
+    """The library's stops: its traffic rules, driven as the client drives them."""
+
+    def __init__(self, site: Site) -> None:
+        self._world, self._server, self._rng = site.world, site.server, site.rng
+        self._timeouts = Timeouts()
+        self._traffic = Traffic(RetryPolicy(), Limits())
+        self._line = Line(self._world, self._traffic.stops)
+        self._gate_line = Line(self._world, self._traffic.stop_retries)
+
+    def call(self, call: Call) -> Process[bool]:
+        """One stop with its retries, of which every one waits for the gate."""
+        world = self._world
+        deadline = world.now + self._timeouts.deadline
+        while True:
+            retry = call.attempts > 0
+            if retry and not (yield from self._gate_line.enter(deadline)):
+                return False
+            if not (yield from self._line.enter(deadline)):
+                return False
             call.attempts += 1
-            timeout = min(self._timeouts.stop_attempt, deadline - self._world.now)
+            timeout = min(self._timeouts.stop_attempt, deadline - world.now)
             outcome = yield from self._server.request(timeout)
+            given = {"repeatable": True, "attempts": call.attempts, "now": world.now}
+            verdict = self._traffic.learn(outcome, paid=0.0, chance=self._rng.random(), **given)
             self._line.leave()
-            if judge(outcome, repeatable=True) is not Verdict.RETRY:
-                self._gate.succeeded()
-                self._gate_line.wake()
-            elif retry:
-                self._gate.failed(self._world.now, self._rng.random())
-        if retry:
-            self._gate_line.leave()
-        return outcome
+            if retry:
+                self._gate_line.leave()
+            if verdict is not Verdict.RETRY:
+                return verdict is Verdict.ACCEPTED
+            delay = self._traffic.delay(
+                outcome, left=deadline - world.now, chance=self._rng.random(), **given
+            )
+            if delay is None:
+                return False
+            yield delay
 
 
 Wait: TypeAlias = Callable[[int, float, Outcome], float]

@@ -244,6 +244,21 @@ class TestLanes:
             lane.refused(1.5)
             assert lane.window == expected
 
+    def test_after_a_refusal_it_grows_carefully(self) -> None:
+        """By one with each window of successes, and quickly again once the lane was open."""
+        lane = StartLane(5, RetryPolicy(slow_start=4))
+        lane.pause(0.0, 1.0)
+        lane.refused(1.5)
+        assert lane.window == 2
+        for expected in (2.5, 2.9):
+            lane.succeeded()
+            assert lane.window == expected
+        while lane.window is not None:
+            lane.succeeded()
+        lane.pause(2.0, 1.0)
+        lane.succeeded()
+        assert lane.window is None
+
     def test_a_narrow_lane_starts_with_what_it_has(self) -> None:
         """The window is never wider than the lane."""
         lane = StartLane(2, RetryPolicy())
@@ -332,7 +347,7 @@ class TestTraffic:
 
     def test_a_start_pays_for_its_retry_and_a_stop_does_not(self) -> None:
         """An empty budget ends a start's retries at once, and never a stop's."""
-        traffic = Traffic(RetryPolicy(budget=5.0, budget_refill=0.0), Limits())
+        traffic = Traffic(RetryPolicy(budget=10.0, budget_refill=0.0), Limits())
         given: dict[str, Any] = {"attempts": 1, "left": 60.0, "now": 0.0, "chance": 0.5}
         assert traffic.delay(Outcome(status=429), repeatable=False, **given) == 0.5
         assert traffic.delay(Outcome(status=429), repeatable=False, **given) is None
