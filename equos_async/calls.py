@@ -56,7 +56,7 @@ class Call(Generic[T]):
         self.deadline = deadline
         self.answer = answer
         self.in_block = in_block
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None]  # set when it is launched
         self.on_wire: Request | None = None
         self.timer: Timer | None = None
         self.attempts = 0
@@ -78,8 +78,7 @@ class Call(Generic[T]):
         """Make sure that nothing more is sent, and end the task."""
         if self.on_wire is not None:
             self.on_wire.withdraw()
-        if self.task is not None:
-            self.task.cancel()
+        self.task.cancel()
 
     def describe(self, error: ErrorT, reply: Reply | Failure | None = None) -> ErrorT:
         """Complete an error with what is known of the call."""
@@ -206,7 +205,7 @@ class Caller:
         call.on_wire = request
         limit = self._timeouts.stop_attempt if row.repeatable else self._timeouts.start_attempt
         until = min(self._clock.now() + limit, call.deadline)
-        call.timer = self._clock.call_at(until, self._overdue, call)
+        call.timer = self._clock.call_at(until, self._overdue, call, request)
         try:
             return await self._transport.send(request)
         except asyncio.CancelledError:
@@ -217,17 +216,15 @@ class Caller:
             call.timer.cancel()
             call.on_wire = None
 
-    def _overdue(self, call: Call[Any]) -> None:
+    def _overdue(self, call: Call[Any], request: Request) -> None:
         """An attempt's time is over. A sent start is not cancelled: its session may still come."""
-        if call.on_wire is None:
-            return
-        waited_for = call.on_wire.sent and not call.endpoint.repeatable and not call.answer.done()
+        waited_for = request.sent and not call.endpoint.repeatable and not call.answer.done()
         if waited_for and self._clock.now() < call.deadline:
             reason = f"no answer within {self._timeouts.start_attempt:g} s"
             call.refuse(self._unknown(call, Failure(sent=True, reason=reason)))
-            call.timer = self._clock.call_at(call.deadline, self._overdue, call)
+            call.timer = self._clock.call_at(call.deadline, self._overdue, call, request)
         else:
-            call.on_wire.expire()
+            request.expire()
 
     def _learn(self, call: Call[Any], reply: Reply | Failure) -> tuple[Outcome, Verdict]:
         if isinstance(reply, Reply):

@@ -432,7 +432,7 @@ class EquosClient:
     async def _close(self, deadline: float) -> None:
         timer = self._clock.call_at(deadline, self._give_up)
         try:
-            while tasks := [call.task for call in self._calls if call.task is not None]:
+            while tasks := [call.task for call in self._calls]:
                 # Not even the event loop's shutdown takes the connections from under the stops
                 # that survive it; the timer ends this all the same.
                 with suppress(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -99,7 +99,7 @@ class Request(aiohttp.BytesPayload):
         self.withdrawn = False
         self.expired = False
         self._sender: asyncio.Task[Any] | None = None
-        self._wire: asyncio.Transport | None = None
+        self._drop: Callable[[], None] = _nothing
         self._status: int | None = None
         self._answer_headers: Mapping[str, str] = {}
         self._answer = bytearray()
@@ -112,12 +112,13 @@ class Request(aiohttp.BytesPayload):
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
         """Called by aiohttp when headers and body are about to leave."""
-        self._wire = getattr(writer, "transport", None)
-        if self._wire is None or self._wire.is_closing():
+        wire: asyncio.Transport | None = getattr(writer, "transport", None)
+        if wire is None or wire.is_closing():
             raise aiohttp.ClientConnectionError("the connection closed before the request left")
         if self.withdrawn or self.sent:
             raise aiohttp.ClientConnectionError("the request was withdrawn, or sent before")
         self.sent = True
+        self._drop = wire.abort
         await super().write_with_length(writer, content_length)
 
     def withdraw(self) -> None:
@@ -155,10 +156,13 @@ class Request(aiohttp.BytesPayload):
             return failure or Failure(sent=self.sent, reason="no answer")
         body = bytes(self._answer)
         if 200 <= self._status <= 299 and self.is_foreign is not None and self.is_foreign(body):
-            if self._wire is not None:
-                self._wire.abort()  # whose answers these are cannot be known any more
+            self._drop()  # whose answers come over it cannot be known any more
             return Failure(sent=True, reason="the answer belongs to another request")
         return Reply(status=self._status, headers=self._answer_headers, body=body)
+
+
+def _nothing() -> None:
+    """There is no connection to drop."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -232,15 +236,14 @@ class Transport:
         Raises:
             asyncio.CancelledError: The task was cancelled by another than ``request.expire``.
         """
-        task = asyncio.current_task()
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         request.sending(task)
         try:
             await self._exchange(request)
         except asyncio.CancelledError:
             if not request.expired:
                 raise
-            if task is not None:
-                task.uncancel()  # the client's own task, and its own cancellation
+            task.uncancel()  # the client's own task, and its own cancellation
             return request.outcome(
                 Failure(sent=request.sent, reason="no answer in time", timed_out=True)
             )

@@ -123,7 +123,8 @@ def picture(runs: Sequence[Run], kind: Kind = Kind.REFUSE) -> str:
     capacity = shown[0].capacity
     lines = {one.policy.name: _per_second(one.requests) for one in shown}
     seconds = len(next(iter(lines.values())))
-    axes = Axes(860, 420, seconds, 1.05 * max(max(line) for line in lines.values()))
+    top = 50.0 * math.ceil(max(max(line) for line in lines.values()) / 50)
+    axes = Axes(860, 420, seconds, top)
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {420 + 26 * 4}" '

@@ -548,21 +548,27 @@ async def test_a_stop_that_keeps_failing() -> None:
         check(error, "stop")
 
 
-async def test_an_answer_that_nobody_asked_for(request_: CreateSessionPassRequest) -> None:
-    """What waits on an idle connection is never taken for the next call's answer."""
+@pytest.mark.parametrize("idle", [1, 40])
+async def test_answers_that_nobody_asked_for(idle: int, request_: CreateSessionPassRequest) -> None:
+    """What waits on idle connections is never taken for the next call's answer."""
+    spoken = asyncio.Event()
 
     async def twice(connection: Connection) -> None:
         body = connection.act()
         await connection.reply(connection.good_status, body)
-        await connection.reply(201, body.replace(b"s-0", b"s-9"))
+        await spoken.wait()
+        await connection.reply(201, body.replace(b'"s-', b'"unasked-'))
 
-    async with RawServer([twice]) as server:
+    async with RawServer([twice] * idle) as server:
         async with make_client(server) as client:
-            first = await client.start_session(request_)
-            await asyncio.sleep(0.02)  # the unasked answer is on its way
-            second = await client.start_session(request_)
-        assert (first.session.id, second.session.id) == ("s-0", "s-1")
-        assert server.accepted == 2
+            await asyncio.gather(*(client.start_session(request_) for _ in range(idle)))
+            assert server.accepted == idle
+            spoken.set()
+            await asyncio.sleep(0.05)  # the unasked answers are on their way
+            started = await client.start_session(request_)
+        assert started.session.id == f"s-{idle}"
+        assert len(server.live) == server.requests == idle + 1
+        assert server.accepted == idle + 1
 
 
 async def test_a_server_that_speaks_first(request_: CreateSessionPassRequest) -> None:

@@ -362,6 +362,13 @@ class TestExactReplies:
         assert ended is not None
         assert ended.status == "ended"
 
+    async def test_an_answer_of_another_sessions(self, replies: Replies) -> None:
+        """It is no answer: the stop is tried again."""
+        replies.patch(f"{API}/s-1/stop", body=dump({**SESSION, "id": "s-2"}))
+        replies.patch(f"{API}/s-1/stop", body=b"")
+        async with EquosClient(KEY, clock=SkippingClock()) as client:
+            assert await client.stop_session("s-1") is None
+
     async def test_an_unreadable_start_is_stopped(
         self, replies: Replies, request_: CreateSessionPassRequest
     ) -> None:
@@ -387,6 +394,35 @@ class TestExactReplies:
             with pytest.raises(StartUnreadableError, match="could not be stopped"):
                 await client.start_session(request_)
         assert [one.session_id for one in client.unresolved] == ["s-1"]
+
+
+class BrokenClock(SkippingClock):
+    """A bug, of all things in what the test injects."""
+
+    def chance(self) -> float:
+        raise ZeroDivisionError
+
+
+class TestBugs:
+    async def test_a_bug_reaches_the_caller(self, emulator: EquosEmulator) -> None:
+        """Whoever waits is not left waiting."""
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=BrokenClock()) as client:
+            with pytest.raises(ZeroDivisionError):
+                await client.stop_session("s-1")
+
+    async def test_a_bug_that_nobody_waits_for_reaches_the_loop(
+        self, emulator: EquosEmulator
+    ) -> None:
+        """It is not swallowed with a caller that is gone."""
+        seen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: seen.append(context.get("exception"))
+        )
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=BrokenClock()) as client:
+            stop = asyncio.create_task(client.stop_session("s-1"))
+            await until(lambda: client._calls)
+            stop.cancel()
+        assert [type(one) for one in seen] == [ZeroDivisionError]
 
 
 class TestEvents:

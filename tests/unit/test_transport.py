@@ -116,7 +116,7 @@ class Writer:
 
     def __init__(self, *, closing: bool = False) -> None:
         self.written: list[bytes] = []
-        self.transport: Any = SimpleNamespace(is_closing=lambda: closing)
+        self.transport: Any = SimpleNamespace(is_closing=lambda: closing, abort=lambda: None)
 
     async def write(self, chunk: bytes) -> None:
         self.written.append(chunk)
