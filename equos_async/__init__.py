@@ -25,6 +25,9 @@ from .errors import (
     UnprocessableEntityError,
 )
 from .events import Event, Unresolved
+from .fleet import SessionFleet
+from .fleet_keeper import LiveSession
+from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
 from .models import (
     AgentProvider,
     CreateEquosSessionResponse,
@@ -53,6 +56,7 @@ __all__ = [
     "ConflictError",
     "CreateEquosSessionResponse",
     "CreateSessionPassRequest",
+    "DrainReport",
     "EquosAgent",
     "EquosAvatar",
     "EquosClient",
@@ -62,14 +66,19 @@ __all__ = [
     "EquosSession",
     "EquosSessionServer",
     "Event",
+    "FleetEvent",
     "FleetFullError",
+    "FleetStats",
     "InternalServerError",
     "Limits",
+    "LiveSession",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
     "RateLimitError",
     "RetryPolicy",
+    "SessionEnd",
+    "SessionFleet",
     "SessionStatus",
     "StartOutcomeUnknownError",
     "StartUnreadableError",

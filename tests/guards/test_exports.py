@@ -23,9 +23,10 @@ MODULES = sorted(
 PUBLIC = """
 APIConnectionError APIStatusError APITimeoutError AgentProvider AuthenticationError BadRequestError
 ClientClosedError Clock ConfigurationError ConflictError CreateEquosSessionResponse
-CreateSessionPassRequest EquosAgent EquosAvatar EquosClient EquosError EquosParticipantIdentity
-EquosResourceReference EquosSession EquosSessionServer Event FleetFullError InternalServerError
-Limits NotFoundError OverloadedError PermissionDeniedError RateLimitError RetryPolicy SessionStatus
+CreateSessionPassRequest DrainReport EquosAgent EquosAvatar EquosClient EquosError
+EquosParticipantIdentity EquosResourceReference EquosSession EquosSessionServer Event FleetEvent
+FleetFullError FleetStats InternalServerError Limits LiveSession NotFoundError OverloadedError
+PermissionDeniedError RateLimitError RetryPolicy SessionEnd SessionFleet SessionStatus
 StartOutcomeUnknownError StartUnreadableError Timeouts UnprocessableEntityError Unresolved
 __version__
 """
@@ -76,7 +77,7 @@ def test_what_only_the_declared_dependencies_bring() -> None:
     """The package imports what it declares, the standard library, and rich where it is there."""
     declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "rich", "equos_async"}
     for path in PACKAGE.rglob("*.py"):
-        assert imports(path) <= declared | set(sys.stdlib_module_names) | {"pytest"}, path
+        assert imports(path) <= declared | set(sys.stdlib_module_names) | {"pytest", "pytest_asyncio"}, path
 
 
 def test_there_is_nothing_to_be_done_later() -> None:

@@ -156,7 +156,7 @@ async def test_a_status_line_that_echoes() -> None:
 
     async def behave(connection: Connection) -> None:
         await connection.send(f"who is {KEY}?\r\n\r\n".encode())
-        connection.close()
+        await connection.gone()
 
     async with RawServer(always=behave) as server:
         async with EquosClient(KEY, endpoint=server.endpoint) as client:

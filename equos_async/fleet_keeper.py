@@ -1,0 +1,709 @@
+"""The books of a fleet: what it holds, and the tasks that outlive a cancelled caller."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+from attrs import define, field
+
+from .client import EquosClient
+from .errors import (
+    ClientClosedError,
+    ConfigurationError,
+    EquosError,
+    FleetFullError,
+    StartOutcomeUnknownError,
+)
+from .fleet_places import Agenda, Alarm, Places
+from .fleet_values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
+from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from .waiting import Clock, Timer, set_unless_done
+
+T = TypeVar("T")
+
+logger = logging.getLogger("equos_async")
+
+LAST_DATE: Final = 253_402_300_799.0
+"""The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
+
+
+class LiveSession:
+    """A live session of a fleet, to be stopped by :meth:`stop` or by leaving ``async with``.
+
+    The API cannot be asked how a session is: that one ended by itself is known when it is
+    stopped, at the latest by the fleet when its time is over.
+    """
+
+    __slots__ = ("__weakref__", "_held")
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    @property
+    def key(self) -> Hashable:
+        """Whose session it is."""
+        return self._held.key
+
+    @property
+    def session(self) -> EquosSession:
+        """The session as the server described it when it was started."""
+        return self._held.started.session
+
+    @property
+    def server_url(self) -> str:
+        """The LiveKit server to join, ``wss://…``."""
+        return self.session.host.server_url
+
+    @property
+    def consumer_access_token(self) -> str | None:
+        """The LiveKit token of the end user: a secret, for that user only."""
+        return self._held.started.consumer_access_token
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the fleet stops it, in UTC."""
+        return datetime.fromtimestamp(self._held.expires, UTC)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until then; 0 where it has ended."""
+        held = self._held
+        return 0.0 if held.end else max(0.0, held.ends - held.keeper.clock.now())
+
+    async def stop(self) -> EquosSession | None:
+        """Stop it. Calls at the same time, and later ones, get the same answer.
+
+        It goes on where its caller is cancelled. One that failed may be tried again; the fleet
+        itself does so when the session's time is over.
+
+        Returns:
+            The ended session, or None: it was not running, and the server sent no details.
+
+        Raises:
+            EquosError: As ``EquosClient.stop_session``; it may still be running.
+        """
+        return await shared(self._held.keeper.stop(self._held))
+
+    async def ended(self) -> SessionEnd:
+        """Wait until it is over: stopped by anyone, or at its end."""
+        held = self._held
+        if held.end is not None:
+            return held.end
+        if held.over is None:
+            held.over = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(held.over)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.stop()
+        except EquosError as failure:
+            if exc is None:
+                raise
+            exc.add_note(f"stopping session {self.session.id} failed: {failure}")
+
+    def __repr__(self) -> str:
+        end = self._held.end
+        state = f"live, {self.remaining:.0f} s left" if end is None else end.outcome
+        return f"<LiveSession {self.key!r} {self.session.id} {state}>"
+
+
+HandOver = Callable[[LiveSession, LiveSession], Awaitable[object] | None]
+
+
+def closed_error() -> ClientClosedError:
+    """For a fleet that is at its end."""
+    return ClientClosedError("the fleet is at its end", operation="start")
+
+
+async def shared(task: asyncio.Task[T]) -> T:
+    """The result of a task that others wait for too: cancelling a waiter leaves it alone."""
+    await asyncio.wait([task])
+    return task.result()
+
+
+@define(eq=False)
+class Order:
+    """One start, from the reservation of its key to its session or its error.
+
+    Attributes:
+        duration: Seconds that the session is asked for.
+        replaces: The session that it renews.
+        seconds: What is reserved for it in the budget.
+        called_off: Why its session is not wanted any more.
+        answer: What whoever started it waits for; cancelled where nobody does any more.
+        task: What carries it out, once it has a place; then what stops an unreadable session.
+    """
+
+    key: Hashable
+    request: CreateSessionPassRequest
+    duration: float
+    deadline: float | None
+    hand_over: HandOver | None
+    replaces: Held | None = None
+    seconds: float = 0.0
+    called_off: EquosError | None = None
+    answer: asyncio.Future[Held] = field(init=False)
+    task: asyncio.Task[Any] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.answer = asyncio.get_running_loop().create_future()
+
+
+@define(eq=False)
+class Held:
+    """What the fleet knows of one live session.
+
+    Attributes:
+        began: When it was known to be live, on the clock.
+        ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
+        asked: Seconds that it was asked for.
+        seconds: What is reserved for it in the budget.
+        request: What to start again shortly before the end, where it is to be renewed.
+        hand_over: Who is told of the replacement then.
+        alarm: What the agenda will do about it next.
+        expired: Whether it is being stopped because its time was over.
+        stopping: The latest attempt to stop it.
+        renewing: The task that gets its replacement, until that is there.
+        end: How it ended.
+        over: What waits for that.
+    """
+
+    keeper: Keeper
+    key: Hashable
+    started: CreateEquosSessionResponse
+    began: float
+    ends: float
+    expires: float
+    asked: float
+    seconds: float
+    request: CreateSessionPassRequest | None
+    hand_over: HandOver | None
+    handle: LiveSession = field(init=False)
+    alarm: Alarm = field(init=False)
+    expired: bool = False
+    stopping: asyncio.Task[EquosSession | None] | None = None
+    renewing: asyncio.Task[None] | None = None
+    end: SessionEnd | None = None
+    over: asyncio.Future[SessionEnd] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.handle = LiveSession(self)
+
+
+class Keeper:
+    """The fleet's books and the tasks that outlive a cancelled caller.
+
+    A task only waits for the client. What its result means is written down by its done callback,
+    which runs before anybody who waits for it, and even where the task never ran a line.
+    """
+
+    def __init__(
+        self,
+        client: EquosClient,
+        *,
+        places: int,
+        budget: float,
+        renew_before: float,
+        on_event: Callable[[FleetEvent], object] | None,
+        clock: Clock,
+    ) -> None:
+        self.clock = clock
+        self.places = Places(places)
+        self.keyed: dict[Hashable, Held] = {}
+        self.closed = False
+        self._client = client
+        self._max_live = places
+        self._renew_before = renew_before
+        self._on_event = on_event
+        self._hook_failed = False
+        self._agenda = Agenda(clock)
+        # Live, but not under their key: the old one in a renewal, or a new one nobody wants.
+        self._unkeyed: set[Held] = set()
+        self._reserved: dict[Hashable, Order] = {}
+        self._starting: set[Order] = set()
+        self._unknown: dict[Order, str] = {}
+        self._drains: set[Drain] = set()
+        self._renewals: set[asyncio.Task[None]] = set()
+        self._counts: dict[FleetEventKind, int] = dict.fromkeys(_COUNTED, 0)
+        self._budget = budget
+        self._committed = 0.0
+        self._seconds_ended = 0.0
+        self._sum_began = 0.0
+
+    # Starting.
+
+    def reserve(self, order: Order) -> None:
+        """Take a key, so that two starts at the same time cannot both have it."""
+        if self.closed:
+            raise closed_error()
+        try:
+            taken = order.key in self.keyed or order.key in self._reserved
+        except TypeError:
+            raise ConfigurationError(
+                f"key must be hashable, which {type(order.key).__name__} is not"
+            ) from None
+        if taken:
+            raise ConfigurationError(f"key {order.key!r} has a session already: stop it first")
+        self._reserved[order.key] = order
+
+    async def fulfil(self, order: Order, *, wait: bool) -> Held:
+        """Wait for a place, then for the session."""
+        try:
+            self._commit(order)
+            await self._take_place(order, wait=wait)
+        except BaseException as error:
+            self._forget(order)
+            if isinstance(error, EquosError):
+                self._tell("refused", order.key, reason=str(error))
+            raise
+        self._starting.add(order)
+        order.task = asyncio.create_task(
+            self._client.start_session(order.request, deadline=order.deadline)
+        )
+        order.task.add_done_callback(partial(self._opened, order))
+        try:
+            return await order.answer
+        except asyncio.CancelledError:
+            if not order.answer.cancelled() and order.answer.exception() is None:
+                self.stop(order.answer.result())  # it arrived in the tick of the cancellation
+            raise
+
+    async def call_off(self, key: Hashable, why: EquosError) -> None:
+        """Let a start that is under way end in an error; its session is stopped when it comes."""
+        order = self._reserved.get(key)
+        if order is None:
+            return
+        self._unwanted(order, why)
+        self.places.turn_away(order, why)
+        if order.task is not None:
+            await asyncio.wait([order.task])
+
+    def _commit(self, order: Order) -> None:
+        """Reserve all that a session may use of the budget."""
+        left = self._budget - self._committed
+        if order.duration > left:
+            raise FleetFullError(
+                f"the fleet's budget has {left:g} s left; this may take {order.duration:g} s",
+                operation="start",
+            )
+        order.seconds = order.duration
+        self._committed += order.seconds
+
+    async def _take_place(self, order: Order, *, wait: bool) -> None:
+        """Have a place when this returns, and none where it raises."""
+        if self.places.take():
+            return
+        if not wait:
+            raise FleetFullError(
+                f"all {self._max_live} places of the fleet are taken", operation="start"
+            )
+        turn = self.places.join(order)
+        self._tell("waiting", order.key)
+        try:
+            await self.places.wait(order, turn)
+        except asyncio.CancelledError:
+            self._tell("waiting", order.key, reason="gave up")
+            raise
+        if order.called_off is not None:  # in the very tick in which its turn came
+            self.places.give()
+            raise order.called_off
+
+    def _forget(self, order: Order) -> None:
+        """Nothing came of a start: give its key and its seconds back."""
+        if self._reserved.get(order.key) is order:
+            del self._reserved[order.key]
+        self._committed -= order.seconds
+        order.seconds = 0.0
+
+    def _unwanted(self, order: Order, why: EquosError) -> None:
+        """Note why a start is to end in an error; the first reason stays."""
+        order.called_off = order.called_off or why
+
+    def _opened(self, order: Order, task: asyncio.Task[CreateEquosSessionResponse]) -> None:
+        """A start's task is over: a done callback."""
+        self._starting.discard(order)
+        error = _error_of(task, StartOutcomeUnknownError)
+        if error is None:
+            self._arrived(order, task.result())
+            return
+        if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
+            self._forget(order)
+            self.places.give()
+            self._tell("refused", order.key, reason=str(error))
+            self._settle(order, None)
+        else:
+            self._lose(order, error)
+        if not order.answer.done():
+            order.answer.set_exception(error)
+
+    def _arrived(self, order: Order, started: CreateEquosSessionResponse) -> None:
+        """A session is there: put it under its key, and into the hands of whoever waits."""
+        held = self._hold(order, started)
+        wanted = not order.answer.done() and order.called_off is None
+        self._sum_began += held.began
+        if order.replaces is None:
+            del self._reserved[order.key]
+            self.keyed[order.key] = held
+        elif wanted:
+            self._swap(order.replaces, held)
+        else:
+            self._unkeyed.add(held)
+        self._watch(held)
+        self._tell("started", held.key, session_id=started.session.id)
+        for drain in self._drains:
+            drain.replace(order, held)
+        if wanted:
+            order.answer.set_result(held)
+            return
+        self.stop(held)
+        if not order.answer.done() and order.called_off is not None:
+            order.called_off.session_id = started.session.id
+            order.answer.set_exception(order.called_off)
+
+    def _hold(self, order: Order, started: CreateEquosSessionResponse) -> Held:
+        """The books' entry for a session that was just answered."""
+        duration = order.duration
+        told = started.session.max_duration
+        if told is not None and 0 < told < duration:
+            duration = told  # the server grants less than was asked for
+        # From here on, not from the server's own date: clocks differ, and the fleet's end must
+        # not come before the server's.
+        began = self.clock.now()
+        return Held(
+            keeper=self,
+            key=order.key,
+            started=started,
+            began=began,
+            ends=began + duration,
+            expires=min(self.clock.wall() + duration, LAST_DATE),
+            asked=order.duration,
+            seconds=order.seconds,
+            # Not the order itself: each would hold the one before it.
+            request=order.request if order.hand_over else None,
+            hand_over=order.hand_over,
+        )
+
+    def _lose(self, order: Order, error: BaseException) -> None:
+        """A session may be live that nobody holds: its place and seconds stay taken."""
+        if self._reserved.get(order.key) is order:
+            del self._reserved[order.key]
+        self._unknown[order] = str(error)
+        until = self.clock.now() + order.duration
+        alarm = self._agenda.add(until, partial(self._found, order))
+        session_id = error.session_id if isinstance(error, EquosError) else None
+        self._tell("unknown", order.key, session_id=session_id, reason=str(error))
+        self._settle(order, self._lost_end(order))
+        if session_id is not None:
+            # An unreadable answer whose session the client set out to stop: ask until confirmed.
+            order.task = asyncio.create_task(self._client.stop_session(session_id))
+            order.task.add_done_callback(partial(self._stray_stopped, order, alarm))
+
+    def _stray_stopped(self, order: Order, alarm: Alarm, task: asyncio.Task[Any]) -> None:
+        if _error_of(task, EquosError) is None and order in self._unknown:
+            self._agenda.drop(alarm)
+            self._committed -= order.seconds
+            self._found(order)
+
+    def _found(self, order: Order) -> None:
+        """A session of unknown outcome is over by now, if there ever was one."""
+        del self._unknown[order]
+        self.places.give()
+
+    # Watching and renewing.
+
+    def _watch(self, held: Held) -> None:
+        if held.request is None:
+            held.alarm = self._agenda.add(held.ends, partial(self._expire, held))
+        else:
+            lead = min(self._renew_before, (held.ends - held.began) / 2)
+            held.alarm = self._agenda.add(
+                held.ends - lead, partial(self._renew, held, held.request)
+            )
+
+    def _expire(self, held: Held) -> None:
+        """The time is over: stop it, for the server may have forgotten to."""
+        held.expired = held.stopping is None
+        self.stop(held)
+
+    def _renew(self, held: Held, request: CreateSessionPassRequest) -> None:
+        held.alarm = self._agenda.add(held.ends, partial(self._expire, held))
+        if held.stopping is not None:
+            return
+        left = held.ends - self.clock.now()
+        order = Order(held.key, request, held.asked, left, held.hand_over, held)
+        held.renewing = asyncio.create_task(self._replace(held, order))
+        self._renewals.add(held.renewing)
+        held.renewing.add_done_callback(self._renewals.discard)
+
+    async def _replace(self, old: Held, order: Order) -> None:
+        try:
+            new = await self.fulfil(order, wait=True)
+        except EquosError:
+            return  # told by an event; the old session goes on to its end
+        try:
+            result = order.hand_over(old.handle, new.handle) if order.hand_over else None
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            logger.exception("on_renewed raised for %r: its new session is stopped", old.key)
+            self._swap_back(old, new)
+            self.stop(new)
+        else:
+            self.stop(old)
+
+    def _swap(self, old: Held, new: Held) -> None:
+        """Put a replacement under its key. From here on the end of one is not the other's."""
+        self.keyed[old.key] = new
+        self._unkeyed.add(old)
+        old.renewing = None
+
+    def _swap_back(self, old: Held, new: Held) -> None:
+        in_place = self.keyed.get(old.key) is new and new.stopping is None
+        if in_place and old.end is None and old.stopping is None:
+            self.keyed[old.key] = old
+            self._unkeyed.discard(old)
+            self._unkeyed.add(new)
+        elif old.end is None:
+            self.stop(old)  # the key's conversation was ended meanwhile
+
+    # Stopping.
+
+    def stop(self, held: Held) -> asyncio.Task[EquosSession | None]:
+        """Set out to stop a session, unless that is under way or done."""
+        if held.stopping is None:
+            if held.renewing is not None:
+                held.renewing.cancel()
+                held.renewing = None
+            held.stopping = asyncio.create_task(self._client.stop_session(held.started.session.id))
+            held.stopping.add_done_callback(partial(self._stopped, held))
+        return held.stopping
+
+    def _stopped(self, held: Held, task: asyncio.Task[EquosSession | None]) -> None:
+        """The task of a stop is over: a done callback."""
+        error = _error_of(task, EquosError)
+        if error is None:
+            reason = "its time was over" if held.expired else ""
+            outcome: Literal["stopped", "already_ended"] = (
+                "already_ended" if task.result() is None else "stopped"
+            )
+            self._finish(held, self._end(held, outcome, reason))
+            self._tell(
+                "expired" if held.expired else "stopped",
+                held.key,
+                session_id=held.started.session.id,
+                reason=reason,
+            )
+            return
+        end = self._end(held, "failed", str(error))
+        if self.clock.now() < held.ends and not held.expired:
+            held.stopping = None  # it keeps its place and its alarm, and may be stopped again
+            self._settle(held, end)
+        else:
+            self._finish(held, end)
+        self._tell("failed", held.key, session_id=end.session_id, reason=end.reason)
+
+    def _finish(self, held: Held, end: SessionEnd) -> None:
+        """A session is over: let go of all that was held for it."""
+        held.end = end
+        if self.keyed.get(held.key) is held:
+            del self.keyed[held.key]
+        else:
+            self._unkeyed.discard(held)
+        self._agenda.drop(held.alarm)
+        self._sum_began -= held.began
+        self._seconds_ended += end.seconds
+        self._committed += end.seconds - held.seconds
+        self.places.give()
+        if held.over is not None:
+            set_unless_done(held.over, end)
+        self._settle(held, end)
+
+    def _end(
+        self, held: Held, outcome: Literal["stopped", "already_ended", "failed"], reason: str
+    ) -> SessionEnd:
+        return SessionEnd(
+            key=held.key,
+            session_id=held.started.session.id,
+            outcome=outcome,
+            seconds=self.clock.now() - held.began,
+            reason=reason,
+        )
+
+    def _lost_end(self, order: Order) -> SessionEnd:
+        return SessionEnd(
+            key=order.key, session_id=None, outcome="unresolved", reason=self._unknown[order]
+        )
+
+    # Draining.
+
+    def close(self) -> None:
+        """Take no more starts, and turn away those that wait."""
+        self.closed = True
+        for order in list(self._reserved.values()):
+            self._unwanted(order, closed_error())
+            self.places.turn_away(order, closed_error())
+        for renewal in self._renewals:
+            renewal.cancel()
+
+    def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
+        """Set out to stop everything; the drain's future is done when all is, or in time."""
+        drain = Drain(self.clock.call_at, self.clock.now() + seconds)
+        for order in self._unknown:
+            drain.ends.append(self._lost_end(order))
+        for order in self._starting:
+            drain.pending[order] = "its start was not answered in time"
+            self._unwanted(order, why())
+        for held in [*self.keyed.values(), *self._unkeyed]:
+            drain.pending[held] = "its stop was not answered in time"
+            self.stop(held)
+        self._drains.add(drain)
+        drain.check()
+        return drain
+
+    def conclude(self, drain: Drain) -> DrainReport:
+        """Stop waiting for a drain, and say what is known of it."""
+        self._drains.discard(drain)
+        drain.timer.cancel()
+        if self.closed:
+            self._agenda.clear()
+        return drain.report()
+
+    def give_up(self) -> None:
+        """Wait no longer for any drain."""
+        for drain in self._drains:
+            set_unless_done(drain.done, None)
+
+    def _settle(self, subject: Held | Order, end: SessionEnd | None) -> None:
+        for drain in self._drains:
+            drain.settle(subject, end)
+
+    # Telling.
+
+    def stats(self) -> FleetStats:
+        """The numbers now."""
+        live = len(self.keyed) + len(self._unkeyed)
+        counts = self._counts
+        return FleetStats(
+            live=live,
+            starting=len(self._starting),
+            waiting=self.places.waiting,
+            free=self.places.free,
+            started=counts["started"],
+            stopped=counts["stopped"],
+            expired=counts["expired"],
+            refused=counts["refused"],
+            failed=counts["failed"],
+            unknown=counts["unknown"],
+            seconds_live=self._seconds_ended + live * self.clock.now() - self._sum_began,
+            budget_left=None if math.isinf(self._budget) else self._budget - self._committed,
+        )
+
+    def _tell(
+        self,
+        kind: FleetEventKind,
+        key: Hashable,
+        *,
+        session_id: str | None = None,
+        reason: str = "",
+    ) -> None:
+        """Count what happened and tell the hook, whose failure is no reason to fail."""
+        self._counts[kind] += 1
+        if self._on_event is None:
+            return
+        event = FleetEvent(
+            kind=kind,
+            key=key,
+            live=len(self.keyed) + len(self._unkeyed),
+            waiting=self.places.waiting,
+            session_id=session_id,
+            reason=reason,
+        )
+        try:
+            self._on_event(event)
+        except Exception:
+            if not self._hook_failed:
+                self._hook_failed = True
+                logger.exception("the fleet's on_event raised; this is not logged again")
+
+
+_COUNTED: Final[tuple[FleetEventKind, ...]] = (
+    "waiting",
+    "started",
+    "stopped",
+    "expired",
+    "refused",
+    "failed",
+    "unknown",
+)
+
+
+def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:
+    """A task's error; a cancelled one was cut off by the event loop's end."""
+    if task.cancelled():
+        return cut_off("the event loop shut down before the answer came")
+    return task.exception()
+
+
+class Drain:
+    """One drain under way: what it still waits for, and what ended.
+
+    Attributes:
+        pending: What has not ended, with what to say of it at the deadline.
+        ends: What did.
+        done: Done when nothing is pending, at the deadline, or when it is given up.
+    """
+
+    def __init__(self, call_at: Callable[..., Timer], deadline: float) -> None:
+        self.pending: dict[Held | Order, str] = {}
+        self.ends: list[SessionEnd] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer = call_at(deadline, set_unless_done, self.done, None)
+
+    def settle(self, subject: Held | Order, end: SessionEnd | None) -> None:
+        """Something is over, or failed for now; None: there was nothing."""
+        if self.pending.pop(subject, None) is not None:
+            if end is not None:
+                self.ends.append(end)
+            self.check()
+
+    def replace(self, order: Order, held: Held) -> None:
+        """A start that was on its way brought a session after all."""
+        if self.pending.pop(order, None) is not None:
+            self.pending[held] = "its stop was not answered in time"
+
+    def check(self) -> None:
+        """Be done when nothing is pending."""
+        if not self.pending:
+            set_unless_done(self.done, None)
+
+    def report(self) -> DrainReport:
+        """What is known now."""
+        ends = self.ends + [
+            SessionEnd(
+                key=subject.key,
+                session_id=subject.started.session.id if isinstance(subject, Held) else None,
+                outcome="unresolved",
+                reason=reason,
+            )
+            for subject, reason in self.pending.items()
+        ]
+        by_outcome: dict[str, list[SessionEnd]] = {}
+        for end in ends:
+            by_outcome.setdefault(end.outcome, []).append(end)
+        return DrainReport(**{outcome: tuple(found) for outcome, found in by_outcome.items()})

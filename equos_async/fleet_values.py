@@ -1,0 +1,111 @@
+"""What a fleet tells: events, ends, reports and numbers, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Literal
+
+from attrs import frozen
+
+FleetEventKind = Literal["waiting", "started", "stopped", "expired", "refused", "failed", "unknown"]
+
+
+@frozen(kw_only=True)
+class FleetEvent:
+    """Something that changed in a fleet; ``live`` and ``waiting`` are ready for a gauge.
+
+    Attributes:
+        kind: ``"waiting"``: the line of starts that wait for a place grew, or one gave up.
+            ``"started"``: a session is live. ``"stopped"``: one is over. ``"expired"``: one is
+            over because its time was. ``"refused"``: a start failed, and nothing exists.
+            ``"failed"``: a session could not be stopped. ``"unknown"``: a start may have made a
+            session that nobody holds.
+        key: Whose session it is.
+        live: Live sessions after the change, those included that are being stopped.
+        waiting: Starts that wait for a place after the change.
+        session_id: The session, where known.
+        reason: Why, in words, where there is something to say.
+    """
+
+    kind: FleetEventKind
+    key: Hashable
+    live: int
+    waiting: int
+    session_id: str | None = None
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class SessionEnd:
+    """How a session ended, or what is known of one that may not have ended.
+
+    Attributes:
+        key: Whose session it was.
+        session_id: Its id, where known.
+        outcome: ``"stopped"``: the server confirmed. ``"already_ended"``: it was not running any
+            more. ``"failed"``: stopping it failed. ``"unresolved"``: no answer came in time.
+        seconds: How long it was live, as the fleet counted.
+        reason: Why, in words, where there is something to say.
+    """
+
+    key: Hashable
+    session_id: str | None
+    outcome: Literal["stopped", "already_ended", "failed", "unresolved"]
+    seconds: float = 0.0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        told = f": {self.reason}" if self.reason else ""
+        return f"{self.key!r} (session {self.session_id or 'unknown'}) {self.outcome}{told}"
+
+
+@frozen(kw_only=True)
+class DrainReport:
+    """What became of every session that a drain was to stop, by key and session id."""
+
+    stopped: tuple[SessionEnd, ...] = ()
+    already_ended: tuple[SessionEnd, ...] = ()
+    failed: tuple[SessionEnd, ...] = ()
+    unresolved: tuple[SessionEnd, ...] = ()
+
+    @property
+    def left(self) -> tuple[SessionEnd, ...]:
+        """What may still be running, and be billed: failed and unresolved."""
+        return self.failed + self.unresolved
+
+    def __str__(self) -> str:
+        ended = f"{len(self.stopped)} stopped, {len(self.already_ended)} had ended"
+        return "; ".join([f"{ended}, {len(self.left)} left", *map(str, self.left)])
+
+
+@frozen(kw_only=True)
+class FleetStats:
+    """A fleet's numbers at one moment.
+
+    Attributes:
+        live: Sessions that are live, those included that are being stopped.
+        starting: Starts that are on their way.
+        waiting: Starts that wait for a place.
+        free: Places that are free.
+        started: Sessions started so far.
+        stopped: Sessions that ended before their time.
+        expired: Sessions that the fleet ended because their time was over.
+        refused: Starts that failed, so that nothing exists.
+        failed: Attempts to stop a session that failed.
+        unknown: Starts whose outcome never became known.
+        seconds_live: What all sessions together ran so far.
+        budget_left: Seconds that starts may still ask for; None without a budget.
+    """
+
+    live: int
+    starting: int
+    waiting: int
+    free: int
+    started: int
+    stopped: int
+    expired: int
+    refused: int
+    failed: int
+    unknown: int
+    seconds_live: float
+    budget_left: float | None

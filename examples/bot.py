@@ -1,0 +1,124 @@
+"""A chat bot with a session per guild: /talk, /bye and /status.
+
+Lines such as ``guild-1 /talk`` on standard input stand for the messages that Discord or Telegram
+would bring. Ctrl-C and SIGTERM stop every session before the program ends. As it is it brings a
+local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+
+from attrs import evolve
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    FleetFullError,
+    SessionFleet,
+    StartOutcomeUnknownError,
+)
+from equos_async.testing import EquosEmulator
+
+TEMPLATE = CreateSessionPassRequest(
+    name="guild call",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="nobody", name="Nobody"),
+    max_duration=1800,
+)
+
+
+class Bot:
+    """Answers messages; the fleet knows which guild has a session."""
+
+    def __init__(self, fleet: SessionFleet) -> None:
+        self._fleet = fleet
+        self._commands = {"/talk": self._talk, "/bye": self._bye, "/status": self._status}
+
+    async def on_message(self, guild: str, text: str) -> str:
+        """The answer to one message."""
+        command = self._commands.get(text.strip())
+        if command is None:
+            return f"I know {', '.join(self._commands)}"
+        try:
+            return await command(guild)
+        except FleetFullError:
+            return "all lines are busy, please try again later"
+        except StartOutcomeUnknownError:
+            return "that went wrong, please wait a while"  # no second try: a session may be live
+        except EquosError as error:
+            return f"sorry: {error}"
+
+    async def _talk(self, guild: str) -> str:
+        if guild in self._fleet.live:
+            return "we are talking already"
+        guest = EquosParticipantIdentity(identity=guild, name=guild)
+        request = evolve(TEMPLATE, client=guild, consumer_identity=guest)
+        live = await self._fleet.start(request, key=guild, wait=False)
+        # live.consumer_access_token goes to the one who asked, in a private message.
+        return f"come to {live.server_url}, I am there until {live.expires_at:%H:%M} UTC"
+
+    async def _bye(self, guild: str) -> str:
+        if await self._fleet.stop(guild) is None:
+            return "we were not talking"
+        return "bye"
+
+    async def _status(self, guild: str) -> str:
+        live = self._fleet.live.get(guild)
+        here = "silent" if live is None else f"talking, {live.remaining / 60:.0f} min left"
+        return f"{here}; {self._fleet.stats().live} guilds are talking"
+
+
+async def messages() -> AsyncIterator[tuple[str, str]]:
+    """What a chat library would bring: the guild and the text of each message."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while line := (await reader.readline()).decode().strip():
+            guild, _, text = line.partition(" ")
+            yield guild, text
+    finally:
+        pipe.close()
+
+
+async def serve(bot: Bot) -> None:
+    """Answer each message in a task of its own: a slow start makes nobody else wait."""
+
+    async def reply(guild: str, text: str) -> None:
+        print(f"{guild}: {await bot.on_message(guild, text)}", flush=True)
+
+    async with asyncio.TaskGroup() as group:
+        async for guild, text in messages():
+            group.create_task(reply(guild, text))
+
+
+async def run(endpoint: str | None, key: str | None) -> None:
+    """Serve until the input or the process ends."""
+    async with EquosClient(key, endpoint=endpoint) as client:
+        async with SessionFleet(client, max_live=100, drain_deadline=20) as fleet:
+            fleet.stop_on_signals()
+            print("ready", flush=True)
+            await serve(Bot(fleet))
+        print(f"bye: {fleet.report}", flush=True)
+        if fleet.report.left:
+            await client.aclose(deadline=0)  # they had their time
+
+
+async def main() -> None:
+    """With a real server, or with a local one."""
+    if "EQUOS_ENDPOINT" in os.environ:
+        await run(None, None)
+        return
+    async with EquosEmulator() as server:
+        await run(server.endpoint, "any-key")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

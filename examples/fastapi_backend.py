@@ -1,0 +1,154 @@
+"""A web backend with FastAPI: browsers start and stop sessions, and never see the client key.
+
+``uvicorn --app-dir examples fastapi_backend:app`` and open http://127.0.0.1:8000. Ctrl-C and
+SIGTERM stop every session. As it is it brings a local server; set EQUOS_ENDPOINT and
+EQUOS_CLIENT_KEY to use a real one. Put your own login in front of it: whoever can start sessions
+spends your money.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from attrs import evolve
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, Field
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    FleetFullError,
+    LiveSession,
+    SessionFleet,
+)
+from equos_async.testing import EquosEmulator
+
+PAGE = Path(__file__).with_name("page.html")
+TEMPLATE = CreateSessionPassRequest(
+    name="visitor",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="nobody", name="Nobody"),
+    max_duration=600,
+)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    """One client and one fleet for the whole application."""
+    async with AsyncExitStack() as stack:
+        endpoint, key = None, None
+        if "EQUOS_ENDPOINT" not in os.environ:
+            emulator = await stack.enter_async_context(EquosEmulator())
+            endpoint, key = emulator.endpoint, "any-key"
+        client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
+        async with SessionFleet(client, max_live=20, budget_seconds=24 * 3600) as fleet:
+            app.state.fleet = fleet
+            yield
+        print(f"bye: {fleet.report}", flush=True)
+
+
+app = FastAPI(title="Talk to Ada", lifespan=lifespan)
+
+
+def the_fleet(request: Request) -> SessionFleet:
+    """The application's fleet, for the endpoints to depend on."""
+    return cast("SessionFleet", request.app.state.fleet)
+
+
+Fleet = Annotated[SessionFleet, Depends(the_fleet)]
+
+
+class Visitor(BaseModel):
+    """Who wants to talk."""
+
+    name: str = Field(min_length=1, max_length=60, pattern=r"\S")
+
+
+class Listed(BaseModel):
+    """What everybody may know of a session."""
+
+    id: str
+    name: str
+    remaining: int
+
+
+class Joined(Listed):
+    """What the browser needs to join the room; the key is the visitor's secret."""
+
+    key: str
+    server_url: str
+    token: str | None
+
+
+class Listing(BaseModel):
+    """The live sessions, without keys and tokens."""
+
+    sessions: list[Listed]
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """The page."""
+    return FileResponse(PAGE)
+
+
+@app.post("/sessions", status_code=201)
+async def start(visitor: Visitor, fleet: Fleet) -> Joined:
+    """Start a session for a visitor."""
+    key = secrets.token_urlsafe(16)
+    identity = EquosParticipantIdentity(identity=public_id(key), name=visitor.name)
+    asked = evolve(TEMPLATE, name=visitor.name, consumer_identity=identity)
+    live = await fleet.start(asked, key=key, wait=False)
+    return Joined(
+        key=key,
+        server_url=live.server_url,
+        token=live.consumer_access_token,
+        **described(live),
+    )
+
+
+@app.delete("/sessions/{key}", status_code=204)
+async def stop(key: str, fleet: Fleet) -> None:
+    """Stop a session; one that is not running is stopped already."""
+    await fleet.stop(key)
+
+
+@app.get("/sessions")
+async def show(fleet: Fleet) -> Listing:
+    """The live sessions."""
+    return Listing(sessions=[Listed(**described(live)) for live in fleet.live.values()])
+
+
+def described(live: LiveSession) -> dict[str, Any]:
+    """A session's public side."""
+    return {
+        "id": public_id(str(live.key)),
+        "name": live.session.name,
+        "remaining": round(live.remaining),
+    }
+
+
+def public_id(key: str) -> str:
+    """A name for a session that does not let others stop it."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+@app.exception_handler(EquosError)
+async def explain(_: Request, error: Exception) -> JSONResponse:
+    """Turn the library's errors into answers that tell visitors what they need, and no more."""
+    if isinstance(error, FleetFullError):
+        return JSONResponse({"error": "All lines are busy, please try again later."}, 503)
+    logging.getLogger("uvicorn.error").warning("%s: %s", type(error).__name__, error)
+    text = "The avatar cannot be reached, please try again later."
+    return JSONResponse({"error": text}, 502)

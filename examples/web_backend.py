@@ -1,0 +1,148 @@
+"""A web backend with aiohttp: browsers start and stop sessions, and never see the client key.
+
+``python examples/web_backend.py`` and open http://127.0.0.1:8080. Ctrl-C and SIGTERM stop every
+session. As it is it brings a local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real
+one. Put your own login in front of it: whoever can start sessions spends your money.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from attrs import evolve
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    FleetFullError,
+    LiveSession,
+    SessionFleet,
+)
+from equos_async.testing import EquosEmulator
+
+PAGE = Path(__file__).with_name("page.html")
+FLEET = web.AppKey("fleet", SessionFleet)
+TEMPLATE = CreateSessionPassRequest(
+    name="visitor",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="nobody", name="Nobody"),
+    max_duration=600,
+)
+
+
+async def sessions(app: web.Application) -> AsyncIterator[None]:
+    """One client and one fleet for the whole application: a ``cleanup_ctx``."""
+    async with AsyncExitStack() as stack:
+        endpoint, key = None, None
+        if "EQUOS_ENDPOINT" not in os.environ:
+            emulator = await stack.enter_async_context(EquosEmulator())
+            endpoint, key = emulator.endpoint, "any-key"
+        client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
+        async with SessionFleet(client, max_live=20, budget_seconds=24 * 3600) as fleet:
+            app[FLEET] = fleet
+            yield
+        print(f"bye: {fleet.report}", flush=True)
+
+
+async def page(_: web.Request) -> web.FileResponse:
+    """The page."""
+    return web.FileResponse(PAGE)
+
+
+async def start(request: web.Request) -> web.Response:
+    """Start a session for a visitor; the answer is what the browser needs to join the room."""
+    name = await read_name(request)
+    # The key is the visitor's secret: whoever knows it may stop the session.
+    key = secrets.token_urlsafe(16)
+    visitor = EquosParticipantIdentity(identity=public_id(key), name=name)
+    asked = evolve(TEMPLATE, name=name, consumer_identity=visitor)
+    live = await request.app[FLEET].start(asked, key=key, wait=False)
+    joined = {"key": key, "server_url": live.server_url, "token": live.consumer_access_token}
+    return web.json_response(described(live) | joined, status=201)
+
+
+async def stop(request: web.Request) -> web.Response:
+    """Stop a session; one that is not running is stopped already."""
+    await request.app[FLEET].stop(request.match_info["key"])
+    return web.Response(status=204)
+
+
+async def show(request: web.Request) -> web.Response:
+    """The live sessions, without keys and tokens."""
+    live = request.app[FLEET].live.values()
+    return web.json_response({"sessions": [described(one) for one in live]})
+
+
+async def read_name(request: web.Request) -> str:
+    """The visitor's name. JSON only: no other site's form can send that in a visitor's name."""
+    try:
+        body: Any = await request.json() if request.content_type == "application/json" else {}
+        name = str(body["name"]).strip()
+    except (ValueError, TypeError, LookupError):
+        name = ""
+    if not 0 < len(name) <= 60:
+        raise web.HTTPBadRequest(
+            text=json.dumps({"error": "please tell your name"}), content_type="application/json"
+        )
+    return name
+
+
+def described(live: LiveSession) -> dict[str, Any]:
+    """What everybody may know of a session."""
+    return {
+        "id": public_id(str(live.key)),
+        "name": live.session.name,
+        "remaining": round(live.remaining),
+    }
+
+
+def public_id(key: str) -> str:
+    """A name for a session that does not let others stop it."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+@web.middleware
+async def explain(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn the library's errors into answers that tell visitors what they need, and no more."""
+    try:
+        return await handler(request)
+    except FleetFullError:
+        status, text = 503, "All lines are busy, please try again later."
+    except EquosError as error:
+        request.app.logger.warning("%s: %s", type(error).__name__, error)
+        status, text = 502, "The avatar cannot be reached, please try again later."
+    return web.json_response({"error": text}, status=status)
+
+
+def build() -> web.Application:
+    """The application."""
+    app = web.Application(middlewares=[explain])
+    app.cleanup_ctx.append(sessions)
+    app.router.add_get("/", page)
+    app.router.add_post("/sessions", start)
+    app.router.add_get("/sessions", show)
+    app.router.add_delete("/sessions/{key}", stop)
+    return app
+
+
+if __name__ == "__main__":
+    # With handler_cancellation a visitor who leaves while a session starts leaves none behind.
+    web.run_app(
+        build(),
+        host="127.0.0.1",
+        port=int(os.environ.get("PORT", "8080")),
+        handler_cancellation=True,
+    )

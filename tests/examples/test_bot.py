@@ -1,0 +1,86 @@
+"""The chat bot as a process: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from equos_async.testing import EquosEmulator, Hang, Status
+from tests.fleet.programs import EXAMPLES, KEY, program
+
+BOT = ("-X", "dev", "-W", "error", str(EXAMPLES / "bot.py"))
+
+
+async def test_commands(emulator: EquosEmulator) -> None:
+    """/talk, /bye and /status do what they say, for each guild by itself."""
+    async with program(emulator.endpoint, *BOT) as bot:
+        await bot.expect("ready")
+        await bot.ask("g1 /talk", "g1: come to wss://rtc.example.test, I am there until")
+        await bot.ask("g1 /talk", "g1: we are talking already")
+        await bot.ask("g2 /talk", "g2: come to")
+        assert {one.client for one in emulator.live_sessions.values()} == {"g1", "g2"}
+        await bot.ask("g1 /status", "g1: talking, 30 min left; 2 guilds are talking")
+        await bot.ask("g1 /bye", "g1: bye")
+        await bot.ask("g1 /bye", "g1: we were not talking")
+        await bot.ask("g1 /status", "g1: silent; 1 guilds are talking")
+        await bot.ask("g1 hello", "g1: I know /talk, /bye, /status")
+        emulator.faults.start.add(Status(422, message="no voice"))
+        await bot.ask("g3 /talk", "g3: sorry: 422: no voice")
+        assert await bot.end() == 0
+    assert "bye: 1 stopped, 0 had ended, 0 left" in bot.printed
+    assert not emulator.live_sessions
+    assert KEY not in bot.printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_every_session(
+    emulator: EquosEmulator, number: signal.Signals
+) -> None:
+    """SIGTERM and Ctrl-C stop all sessions, those on their way too, and the bot ends well."""
+    async with program(emulator.endpoint, *BOT) as bot:
+        await bot.expect("ready")
+        for guild in range(20):
+            await bot.ask(f"g{guild} /talk", "come to")
+        assert len(emulator.live_sessions) == 20
+        assert await bot.end(number) == 0
+    assert "bye: 20 stopped, 0 had ended, 0 left" in bot.printed
+    assert not emulator.live_sessions
+
+
+async def test_a_second_ctrl_c_gives_up_and_tells(emulator: EquosEmulator) -> None:
+    """Where the server hangs, a second Ctrl-C ends the bot at once, and it says what is left."""
+    draining = asyncio.Event()
+
+    def noticed(_: object) -> bool:
+        draining.set()
+        return True
+
+    emulator.faults.stop.add(Hang(), times=None, when=noticed)
+    async with program(emulator.endpoint, *BOT) as bot:
+        await bot.expect("ready")
+        await bot.ask("g1 /talk", "come to")
+        (session_id,) = emulator.live_sessions
+        begun = asyncio.get_running_loop().time()
+        bot.kill(signal.SIGINT)
+        await draining.wait()
+        assert await bot.end(signal.SIGINT) == 0
+    assert f"'g1' (session {session_id}) unresolved" in bot.printed
+    assert asyncio.get_running_loop().time() - begun < 10
+
+
+async def test_it_runs_without_a_server() -> None:
+    """As it is, the bot brings a local server."""
+    async with program("", "-c", _WITHOUT_ENDPOINT) as bot:
+        await bot.expect("ready")
+        await bot.ask("g1 /talk", "come to")
+        assert await bot.end() == 0
+    assert "bye: 1 stopped" in bot.printed
+
+
+_WITHOUT_ENDPOINT = f"""
+import os, runpy
+del os.environ["EQUOS_ENDPOINT"]
+runpy.run_path({str(EXAMPLES / "bot.py")!r}, run_name="__main__")
+"""

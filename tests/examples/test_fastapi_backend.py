@@ -1,0 +1,66 @@
+"""The FastAPI backend, run by uvicorn as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from equos_async.testing import EquosEmulator, Status
+from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
+
+
+@pytest.fixture
+async def backend(emulator: EquosEmulator) -> AsyncIterator[tuple[str, Program]]:
+    """The backend's address and its process."""
+    port = str(free_port())
+    arguments = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", port)
+    async with program(emulator.endpoint, *arguments) as running:
+        await running.expect("Uvicorn running on")
+        yield f"http://127.0.0.1:{port}", running
+
+
+async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
+    """POST starts, GET lists without secrets, DELETE stops, and SIGTERM stops what is left."""
+    url, running = backend
+    status, page = await call("GET", url)
+    assert (status, "Talk to Ada" in page) == (200, True)
+    status, text = await call("POST", f"{url}/sessions", json={"name": "Grace"})
+    joined = json.loads(text)
+    assert status == 201
+    assert joined["server_url"] == "wss://rtc.example.test"
+    assert joined["token"].count(".") == 2
+    status, listed = await call("GET", f"{url}/sessions")
+    (one,) = json.loads(listed)["sessions"]
+    assert one == {"id": joined["id"], "name": "Grace", "remaining": 600}
+    assert joined["key"] not in listed
+    for _ in range(2):
+        assert await call("DELETE", f"{url}/sessions/{joined['key']}") == (204, "")
+    assert not emulator.live_sessions
+    for name in ("Edsger", "Barbara"):
+        await call("POST", f"{url}/sessions", json={"name": name})
+    await running.end(signal.SIGTERM)
+    assert "bye: 2 stopped, 0 had ended, 0 left" in running.printed
+    assert not emulator.live_sessions
+    assert KEY not in page + text + listed + running.printed
+
+
+@pytest.mark.parametrize("body", [{}, [], {"name": "  "}, {"name": "x" * 61}, {"name": 7}])
+async def test_bad_input(backend: tuple[str, Program], body: object) -> None:
+    """Bad input is refused, and starts nothing."""
+    status, _ = await call("POST", f"{backend[0]}/sessions", json=body)
+    assert status == 422
+
+
+async def test_errors_in_words(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
+    """A server that refuses, and a full fleet, are told apart and tell nothing else."""
+    url, _ = backend
+    emulator.faults.start.add(Status(401, message="who are you"))
+    status, text = await call("POST", f"{url}/sessions", json={"name": "Ada"})
+    assert (status, "cannot be reached" in text, "who" in text) == (502, True, False)
+    for _ in range(20):
+        await call("POST", f"{url}/sessions", json={"name": "Ada"})
+    status, text = await call("POST", f"{url}/sessions", json={"name": "Ada"})
+    assert (status, "All lines are busy" in text) == (503, True)

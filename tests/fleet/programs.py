@@ -1,0 +1,110 @@
+"""The examples as real processes, and a browser for the pages that they serve."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples"
+KEY = "pk_test_51a7c0ffee"
+PATIENCE = 30.0
+"""Seconds after which a test gives up on a process; nothing waits that long."""
+
+
+class Program:
+    """A process of ours; what it prints is remembered."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.printed = ""
+
+    async def expect(self, text: str) -> str:
+        """Read on until a line holds a text, and return that line."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            while line := (await self._process.stdout.readline()).decode():
+                self.printed += line
+                if text in line:
+                    return line
+        pytest.fail(f"{text!r} was not printed:\n{self.printed}")
+
+    def write(self, line: str) -> None:
+        """Type a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    async def ask(self, line: str, expected: str) -> str:
+        """Type a line, and read until its answer."""
+        self.write(line)
+        return await self.expect(expected)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """End it, with a signal or by closing its input, and return its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if number is None:
+            self._process.stdin.close()
+        else:
+            self.kill(number)
+        async with asyncio.timeout(PATIENCE):
+            self.printed += (await self._process.stdout.read()).decode()
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def program(endpoint: str, *arguments: str, **env: str) -> AsyncGenerator[Program, None]:
+    """Run Python with some arguments as a process that talks to the emulator."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=ROOT,
+        env={**os.environ, "EQUOS_ENDPOINT": endpoint, "EQUOS_CLIENT_KEY": KEY, **env},
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+async def call(method: str, url: str, **options: Any) -> tuple[int, str]:
+    """One request: its answer's status and text."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, **options) as reply,
+    ):
+        return reply.status, await reply.text()
+
+
+def chromium() -> tuple[str, str]:
+    """Where Chromium and its driver are; a page that no browser has seen is not tested."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.fail("this test needs Chromium: apt-get install chromium chromium-driver")
+    return browser, driver

@@ -1,0 +1,131 @@
+"""A client that answers when the test says so, and what the fleet's tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Hashable
+from typing import Any
+
+from equos_async import (
+    CreateEquosSessionResponse,
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosParticipantIdentity,
+    EquosSession,
+    FleetEvent,
+    wire,
+)
+
+REQUEST = CreateSessionPassRequest(
+    name="support call",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+    max_duration=600,
+)
+TOKEN = "eyJsecret.eyJsecret.secret"
+_AT = "2025-12-10T09:11:47.123Z"
+
+
+def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionResponse:
+    """What a server answers to a start."""
+    avatar = {
+        "id": "av_1",
+        "organizationId": "org_1",
+        "identity": "ada",
+        "name": "Ada",
+        "thumbnailUrl": "https://cdn.example.test/ada.png",
+        "createdAt": _AT,
+        "updatedAt": _AT,
+    }
+    session = {
+        "id": session_id,
+        "organizationId": "org_1",
+        "freemium": False,
+        "name": "support call",
+        "provider": "livekit",
+        "status": "starting",
+        "maxDuration": max_duration,
+        "host": {"serverUrl": "wss://rtc.example.test"},
+        "avatar": avatar,
+        "startedAt": _AT,
+        "createdAt": _AT,
+        "updatedAt": _AT,
+    }
+    return wire.decode_start(
+        json.dumps({"session": session, "consumerAccessToken": TOKEN}).encode()
+    )
+
+
+class ScriptedClient(EquosClient):
+    """Starts and stops take a few turns of the loop, or as long as a test holds them.
+
+    As the real client it stops a session whose starter was cancelled, and carries a stop through
+    whose caller was.
+
+    Attributes:
+        live: What runs on its server.
+        most: The most that ever ran there at once.
+        start_errors: Raised by the next starts, one each; None starts.
+        stop_errors: Raised by the next stops, one each; None stops.
+        grant: The max_duration that answers tell instead of the one that was asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pk_test_scripted")
+        self.live: dict[str, CreateSessionPassRequest] = {}
+        self.most = 0
+        self.requests: list[CreateSessionPassRequest] = []
+        self.stopped: list[str] = []
+        self.start_errors: list[BaseException | None] = []
+        self.stop_errors: list[BaseException | None] = []
+        self.grant: float | None = None
+        self.starts_go = asyncio.Event()
+        self.stops_go = asyncio.Event()
+        self.starts_go.set()
+        self.stops_go.set()
+
+    async def start_session(
+        self, request: CreateSessionPassRequest, *, deadline: float | None = None
+    ) -> CreateEquosSessionResponse:
+        self.requests.append(request)
+        session_id = f"s{len(self.requests)}"
+        await asyncio.sleep(0)
+        await self.starts_go.wait()
+        if self.start_errors and (error := self.start_errors.pop(0)) is not None:
+            raise error
+        self.live[session_id] = request
+        self.most = max(self.most, len(self.live))
+        return answer(session_id, request.max_duration if self.grant is None else self.grant)
+
+    async def stop_session(
+        self, session_id: str, *, deadline: float | None = None
+    ) -> EquosSession | None:
+        await asyncio.sleep(0)
+        await self.stops_go.wait()
+        if self.stop_errors and (error := self.stop_errors.pop(0)) is not None:
+            raise error
+        self.stopped.append(session_id)
+        request = self.live.pop(session_id, None)
+        return None if request is None else answer(session_id, None).session
+
+
+class Events:
+    """An ``on_event`` that remembers."""
+
+    def __init__(self) -> None:
+        self.all: list[FleetEvent] = []
+
+    def __call__(self, event: FleetEvent) -> None:
+        self.all.append(event)
+
+    @property
+    def kinds(self) -> list[tuple[str, Hashable]]:
+        """What happened, to whom."""
+        return [(event.kind, event.key) for event in self.all]
+
+
+def others() -> set[asyncio.Task[Any]]:
+    """The tasks that are there besides the one that asks."""
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}

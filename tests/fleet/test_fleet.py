@@ -1,0 +1,547 @@
+"""Places, keys, handles, the budget and the numbers."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from equos_async import (
+    ClientClosedError,
+    ConfigurationError,
+    EquosClient,
+    EquosError,
+    FleetFullError,
+    LiveSession,
+    RateLimitError,
+    SessionFleet,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+    Timeouts,
+)
+from equos_async.testing import Delay, Drop, EquosEmulator, Status, Truncate
+from tests.clocks import FakeClock, settle
+from tests.fleet.support import REQUEST, TOKEN, Events, ScriptedClient
+
+
+async def test_a_session_runs_and_is_stopped(client: EquosClient, emulator: EquosEmulator) -> None:
+    """A session of a fleet is live under its key until the fleet is left."""
+    async with SessionFleet(client) as fleet:
+        live = await fleet.start(REQUEST, key="guild-1")
+        assert set(emulator.live_sessions) == {live.session.id}
+        assert dict(fleet.live) == {"guild-1": live}
+        assert (live.key, live.server_url) == ("guild-1", "wss://rtc.example.test")
+    assert not emulator.live_sessions
+    assert [end.session_id for end in fleet.report.stopped] == [live.session.id]
+    assert str(fleet.report) == "1 stopped, 0 had ended, 0 left"
+
+
+async def test_stop_by_handle_and_by_key(client: EquosClient, emulator: EquosEmulator) -> None:
+    """Stopping by handle and by key give the ended session, and None for a key without one."""
+    async with SessionFleet(client) as fleet:
+        one = await fleet.start(REQUEST, key=1)
+        two = await fleet.start(REQUEST, key=(2, "b"))
+        ended = await one.stop()
+        assert ended is not None
+        assert ended.status == "ended"
+        assert await one.stop() is ended
+        stopped = await fleet.stop((2, "b"))
+        assert stopped is not None
+        assert stopped.id == two.session.id
+        assert await fleet.stop("nobody") is None
+        assert not fleet.live
+    assert not fleet.report.stopped
+    assert emulator.request_count == 4
+
+
+async def test_a_full_fleet_waits_in_order_and_never_exceeds(scripted: ScriptedClient) -> None:
+    """Starts beyond the limit wait, come in the order of their asking, and never exceed it."""
+    order: list[int] = []
+    async with SessionFleet(scripted, max_live=3) as fleet:
+
+        async def talk(number: int) -> None:
+            async with await fleet.start(REQUEST, key=number):
+                order.append(number)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*map(talk, range(50)))
+        assert fleet.stats().free == 3
+    assert order == list(range(50))
+    assert scripted.most == 3
+
+
+async def test_no_place_without_waiting(scripted: ScriptedClient) -> None:
+    """With wait=False a full fleet refuses at once, and its key stays free."""
+    async with SessionFleet(scripted, max_live=1) as fleet:
+        live = await fleet.start(REQUEST, key=1, wait=False)
+        with pytest.raises(FleetFullError, match="all 1 places of the fleet are taken"):
+            await fleet.start(REQUEST, key=2, wait=False)
+        await live.stop()
+        await fleet.start(REQUEST, key=2, wait=False)
+    assert len(scripted.requests) == 2
+
+
+async def test_a_key_is_unique(scripted: ScriptedClient) -> None:
+    """A second start for a key is refused while the first one is on its way or live."""
+    async with SessionFleet(scripted) as fleet:
+        first = asyncio.create_task(fleet.start(REQUEST, key="k"))
+        await asyncio.sleep(0)
+        with pytest.raises(ConfigurationError, match="key 'k' has a session already"):
+            await fleet.start(REQUEST, key="k")
+        await (await first).stop()
+        again = await fleet.start(REQUEST, key="k")
+        with pytest.raises(ConfigurationError, match="key 'k' has a session already"):
+            await fleet.start(REQUEST, key="k")
+        assert fleet.live["k"] is again
+
+
+async def test_a_key_in_the_line_is_taken(scripted: ScriptedClient) -> None:
+    """A start that waits for a place has its key reserved, and loses it when it is cancelled."""
+    async with SessionFleet(scripted, max_live=1) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        waiting = asyncio.create_task(fleet.start(REQUEST, key=2))
+        await settle()
+        with pytest.raises(ConfigurationError, match="key 2 has a session already"):
+            await fleet.start(REQUEST, key=2)
+        waiting.cancel()
+        await settle()
+        await live.stop()
+        assert (await fleet.start(REQUEST, key=2)).key == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_live": 0}, "max_live"),
+        ({"drain_deadline": -1}, "drain_deadline"),
+        ({"default_max_duration": 0}, "default_max_duration"),
+        ({"budget_seconds": 0}, "budget_seconds"),
+        ({"renew_before": 0}, "renew_before"),
+        ({"client": "x"}, "client must be a EquosClient"),
+    ],
+)
+async def test_bad_settings(
+    scripted: ScriptedClient, arguments: dict[str, Any], message: str
+) -> None:
+    """A wrong setting is named."""
+    settings: dict[str, Any] = {"client": scripted}
+    with pytest.raises(ConfigurationError, match=message):
+        SessionFleet(**(settings | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"request": None}, "request must be a CreateSessionPassRequest"),
+        ({"key": []}, "key must be hashable, which list is not"),
+        ({"renew": True}, "renew=True and on_renewed belong together"),
+        ({"on_renewed": print}, "renew=True and on_renewed belong together"),
+    ],
+)
+async def test_bad_starts(
+    scripted: ScriptedClient, arguments: dict[str, Any], message: str
+) -> None:
+    """A wrong argument of a start is named, and nothing is sent."""
+    good: dict[str, Any] = {"request": REQUEST, "key": 1}
+    async with SessionFleet(scripted) as fleet:
+        with pytest.raises(ConfigurationError, match=message):
+            await fleet.start(**(good | arguments))
+        assert fleet.stats().free == 50
+    assert not scripted.requests
+
+
+async def test_the_default_duration_is_sent(client: EquosClient, emulator: EquosEmulator) -> None:
+    """A request without max_duration is sent with the fleet's."""
+    async with SessionFleet(client, default_max_duration=77) as fleet:
+        live = await fleet.start(evolve(REQUEST, max_duration=None), key=1)
+        assert emulator.live_sessions[live.session.id].max_duration == 77
+        assert 76 < live.remaining <= 77
+
+
+async def test_the_handle_tells_when_it_ends(scripted: ScriptedClient, still: FakeClock) -> None:
+    """expires_at and remaining follow the clock, and remaining is 0 after the end."""
+    async with SessionFleet(scripted, clock=still) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        assert live.expires_at.isoformat() == "2025-12-10T09:21:47+00:00"
+        still.advance(100)
+        assert live.remaining == 500
+        assert repr(live) == "<LiveSession 1 s1 live, 500 s left>"
+        assert repr(fleet) == "<SessionFleet 1 live, 49 free, open>"
+        await live.stop()
+        assert live.remaining == 0
+    assert repr(live) == "<LiveSession 1 s1 stopped>"
+    assert repr(fleet) == "<SessionFleet 0 live, 50 free, closed>"
+
+
+async def test_no_token_is_shown(scripted: ScriptedClient, events: Events) -> None:
+    """The token is on the handle, and in no repr, event or report."""
+    async with SessionFleet(scripted, on_event=events) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        assert live.consumer_access_token == TOKEN
+    for shown in (live, fleet, fleet.report, fleet.stats(), events.all, live._held):
+        assert TOKEN not in repr(shown)
+        assert TOKEN not in str(shown)
+
+
+async def test_ended_tells_how(scripted: ScriptedClient) -> None:
+    """Everybody who waits for the end of a session gets the same account of it."""
+    async with SessionFleet(scripted) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        waiters = [asyncio.create_task(live.ended()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiters.pop().cancel()
+        await live.stop()
+        ends = [*await asyncio.gather(*waiters), await live.ended()]
+        assert {(end.outcome, end.session_id) for end in ends} == {("stopped", "s1")}
+
+
+async def test_stops_at_the_same_time_are_one(client: EquosClient, emulator: EquosEmulator) -> None:
+    """Concurrent stops send one request and get one answer, a cancelled one among them."""
+    async with SessionFleet(client) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        cancelled = asyncio.create_task(live.stop())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        answers = await asyncio.gather(live.stop(), fleet.stop(1), live.stop())
+        assert answers[0] is not None
+        assert answers[0] is answers[1] is answers[2]
+    assert [one.operation for one in emulator.requests] == ["start", "stop"]
+
+
+async def test_a_session_is_a_block(scripted: ScriptedClient) -> None:
+    """Leaving the block of a handle stops it, and a failed stop is raised."""
+    async with SessionFleet(scripted) as fleet:
+        async with await fleet.start(REQUEST, key=1) as live:
+            assert isinstance(live, LiveSession)
+        assert scripted.stopped == ["s1"]
+        scripted.stop_errors.append(EquosError("no"))
+        with pytest.raises(EquosError, match="no"):
+            async with await fleet.start(REQUEST, key=2):
+                pass
+
+
+async def test_a_failed_stop_does_not_hide_the_body(scripted: ScriptedClient) -> None:
+    """Where the body of a handle's block raised, a failed stop is a note."""
+    async with SessionFleet(scripted) as fleet:
+        scripted.stop_errors.append(EquosError("no"))
+        with pytest.raises(KeyError) as caught:
+            async with await fleet.start(REQUEST, key=1):
+                raise KeyError
+        assert caught.value.__notes__ == ["stopping session s1 failed: no"]
+
+
+async def test_a_failed_stop_can_be_tried_again(scripted: ScriptedClient, events: Events) -> None:
+    """After a failed stop the session keeps key and place, until the next stop."""
+    async with SessionFleet(scripted, max_live=1, on_event=events) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        scripted.stop_errors.append(EquosError("no"))
+        with pytest.raises(EquosError, match="no"):
+            await live.stop()
+        assert fleet.live[1] is live
+        assert fleet.stats().free == 0
+        assert await live.stop() is not None
+        assert fleet.stats().free == 1
+    assert events.kinds == [("started", 1), ("failed", 1), ("stopped", 1)]
+
+
+async def test_a_refused_start_gives_all_back(
+    client: EquosClient, emulator: EquosEmulator, events: Events
+) -> None:
+    """A start that the server refuses at its limit frees place, key and budget."""
+    emulator.limit_concurrent = 1
+    async with SessionFleet(client, budget_seconds=2000, on_event=events) as fleet:
+        await fleet.start(REQUEST, key=1)
+        with pytest.raises(RateLimitError):
+            await fleet.start(REQUEST, key=2)
+        stats = fleet.stats()
+        assert (stats.free, stats.refused, stats.budget_left) == (49, 1, 1400)
+        await fleet.stop(1)
+        await fleet.start(REQUEST, key=2)
+    assert events.kinds[:2] == [("started", 1), ("refused", 2)]
+
+
+@pytest.mark.parametrize(
+    ("error", "free"), [(RateLimitError("no"), 50), (StartOutcomeUnknownError("lost"), 49)]
+)
+async def test_a_start_fails_when_its_caller_is_gone(
+    scripted: ScriptedClient, error: EquosError, free: int
+) -> None:
+    """A start whose caller was cancelled is accounted for when its outcome is known."""
+    async with SessionFleet(scripted) as fleet:
+        scripted.starts_go.clear()
+        scripted.start_errors.append(error)
+        start = asyncio.create_task(fleet.start(REQUEST, key=1))
+        await settle()
+        start.cancel()
+        await settle()
+        assert (fleet.stats().free, fleet.stats().starting) == (49, 1)
+        scripted.starts_go.set()
+        await settle()
+        assert (fleet.stats().free, fleet.stats().starting) == (free, 0)
+
+
+async def test_an_unknown_start_keeps_its_place(
+    emulator: EquosEmulator, client: EquosClient, still: FakeClock, events: Events
+) -> None:
+    """The place of a start without an answer is taken until its time is over; its key is free."""
+    emulator.faults.start.add(Drop("after"))
+    async with SessionFleet(client, max_live=1, clock=still, on_event=events) as fleet:
+        with pytest.raises(StartOutcomeUnknownError):
+            await fleet.start(REQUEST, key=1)
+        with pytest.raises(FleetFullError):
+            await fleet.start(REQUEST, key=1, wait=False)
+        waiting = asyncio.create_task(fleet.start(REQUEST, key=1))
+        await settle()
+        still.advance(599)
+        await settle()
+        assert not waiting.done()
+        still.advance(1)
+        assert (await waiting).key == 1
+        assert fleet.stats().unknown == 1
+    assert events.kinds[0] == ("unknown", 1)
+    assert not fleet.report.left
+
+
+async def test_an_unknown_start_is_in_the_report(
+    emulator: EquosEmulator, client: EquosClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start whose outcome is still unknown on the way out is reported by its key, and logged."""
+    emulator.faults.start.add(Drop("after"))
+    async with SessionFleet(client) as fleet:
+        with pytest.raises(StartOutcomeUnknownError):
+            await fleet.start(REQUEST, key="lost")
+    (end,) = fleet.report.unresolved
+    assert (end.key, end.session_id) == ("lost", None)
+    assert "'lost' (session unknown) unresolved: the start was sent" in caplog.text
+
+
+async def test_an_unreadable_start_is_stopped(
+    emulator: EquosEmulator, client: EquosClient, scripted: ScriptedClient
+) -> None:
+    """Where an unusable answer tells the session's id, its place is free as soon as it stopped."""
+    emulator.faults.start.add(Truncate(keep=20))
+    async with SessionFleet(client, budget_seconds=600) as fleet:
+        with pytest.raises(StartOutcomeUnknownError):
+            await fleet.start(REQUEST, key=1)
+        assert fleet.stats().free == 49
+    scripted.start_errors.append(StartUnreadableError("bad", session_id="s9"))
+    async with SessionFleet(scripted, budget_seconds=600) as fleet:
+        with pytest.raises(StartUnreadableError):
+            await fleet.start(REQUEST, key=1)
+        await settle()
+        assert scripted.stopped == ["s9"]
+        stats = fleet.stats()
+        assert (stats.free, stats.budget_left) == (50, 600)
+
+
+async def test_an_unreadable_start_that_cannot_be_stopped(
+    scripted: ScriptedClient, still: FakeClock
+) -> None:
+    """Where it cannot be stopped its place is taken until its time is over, not longer."""
+    scripted.start_errors += [StartUnreadableError("bad", session_id=f"s{n}") for n in (8, 9)]
+    scripted.stop_errors.append(EquosError("no"))
+    async with SessionFleet(scripted, max_live=2, clock=still) as fleet:
+        with pytest.raises(StartUnreadableError):
+            await fleet.start(REQUEST, key=1)
+        await settle()
+        assert fleet.stats().free == 1
+        scripted.stops_go.clear()
+        with pytest.raises(StartUnreadableError):
+            await fleet.start(REQUEST, key=2)
+        still.advance(600)
+        assert fleet.stats().free == 2
+        scripted.stops_go.set()
+        await settle()
+        assert fleet.stats().free == 2
+
+
+async def test_a_bug_in_the_client_keeps_the_place(scripted: ScriptedClient) -> None:
+    """What is not an error of ours tells nothing of the session, so its place stays taken."""
+    scripted.start_errors.append(ZeroDivisionError("bug"))
+    async with SessionFleet(scripted) as fleet:
+        with pytest.raises(ZeroDivisionError):
+            await fleet.start(REQUEST, key=1)
+        assert fleet.stats().free == 49
+
+
+async def test_the_budget_refuses_what_could_exceed_it(
+    scripted: ScriptedClient, still: FakeClock
+) -> None:
+    """Seconds are reserved for each start, and what a session did not use flows back."""
+    async with SessionFleet(scripted, budget_seconds=1000, clock=still) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        with pytest.raises(FleetFullError, match="budget has 400 s left; this may take 600 s"):
+            await fleet.start(REQUEST, key=2)
+        still.advance(100)
+        await live.stop()
+        assert fleet.stats().budget_left == 900
+        assert fleet.stats().seconds_live == 100
+        await fleet.start(REQUEST, key=2)
+        still.advance(30)
+        assert fleet.stats().seconds_live == 130
+    assert len(scripted.requests) == 2
+
+
+async def test_events_and_numbers(scripted: ScriptedClient, events: Events) -> None:
+    """Each event carries the gauges as they are after it."""
+    async with SessionFleet(scripted, max_live=1, on_event=events) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        second = asyncio.create_task(fleet.start(REQUEST, key=2))
+        third = asyncio.create_task(fleet.start(REQUEST, key=3))
+        await settle()
+        assert fleet.stats().waiting == 2
+        third.cancel()
+        await settle()
+        await live.stop()
+        await second
+        stats = fleet.stats()
+        assert (stats.live, stats.starting, stats.waiting, stats.free) == (1, 0, 0, 0)
+        assert (stats.started, stats.stopped, stats.expired) == (2, 1, 0)
+        assert stats.budget_left is None
+    assert [(e.kind, e.key, e.live, e.waiting) for e in events.all] == [
+        ("started", 1, 1, 0),
+        ("waiting", 2, 1, 1),
+        ("waiting", 3, 1, 2),
+        ("waiting", 3, 1, 1),
+        ("stopped", 1, 0, 0),
+        ("started", 2, 1, 0),
+        ("stopped", 2, 0, 0),
+    ]
+
+
+async def test_a_hook_that_raises_is_logged_once(
+    scripted: ScriptedClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failing on_event is no reason for a session to fail."""
+    async with SessionFleet(scripted, on_event=lambda _: 1 / 0) as fleet:
+        await fleet.start(REQUEST, key=1)
+    assert len(fleet.report.stopped) == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "on_event raised" in record.getMessage()
+
+
+async def test_a_fleet_is_used_once(scripted: ScriptedClient) -> None:
+    """After its end a fleet starts nothing and cannot be entered; stopping stays harmless."""
+    fleet = SessionFleet(scripted)
+    with pytest.raises(RuntimeError, match="when the fleet has been left"):
+        _ = fleet.report
+    async with fleet:
+        live = await fleet.start(REQUEST, key=1)
+    with pytest.raises(ClientClosedError, match="the fleet is at its end"):
+        await fleet.start(REQUEST, key=2)
+    with pytest.raises(ClientClosedError, match="the fleet is at its end"):
+        await fleet.__aenter__()
+    assert await fleet.stop(1) is None
+    assert await live.stop() is not None
+    assert len(scripted.requests) == 1
+
+
+async def test_stop_calls_off_a_start(scripted: ScriptedClient) -> None:
+    """Stopping a key whose start is on its way or in the line leaves no session."""
+    async with SessionFleet(scripted, max_live=1) as fleet:
+        scripted.starts_go.clear()
+        on_its_way = asyncio.create_task(fleet.start(REQUEST, key=1))
+        in_line = asyncio.create_task(fleet.start(REQUEST, key=2))
+        await settle()
+        assert await fleet.stop(2) is None
+        with pytest.raises(EquosError, match=r"stop\(\) came before"):
+            await in_line
+        stop = asyncio.create_task(fleet.stop(1))
+        await settle()
+        assert not stop.done()
+        scripted.starts_go.set()
+        assert await stop is not None
+        with pytest.raises(EquosError, match=r"stop\(\) came before") as caught:
+            await on_its_way
+        assert caught.value.session_id == "s1"
+        assert fleet.stats().free == 1
+    assert scripted.stopped == ["s1"]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_start_is_cancelled_at_any_step(scripted: ScriptedClient, steps: int) -> None:
+    """Whenever its caller is cancelled, what a start brings is in hands or stopped."""
+    async with SessionFleet(scripted) as fleet:
+        start = asyncio.create_task(fleet.start(REQUEST, key=1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        held = start.done()
+        start.cancel()
+        await settle()
+        assert len(scripted.live) == len(fleet.live) == held
+
+
+async def test_leaving_when_a_turn_just_came(scripted: ScriptedClient) -> None:
+    """A start that got its place in the tick in which the fleet is left is not sent."""
+    async with SessionFleet(scripted, max_live=1) as fleet:
+        await fleet.start(REQUEST, key=1)
+        second = asyncio.create_task(fleet.start(REQUEST, key=2))
+        await settle()
+        fleet._keeper.places.give()  # the turn of key 2
+    with pytest.raises(ClientClosedError):
+        await second
+    assert len(scripted.requests) == 1
+
+
+async def test_stop_calls_off_a_start_whose_turn_just_came(scripted: ScriptedClient) -> None:
+    """A start that is called off in the tick in which it got its place passes the place on."""
+    async with SessionFleet(scripted, max_live=1) as fleet:
+        await fleet.start(REQUEST, key=1)
+        second = asyncio.create_task(fleet.start(REQUEST, key=2))
+        third = asyncio.create_task(fleet.start(REQUEST, key=3))
+        await settle()
+        fleet._keeper.places.give()  # the turn of key 2
+        assert await fleet.stop(2) is None
+        with pytest.raises(EquosError, match=r"stop\(\) came before"):
+            await second
+        assert (await third).key == 3
+        assert len(scripted.requests) == 2
+
+
+async def test_a_time_without_end(scripted: ScriptedClient) -> None:
+    """A duration that no date can hold is as good as for ever."""
+    async with SessionFleet(scripted) as fleet:
+        live = await fleet.start(evolve(REQUEST, max_duration=1e12), key=1)
+        assert live.expires_at.year == 9999
+        assert live.remaining > 1e11
+
+
+async def test_a_late_answer(emulator: EquosEmulator) -> None:
+    """A start that is answered too late has an unknown outcome, and its session is stopped."""
+    emulator.faults.start.add(Delay(0.2))
+    timeouts = Timeouts(start_attempt=0.05)
+    async with (
+        EquosClient("pk_test", endpoint=emulator.endpoint, timeouts=timeouts) as client,
+        SessionFleet(client) as fleet,
+    ):
+        with pytest.raises(StartOutcomeUnknownError):
+            await fleet.start(REQUEST, key=1)
+        assert fleet.stats().free == 49
+    assert [end.key for end in fleet.report.unresolved] == [1]
+    assert emulator.ended_count == 1
+    assert not emulator.live_sessions
+
+
+async def test_the_server_grants_less(scripted: ScriptedClient, still: FakeClock) -> None:
+    """A session ends when the server said, where that is before the time that was asked for."""
+    scripted.grant = 60
+    async with SessionFleet(scripted, clock=still) as fleet:
+        assert (await fleet.start(REQUEST, key=1)).remaining == 60
+        scripted.grant = 0
+        assert (await fleet.start(REQUEST, key=2)).remaining == 600
+
+
+async def test_a_server_that_says_wait_is_waited_for(
+    client: EquosClient, emulator: EquosEmulator
+) -> None:
+    """A fleet leaves retries to its client: one 429 with Retry-After is no failure."""
+    emulator.faults.start.add(Status(429, retry_after=1))
+    async with SessionFleet(client) as fleet:
+        await fleet.start(REQUEST, key=1)
+        assert fleet.stats().refused == 0
