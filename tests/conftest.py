@@ -69,5 +69,6 @@ class Replies(aioresponses):
 @pytest.fixture
 def replies() -> Iterator[Replies]:
     """Exact replies, for where a real server cannot be told to send them."""
-    with Replies() as replies:
+    replies = Replies()
+    with replies:
         yield replies

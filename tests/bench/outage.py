@@ -345,15 +345,26 @@ class StopClient:
             call.attempts += 1
             timeout = min(self._timeouts.stop_attempt, deadline - world.now)
             outcome = yield from self._server.request(timeout)
-            given = {"repeatable": True, "attempts": call.attempts, "now": world.now}
-            verdict = self._traffic.learn(outcome, paid=0.0, chance=self._rng.random(), **given)
+            verdict = self._traffic.learn(
+                outcome,
+                repeatable=True,
+                attempts=call.attempts,
+                paid=0.0,
+                now=world.now,
+                chance=self._rng.random(),
+            )
             self._line.leave()
             if retry:
                 self._gate_line.leave()
             if verdict is not Verdict.RETRY:
                 return verdict is Verdict.ACCEPTED
             delay = self._traffic.delay(
-                outcome, left=deadline - world.now, chance=self._rng.random(), **given
+                outcome,
+                repeatable=True,
+                attempts=call.attempts,
+                left=deadline - world.now,
+                now=world.now,
+                chance=self._rng.random(),
             )
             if delay is None:
                 return False

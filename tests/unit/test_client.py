@@ -314,7 +314,7 @@ class TestLateAnswers:
             with pytest.raises(StartOutcomeUnknownError, match="no answer within 0.02 s"):
                 await client.start_session(request_)
             assert [one.name for one in client.unresolved] == ["support call"]
-        assert client.unresolved == ()
+        assert not client.unresolved
         assert emulator.live_sessions == {}
         assert emulator.ended_count == 1
         assert [event.kind for event in events] == ["start_unknown", "orphan_stopped"]
@@ -329,7 +329,7 @@ class TestLateAnswers:
             with pytest.raises(StartOutcomeUnknownError):
                 await client.start_session(request_)
             assert len(client.unresolved) == 1
-        assert client.unresolved == ()
+        assert not client.unresolved
 
     async def test_the_deadline_is_the_end_of_it(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from tests.bench import simulate
-from tests.bench.outage import JITTER, NAIVE, OPENAI, START, STOP, Kind, run
+from tests.bench.outage import JITTER, NAIVE, OPENAI, POLICIES, START, STOP, Kind, Policy, run
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -19,7 +19,7 @@ def test_our_policies_keep_their_bounds(seed: int) -> None:
 
 
 @pytest.mark.parametrize("policy", [NAIVE, OPENAI, JITTER])
-def test_other_policies_would_break_them(policy: simulate.Policy) -> None:
+def test_other_policies_would_break_them(policy: Policy) -> None:
     """The bounds are no matter of course."""
     runs = [
         evolve(run(policy, kind, callers=1000, seed=1), policy=START)
@@ -34,7 +34,7 @@ def test_it_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert out.count("| equos_async start |") == len(Kind)
     drawn = (tmp_path / "outage.svg").read_text(encoding="utf-8")
-    assert drawn.count("<polyline") == len(simulate.POLICIES)
+    assert drawn.count("<polyline") == len(POLICIES)
 
 
 def test_a_broken_bound_is_an_exit_code(

@@ -67,7 +67,7 @@ def test_each_exception_of_aiohttp_has_a_row(name: str) -> None:
     assert name in ROWS, f"aiohttp has a new exception {name}: is a repetition any use after it?"
     cls = client_exceptions()[name]
     # A class of the same name whose text needs none of what the real constructors want.
-    double = type(name, (cls,), {"__str__": lambda _: "words"})
+    double: type[Exception] = type(name, (cls,), {"__str__": lambda _: "words"})
     error = double.__new__(double)
     failure = _failure(error, sent=True)
     assert failure.fatal is (ROWS[name] == FATAL)
