@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from . import wire
@@ -128,7 +129,8 @@ class Caller:
             EquosError: It did not accept; the class says what that means.
         """
         while True:
-            reply, outcome, verdict = await self._attempt(call)
+            attempt = self._again if call.attempts and call.endpoint.repeatable else self._attempt
+            reply, outcome, verdict = await attempt(call)
             if verdict is Verdict.ACCEPTED and isinstance(reply, Reply):
                 call.accepted = True
                 return reply
@@ -161,25 +163,41 @@ class Caller:
             chance=self._clock.chance(),
         )
 
-    async def _attempt(self, call: Call[Any]) -> tuple[Reply | Failure, Outcome, Verdict]:
-        if not call.endpoint.repeatable:
-            return await self._through(self._starts, call)
-        if call.attempts == 0:
-            return await self._through(self._stops, call)
+    async def _again(self, call: Call[Any]) -> tuple[Reply | Failure, Outcome, Verdict]:
+        """One more attempt of a stop, once the gate lets it pass."""
         await self._enter(self._stop_retries, call)
         try:
-            return await self._through(self._stops, call)
+            return await self._attempt(call)
         finally:
             self._stop_retries.leave()
 
-    async def _through(
-        self, lane: Turnstile, call: Call[Any]
-    ) -> tuple[Reply | Failure, Outcome, Verdict]:
-        await self._enter(lane, call)
+    async def _attempt(self, call: Call[Any]) -> tuple[Reply | Failure, Outcome, Verdict]:
+        """Take a place in the lane, send, and learn from what comes of it."""
+        row, session_id = call.endpoint, call.subject.session_id
+        lane = self._stops if row.repeatable else self._starts
+        limit = self._timeouts.stop_attempt if row.repeatable else self._timeouts.start_attempt
+        if not lane.enter_at_once():
+            await self._enter(lane, call)
+        request = Request(
+            row.method,
+            call.url,
+            call.body,
+            None if session_id is None else partial(wire.is_foreign, session_id=session_id),
+        )
+        call.attempts += 1
+        call.on_wire = request
+        until = min(self._clock.now() + limit, call.deadline)
+        call.timer = self._clock.call_at(until, self._overdue, call, request)
         try:
-            reply = await self._send(call)
+            reply = await self._transport.send(request)
             return (reply, *self._learn(call, reply))
+        except asyncio.CancelledError:
+            if request.sent and not row.repeatable:
+                call.refuse(self._unknown(call, Failure(sent=True, reason=self.ending)))
+            raise
         finally:
+            call.timer.cancel()
+            call.on_wire = None
             lane.leave()
 
     async def _enter(self, turnstile: Turnstile, call: Call[Any]) -> None:
@@ -193,29 +211,6 @@ class Caller:
                 APITimeoutError("no place was free before the deadline; nothing was sent")
             )
 
-    async def _send(self, call: Call[Any]) -> Reply | Failure:
-        row, session_id = call.endpoint, call.subject.session_id
-        request = Request(
-            row.method,
-            call.url,
-            call.body,
-            None if session_id is None else lambda body: wire.is_foreign(body, session_id),
-        )
-        call.attempts += 1
-        call.on_wire = request
-        limit = self._timeouts.stop_attempt if row.repeatable else self._timeouts.start_attempt
-        until = min(self._clock.now() + limit, call.deadline)
-        call.timer = self._clock.call_at(until, self._overdue, call, request)
-        try:
-            return await self._transport.send(request)
-        except asyncio.CancelledError:
-            if request.sent and not row.repeatable:
-                call.refuse(self._unknown(call, Failure(sent=True, reason=self.ending)))
-            raise
-        finally:
-            call.timer.cancel()
-            call.on_wire = None
-
     def _overdue(self, call: Call[Any], request: Request) -> None:
         """An attempt's time is over. A sent start is not cancelled: its session may still come."""
         waited_for = request.sent and not call.endpoint.repeatable and not call.answer.done()
@@ -228,8 +223,7 @@ class Caller:
 
     def _learn(self, call: Call[Any], reply: Reply | Failure) -> tuple[Outcome, Verdict]:
         if isinstance(reply, Reply):
-            after = parse_retry_after(reply.headers, self._clock.wall())
-            outcome = Outcome(status=reply.status, retry_after=after)
+            outcome = Outcome(status=reply.status, retry_after=self._retry_after(reply))
         else:
             outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
         now = self._clock.now()
@@ -253,6 +247,11 @@ class Caller:
             )
             self._starts.turn_away(until)
         return outcome, verdict
+
+    def _retry_after(self, reply: Reply) -> float | None:
+        if 200 <= reply.status <= 299:
+            return None  # nothing is tried again
+        return parse_retry_after(reply.headers, self._clock.wall())
 
     def _pause_left(self) -> float:
         return self._traffic.starts.pause_left(self._clock.now())

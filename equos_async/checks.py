@@ -30,7 +30,7 @@ def text(field: str, value: Any, *, empty: bool = False) -> str:
         raise ConfigurationError(f"{field} must be a string, not {type(value).__name__}")
     if not value and not empty:
         raise ConfigurationError(f"{field} must not be empty")
-    if not _encodable(value):
+    if not value.isascii() and not _encodable(value):
         raise ConfigurationError(f"{field} holds a lone surrogate, which UTF-8 cannot carry")
     return value
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
@@ -306,7 +307,7 @@ class EquosClient:
         """Run a call in a task of the client's own: its caller's end is not its end."""
         call.task = self._transport.bind().create_task(run(call))
         self._calls.add(call)
-        call.task.add_done_callback(lambda task: self._settle(call, task))
+        call.task.add_done_callback(partial(self._settle, call))
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""

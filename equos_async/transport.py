@@ -39,6 +39,8 @@ _FATAL: Final = (
 )
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
 
 @frozen(kw_only=True)
 class Reply:
@@ -66,15 +68,23 @@ class Failure:
     fatal: bool = False
 
 
-class Request(aiohttp.BytesPayload):
+class Request(aiohttp.Payload):
     """A request that goes on the wire at most once, and knows whether it may have.
 
     aiohttp lets the headers leave with the first bytes of the body, so the moment at which it
     asks for the body is the moment at which the request stops being unsent.
 
+    The base class would make a dictionary of headers for each request; this one shares them, and
+    keeps its state itself.
+
     Attributes:
-        sent: Whether any of it may have left.
+        headers: What aiohttp adds to the request's own headers.
+        size: Bytes of the body.
+        sent: Whether any of the request may have left.
     """
+
+    headers = CIMultiDict({"Content-Type": "application/json"})
+    size = 0
 
     def __init__(
         self,
@@ -91,7 +101,8 @@ class Request(aiohttp.BytesPayload):
             body: JSON.
             is_foreign: Tells of a 2xx answer's body whether it answers another request.
         """
-        super().__init__(body, content_type="application/json")
+        self.body = body
+        self.size = len(body)
         self.method = method
         self.url = URL(url, encoded=True)
         self.is_foreign = is_foreign
@@ -101,8 +112,13 @@ class Request(aiohttp.BytesPayload):
         self._sender: asyncio.Task[Any] | None = None
         self._drop: Callable[[], None] = _nothing
         self._status: int | None = None
-        self._answer_headers: Mapping[str, str] = {}
-        self._answer = bytearray()
+        self._answer_headers = _NO_HEADERS
+        self._answer: list[bytes] = []
+        self._room = MAX_BODY
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text, for who asks aiohttp for it."""
+        return self.body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Called by aiohttp where no length is known."""
@@ -119,7 +135,7 @@ class Request(aiohttp.BytesPayload):
             raise aiohttp.ClientConnectionError("the request was withdrawn, or sent before")
         self.sent = True
         self._drop = wire.abort
-        await super().write_with_length(writer, content_length)
+        await writer.write(self.body[:content_length])
 
     def withdraw(self) -> None:
         """From now on it cannot be sent any more.
@@ -147,14 +163,15 @@ class Request(aiohttp.BytesPayload):
 
     def receive(self, chunk: bytes) -> bool:
         """Keep a part of the answer's body; False where that is all that will be kept."""
-        self._answer += chunk[: MAX_BODY - len(self._answer)]
-        return len(self._answer) < MAX_BODY
+        self._answer.append(chunk[: self._room])
+        self._room -= len(chunk)
+        return self._room > 0
 
     def outcome(self, failure: Failure | None = None) -> Reply | Failure:
         """What is known when no more will come: a reply once there was a head, even if cut."""
         if self._status is None:
             return failure or Failure(sent=self.sent, reason="no answer")
-        body = bytes(self._answer)
+        body = b"".join(self._answer)
         if 200 <= self._status <= 299 and self.is_foreign is not None and self.is_foreign(body):
             self._drop()  # whose answers come over it cannot be known any more
             return Failure(sent=True, reason="the answer belongs to another request")
@@ -209,6 +226,17 @@ class Transport:
         self._injected = http_session is not None
         self._session = http_session
         self._loop: asyncio.AbstractEventLoop | None = None
+        # A session of its own is made with these; another has to be told with each request.
+        self._options: dict[str, Any] = (
+            {
+                "headers": self._headers,
+                "timeout": self._timeout,
+                "raise_for_status": False,
+                "middlewares": (),
+            }
+            if self._injected
+            else {}
+        )
 
     @property
     def is_open(self) -> bool:
@@ -239,7 +267,17 @@ class Transport:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         request.sending(task)
         try:
-            await self._exchange(request)
+            response = await self._open().request(
+                request.method, request.url, data=request, allow_redirects=False, **self._options
+            )
+            try:
+                request.answered(response.status, response.headers)
+                while not response.content.at_eof():
+                    if not request.receive(await response.content.readany()):
+                        break
+            finally:
+                # Hands the connection back, or closes it where the body was not read to its end.
+                response.release()
         except asyncio.CancelledError:
             if not request.expired:
                 raise
@@ -253,26 +291,6 @@ class Transport:
             request.sending(None)
         return request.outcome()
 
-    async def _exchange(self, request: Request) -> None:
-        response = await self._open().request(
-            request.method,
-            request.url,
-            data=request,
-            headers=self._headers,
-            timeout=self._timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-            middlewares=(),
-        )
-        try:
-            request.answered(response.status, response.headers)
-            while not response.content.at_eof():
-                if not request.receive(await response.content.readany()):
-                    break
-        finally:
-            # Hands the connection back, or closes it where the body was not read to its end.
-            response.release()
-
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -281,6 +299,8 @@ class Transport:
                     keepalive_timeout=self._keepalive or None,
                     force_close=not self._keepalive,
                 ),
+                headers=self._headers,
+                timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self._trust_env,
             )

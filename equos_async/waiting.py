@@ -69,9 +69,13 @@ class Turnstile:
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
         self._alarm: Timer | None = None
 
+    def enter_at_once(self) -> bool:
+        """Take a permit where nobody has to be waited for; False where one has to be."""
+        return not self._line and self._lane.enter(self._clock.now()) == 0
+
     async def enter(self, deadline: float) -> bool:
         """Wait for a permit; False where the deadline came first."""
-        if not self._line and self._lane.enter(self._clock.now()) == 0:
+        if self.enter_at_once():
             return True
         admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._line.append((admitted, deadline))

@@ -12,13 +12,12 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, get_args, get_origin
 from urllib.parse import quote
 
 import attrs
-import cattrs
 from attrs import frozen
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from . import checks
 from .checks import Secret
@@ -30,6 +29,9 @@ from .errors import (
     status_error_class,
 )
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -47,7 +49,7 @@ _HEADERS: Final = {
 MAX_MESSAGE: Final = 2048
 """How many characters of a server's error text are kept."""
 
-_UNUSABLE = (ValueError, RecursionError, cattrs.BaseValidationError)
+_UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
 _SESSION_HEAD = re.compile(rb'\A\s*\{\s*"session"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"')
 
@@ -68,12 +70,13 @@ class Endpoint(Generic[T_co]):
 
     def url(self, base: str, session_id: str = "") -> str:
         """The full URL, percent-encoded once and for all."""
-        return base + self.path.format(id=quote(session_id, safe=""))
+        path = self.path.format(id=quote(session_id, safe="")) if session_id else self.path
+        return base + path
 
 
 def encode(request: CreateSessionPassRequest) -> bytes:
     """The body of a start; fields that are ``None`` are left out."""
-    return json.dumps(_converter().unstructure(request), separators=(",", ":")).encode()
+    return _ENCODER.encode(_converter().unstructure(request)).encode()
 
 
 def decode_start(body: bytes) -> CreateEquosSessionResponse:
@@ -199,7 +202,7 @@ def _object(body: bytes) -> dict[str, Any]:
         ValueError: It is not JSON, or JSON of another kind.
         RecursionError: It is nested deeper than any answer.
     """
-    value = _JSON.decode(body.decode())
+    value = _DECODER.decode(body.decode())
     if not isinstance(value, dict):
         raise ValueError
     return cast("dict[str, Any]", value)
@@ -209,14 +212,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: `json.loads` with an argument makes a decoder for each call.
-_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+# Made once: `json.loads` and `json.dumps` with an argument make one for each call.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def _problem(error: Exception) -> str:
     """What is wrong and where, by path and type; never a value."""
-    if isinstance(error, cattrs.BaseValidationError):
-        return "; ".join(cattrs.transform_error(error)[:5])
+    if isinstance(error, ExceptionGroup):
+        from cattrs import transform_error  # noqa: PLC0415 - as in `_converter`
+
+        return "; ".join(transform_error(error)[:5])
     return str(error) if isinstance(error, ConfigurationError) else "not a JSON object"
 
 
@@ -227,9 +233,16 @@ def camel(name: str) -> str:
 
 
 @cache
-def _converter() -> cattrs.Converter:
+def _converter() -> Converter:
     """The one converter; made at first use, because making it costs import time."""
-    converter = cattrs.Converter()
+    from cattrs import Converter  # noqa: PLC0415 - most of what importing this package would cost
+    from cattrs.gen import (  # noqa: PLC0415
+        make_dict_structure_fn,
+        make_dict_unstructure_fn,
+        override,
+    )
+
+    converter = Converter()
     # cattrs would turn None into "None" and "no" into True; the wire is held to its types.
     converter.register_structure_hook(str, _structure_text)
     converter.register_structure_hook(bool, _structure_flag)
@@ -239,6 +252,13 @@ def _converter() -> cattrs.Converter:
 
     def wire_names(cls: type) -> dict[str, Any]:
         return {one.name: override(rename=camel(one.name)) for one in attrs.fields(cls)}
+
+    # What cattrs has looks the inner hook up again for each value.
+    @converter.register_structure_hook_factory(_is_optional)
+    def optional(union: Any) -> Callable[[Any, Any], Any]:
+        (inner,) = set(get_args(union)) - {NoneType}
+        hook = converter.get_structure_hook(inner)
+        return lambda value, _: None if value is None else hook(value, inner)
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
@@ -254,6 +274,10 @@ def _converter() -> cattrs.Converter:
         )
 
     return converter
+
+
+def _is_optional(union: Any) -> bool:
+    return get_origin(union) is UnionType and NoneType in get_args(union)
 
 
 def _structure_text(value: object, _: object) -> str:

@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -166,9 +166,11 @@ async def streams(url: str) -> AsyncGenerator[Pair, None]:
         _, ended = await call("PATCH", f"/v3/session-passes/{session_id}/stop", {})
         check(session_id, ended["id"], ended["status"])
 
-    async with AsyncExitStack() as stack:
-        stack.callback(lambda: [writer.close() for _, writer in idle])
+    try:
         yield pair
+    finally:
+        for _, writer in idle:
+            writer.close()
 
 
 ARMS: Final[dict[str, Arm]] = {

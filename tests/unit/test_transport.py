@@ -131,7 +131,7 @@ class TestRequest:
         assert request.sent
         assert writer.written == [b"{}"]
         with pytest.raises(aiohttp.ClientConnectionError, match="sent before"):
-            await request.write_with_length(writer, 2)  # type: ignore[arg-type]
+            await request.write_with_length(writer, 2)
         assert writer.written == [b"{}"]
 
     async def test_what_is_withdrawn_is_never_written(self) -> None:
