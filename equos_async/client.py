@@ -77,6 +77,10 @@ class EquosClient:
         trust_env: bool = False,
         clock: Clock | None = None,
     ) -> None:
+        self._base = ""  # first what a repr needs: a traceback may show a client half made
+        self._closing: asyncio.Task[None] | None = None
+        self._given_up = False
+        self._closed = False
         if client_key is None:
             client_key = os.environ.get("EQUOS_CLIENT_KEY")
         client_key = checks.hidden(client_key)  # before anything can fail and show this frame
@@ -107,9 +111,6 @@ class EquosClient:
         )
         self._calls: set[Call[Any]] = set()
         self._blocks: set[str] = set()
-        self._closing: asyncio.Task[None] | None = None
-        self._given_up = False
-        self._closed = False
 
     # What users call.
 

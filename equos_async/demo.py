@@ -66,12 +66,11 @@ def run(args: argparse.Namespace) -> int:
         0 where each session that is left on the server was reported; 1 where one was not;
         130 where it was interrupted, which stops the sessions all the same.
     """
-    logger.setLevel(logging.ERROR)  # the table tells what its warnings would
     tally = Tally(total=args.sessions)
     interrupted = False
     emulator = _Emulator(args.seed)
     try:
-        with _display(tally) as show:
+        with _quiet(), _display(tally) as show:
             asyncio.run(_run_sessions(emulator.endpoint, tally, args.at_once, show))
     except KeyboardInterrupt:
         interrupted = True
@@ -158,6 +157,17 @@ async def _keep_showing(show: Show) -> None:
     while True:
         show()
         await asyncio.sleep(0.1)
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """The table tells what the library's warnings would."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

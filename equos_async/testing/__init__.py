@@ -39,9 +39,7 @@ _HOMES = ("faults", "records", "clock", "plan", "scenarios", "emulator")
 def __getattr__(name: str) -> object:
     # Loaded on first use: the pytest plugin lives here too, and every test run of a project that
     # has this library installed imports it, whether it needs an emulator or not.
-    if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
-            if name in vars(module):
-                return vars(module)[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
+    return next(vars(module)[name] for module in modules if name in vars(module))

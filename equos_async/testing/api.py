@@ -89,19 +89,22 @@ class Api:
     ) -> web.StreamResponse:
         """Answer a request; where nothing goes wrong, without a step that could be cancelled."""
         faults = self._faults.take(record)
-        reply = await self._suffer(Exchange(request, act, self._clock), faults) if faults else act()
-        return self._answer(record, reply)
+        if not faults:
+            return self._answer(record, act())
+        exchange = Exchange(request, act, record.at, self._clock)
+        try:
+            return self._answer(record, await self._suffer(exchange, faults))
+        except asyncio.CancelledError:
+            self._answer(record, None)
+            exchange.gone.set()
+            raise
 
     async def _suffer(self, exchange: Exchange, faults: Sequence[Fault]) -> Reply | None:
         """Let faults happen in a task of their own: a server works on when its caller has gone."""
         task = asyncio.create_task(exchange.run(faults))
         self._working.add(task)
         task.add_done_callback(self._working.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            exchange.gone.set()
-            raise
+        return await asyncio.shield(task)
 
     def _answer(self, record: EmulatorRequest, reply: Reply | None) -> web.StreamResponse:
         if reply is not None:
@@ -129,3 +132,5 @@ async def nest_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return await handler(request)
     except HTTPRequestEntityTooLarge:
         return to_response(replies.error(413, "Request body is too large"))
+    except web.RequestPayloadError:
+        return to_response(replies.error(400, "Request body cannot be read"))

@@ -9,6 +9,9 @@ import time
 WALL = 1_767_225_600.0
 """Where a clock that stands still begins: 2026-01-01T00:00:00Z."""
 
+LAST = 253_402_300_799.0
+"""The end of the year 9999, beyond which there are no dates."""
+
 
 class EmulatorClock:
     """A clock that can be moved on without waiting.
@@ -32,9 +35,9 @@ class EmulatorClock:
         """Move on; whoever sleeps on this clock looks at it again.
 
         Raises:
-            ValueError: Time does not run backwards.
+            ValueError: Time does not run backwards, nor beyond the last date there is.
         """
-        if not seconds >= 0:
+        if not (seconds >= 0 and self.now() + seconds < LAST):
             raise ValueError(f"time cannot move on by {seconds} seconds")
         with self._lock:
             self._ahead += seconds
@@ -42,12 +45,11 @@ class EmulatorClock:
                 # The emulator may live in a thread of its own.
                 loop.call_soon_threadsafe(woken.set)
 
-    async def sleep(self, seconds: float) -> None:
-        """Return when the clock has moved on by ``seconds``, by itself or by :meth:`advance`."""
+    async def sleep_until(self, due: float) -> None:
+        """Return when the clock shows ``due``, by itself or by :meth:`advance`."""
         woken = asyncio.Event()
         sleeper = asyncio.get_running_loop(), woken
         with self._lock:
-            due = self.now() + seconds
             self._sleepers.add(sleeper)
         try:
             while (left := due - self.now()) > 0:

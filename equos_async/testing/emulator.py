@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from aiohttp import web
 
@@ -21,7 +22,11 @@ from .records import EmulatedSession, EmulatorRequest
 from .scenarios import SCENARIOS, Scenario
 from .service import Service
 
-KEEP_ALIVE = 5.0
+_LOGGER: Final = logging.getLogger(__name__)
+# What hostile input makes aiohttp log is for whoever asks for it, not for the terminal.
+_LOGGER.addHandler(logging.NullHandler())
+
+KEEP_ALIVE: Final = 5.0
 """Seconds after which an idle connection is closed; Node's default."""
 
 
@@ -182,6 +187,7 @@ class EquosEmulator:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_LOGGER,
             handler_cancellation=True,
             keepalive_timeout=KEEP_ALIVE,
             shutdown_timeout=0.1,

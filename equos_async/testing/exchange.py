@@ -28,14 +28,16 @@ class Exchange:
     Args:
         request: The request, read to its end.
         act: Does what the request asks for.
-        clock: What delays are measured on.
+        at: When the request was read; delays count from there.
+        clock: What they are measured on.
     """
 
     def __init__(
-        self, request: web.Request, act: Callable[[], Reply], clock: EmulatorClock
+        self, request: web.Request, act: Callable[[], Reply], at: float, clock: EmulatorClock
     ) -> None:
         self._transport = request.transport
         self._work = act
+        self._at = at
         self._clock = clock
         self._done: Reply | None = None
         self.gone = asyncio.Event()
@@ -52,7 +54,8 @@ class Exchange:
                 self._act()
             if not isinstance(fault, Delay):
                 return await self._happen(fault)
-            await self._clock.sleep(fault.seconds)
+            self._at += fault.seconds
+            await self._clock.sleep_until(self._at)
         return self._act()
 
     def _act(self) -> Reply:
@@ -76,7 +79,7 @@ class Exchange:
                 self._close(data)
             case Drop():
                 self._close()
-            case Reset():
+            case _:
                 self._reset()
         return None
 

@@ -115,17 +115,17 @@ def refuse_strange_hosts(request: web.Request) -> None:
 
     Such a request carries that name as its host; a person types an address, or ``localhost``.
     """
-    host = urlsplit(f"//{request.host}").hostname or ""
-    if host != "localhost" and not _is_address(host):
+    if not _is_address(request.host):
         raise web.HTTPForbidden(text="open this page by its address\n", headers=_GUARDS)
 
 
 def _is_address(host: str) -> bool:
+    """Whether a Host header holds an IP address or ``localhost``, with or without a port."""
     try:
-        ipaddress.ip_address(host)
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
     except ValueError:
         return False
-    return True
 
 
 def refuse_other_sites(request: web.Request) -> None:

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from . import replies
 from .books import Books
 from .replies import Reply
-from .validation import problems
+from .validation import fields_of, problems
 
 ABSENT: Final = object()
 """In place of a body where there is none."""
@@ -35,9 +35,7 @@ class Incoming:
     @property
     def name(self) -> str | None:
         """The name of the session that is asked for, where there is one."""
-        name = (
-            cast("dict[str, Any]", self.body).get("name") if isinstance(self.body, dict) else None
-        )
+        name = fields_of(self.body).get("name")
         return name if isinstance(name, str) else None
 
 

@@ -203,7 +203,7 @@ async def drive(pair: Pair, callers: int, pairs: int) -> list[float]:
 async def measure(arm: str, url: str, callers: int, pairs: int) -> dict[str, Any]:
     """Warm up, so that connections are open and code is compiled; then measure."""
     async with ARMS[arm](url) as pair:
-        await drive(pair, callers, callers + 64)
+        await drive(pair, callers, min(pairs, callers + 64))
         if arm == "ours-fast-json" and not set(FAST_JSON) & set(sys.modules):
             raise ImportError("the library did not pick up a fast JSON library")
         gc.collect()

@@ -15,7 +15,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -107,7 +107,7 @@ async def serve(certificate: Path | None = None) -> None:
 
 
 @contextmanager
-def running(certificate: Path | None = None) -> Iterator[str]:
+def running(certificate: Path | None = None) -> Generator[str, None, None]:
     """The server in a process of its own; its base URL."""
     command = [sys.executable, "-m", "tests.bench.server"]
     if certificate is not None:

@@ -7,6 +7,7 @@ import asyncio
 import builtins
 import importlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,28 @@ class TestDemo:
         assert process.wait() == 130
         assert "sessions left on the server" in out
         assert "not reported" not in out.replace("and reported", "")
+
+    def test_an_interrupted_demo_still_prints_its_table(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The table is there, and the exit code is 130."""
+        real = demo._run_sessions
+
+        async def interrupt(*args: Any) -> None:
+            await real(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(demo, "_run_sessions", interrupt)
+        assert main(["demo", "--sessions=1", "--at-once=1"]) == 130
+        assert "sessions left on the server" in capsys.readouterr().out
+
+    def test_a_refused_start_is_counted(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing exists then, and nothing is left."""
+        monkeypatch.setattr(demo, "FAULTS", ("start:400",))
+        assert main(["demo", "--sessions=3", "--at-once=1"]) == 0
+        assert re.search(r"failed: nothing exists +3$", capsys.readouterr().out, re.MULTILINE)
 
     def test_what_nobody_reported_is_a_failure(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -134,6 +134,11 @@ class TestRequest:
             await request.write_with_length(writer, 2)
         assert writer.written == [b"{}"]
 
+    def test_it_is_a_payload_of_its_bytes(self) -> None:
+        """Its size and its text are there, for aiohttp to ask for."""
+        request = Request("POST", "http://x.test/", b'{"a":1}')
+        assert (request.size, request.decode()) == (7, '{"a":1}')
+
     async def test_what_is_withdrawn_is_never_written(self) -> None:
         """Withdrawn before its turn, it stays unsent."""
         request, writer = Request("POST", "http://x.test/", b"{}"), Writer()

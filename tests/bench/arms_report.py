@@ -1,0 +1,155 @@
+"""What the benchmark found, as a Markdown table and as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
+
+Rounds: TypeAlias = Mapping[str, list[dict[str, float]]]
+"""For each arm, its figures in each round."""
+
+LABELS: Final = {
+    "ours": "equos-async",
+    "ours-fast-json": "equos-async, fast JSON",
+    "raw": "raw aiohttp",
+    "aiohttp-retry": "aiohttp-retry",
+    "vendor-sdk": "vendor's SDK",
+    "streams": "asyncio streams",
+}
+
+
+@frozen
+class Spread:
+    """A median and the range around it."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        digits = 1 if self.median >= 10 else 2
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """The median and range of some values."""
+    found = sorted(values)
+    return Spread(statistics.median(found), found[0], found[-1])
+
+
+def ratios(rounds: Rounds, arm: str, base: str = "raw", figure: str = "cpu_us") -> Spread:
+    """An arm's figure over another's of the same round."""
+    pairs = zip(rounds[arm], rounds[base], strict=True)
+    return spread(mine[figure] / other[figure] for mine, other in pairs)
+
+
+def markdown(settings: Mapping[str, Rounds], imports: list[dict[str, float]], about: str) -> str:
+    """All tables, with the conditions above them."""
+    blocks = [f"# Benchmark\n\n{about}\n"]
+    blocks += [_table(title, rounds) for title, rounds in settings.items()]
+    if imports:
+        blocks.append(_import_table(imports))
+    return "\n".join(blocks)
+
+
+def _table(title: str, rounds: Rounds) -> str:
+    lines = [
+        f"## {title}\n",
+        "| | CPU, × raw aiohttp | CPU a pair, µs | pairs/s | p50, ms | p99, ms | peak, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, figures in rounds.items():
+        middle = {key: statistics.median(one[key] for one in figures) for key in figures[0]}
+        lines.append(
+            f"| {LABELS[arm]} | {ratios(rounds, arm)} | {middle['cpu_us']:,.0f} "
+            f"| {middle['pairs_per_s']:,.0f} | {middle['p50_ms']:.2f} | {middle['p99_ms']:.2f} "
+            f"| {middle['peak_mib']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _import_table(imports: list[dict[str, float]]) -> str:
+    ratio = spread(one["equos_async"] / one["aiohttp"] for one in imports)
+    lines = ["## Import\n", "| | CPU, ms |", "|---|---|"]
+    lines += [
+        f"| `import {module}` | {statistics.median(one[module] for one in imports):.0f} |"
+        for module in ("aiohttp", "equos_async")
+    ]
+    return "\n".join([*lines, "", f"Ratio of neighbours: {ratio}.\n"])
+
+
+# The picture: horizontal bars, each from zero; a bar too long for the scale is cut, and says so.
+
+_WIDTH: Final = 760
+_LEFT: Final = 190
+_SCALE: Final = 320.0  # pixels for a ratio of 1
+_LONGEST: Final = 1.4
+_ROW: Final = 34
+_TOP: Final = 64
+_LEGEND: Final = "1 = raw aiohttp; the lines show the range of the rounds"
+_STYLE: Final = """
+text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }
+.title { font-size: 15px; font-weight: 600 }
+.note { font-size: 12px; fill: #59636e }
+.bar { fill: #8c959f }
+.ours { fill: #0969da }
+.one { stroke: #59636e; stroke-dasharray: 3 3 }
+.range { stroke: #1f2328; stroke-width: 1.5; fill: none }
+.cut { stroke: #ffffff; stroke-width: 3; fill: none }
+@media (prefers-color-scheme: dark) {
+  text { fill: #f0f6fc }
+  .note { fill: #9198a1 }
+  .bar { fill: #656c76 }
+  .ours { fill: #4493f8 }
+  .one { stroke: #9198a1 }
+  .range { stroke: #f0f6fc }
+  .cut { stroke: #0d1117 }
+}
+"""
+
+
+def picture(title: str, rounds: Rounds, note: str) -> str:
+    """Bars by arm, the ratio to raw, as one SVG."""
+    order = sorted(rounds, key=lambda arm: ratios(rounds, arm).median)
+    height = _TOP + _ROW * len(order) + 34
+    one = _LEFT + _SCALE
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" role="img">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        f'<text class="title" x="12" y="24">{escape(title)}</text>',
+        f'<text class="note" x="12" y="44">{escape(note)}</text>',
+        *(_bar(arm, ratios(rounds, arm), _TOP + _ROW * row) for row, arm in enumerate(order)),
+        f'<path class="one" d="M{one} {_TOP - 6}V{height - 28}"/>',
+        f'<text class="note" x="{one}" y="{height - 12}" text-anchor="middle">{_LEGEND}</text>',
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _bar(arm: str, ratio: Spread, top: float) -> str:
+    length = min(ratio.median, _LONGEST) * _SCALE
+    end = _LEFT + length
+    middle = top + 11
+    kind = "bar ours" if arm.startswith("ours") else "bar"
+    if ratio.median > _LONGEST:
+        mark = f'<path class="cut" d="M{end - 34} {top - 2}l-8 13l8 0l-8 13"/>'
+        label = end + 10
+    else:
+        low, high = (_LEFT + min(one, _LONGEST) * _SCALE for one in (ratio.low, ratio.high))
+        mark = f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}"/>'
+        label = max(end, high) + 10
+    return (
+        f'<text x="{_LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(LABELS[arm])}</text>'
+        f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{length:.1f}" height="22" rx="3"/>'
+        f'{mark}<text x="{label:.1f}" y="{middle + 4}">{ratio.median:.2f} ×</text>'
+    )
+
+
+def as_json(settings: Mapping[str, Rounds], imports: Any, conditions: Any) -> dict[str, Any]:
+    """The raw figures, with what they were measured on."""
+    return {"conditions": conditions, "settings": settings, "import_ms": imports}

@@ -1,0 +1,132 @@
+"""Endpoint rows, models, the OpenAPI document and the emulator's answers agree, field by field."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import equos_async.testing
+from equos_async import models, wire
+from tests.emulator.support import Caller
+
+DOCUMENT = json.loads(
+    (Path(equos_async.testing.__file__).parent / "openapi.json").read_text(encoding="utf-8")
+)
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+MODELS = {
+    name: one
+    for name, one in vars(models).items()
+    if isinstance(one, type) and attrs.has(one) and one.__module__ == models.__name__
+}
+
+
+def camel(name: str) -> str:
+    """Wire names are the camelCase of Python's, spelled here once more on purpose."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def of_model(hint: Any) -> tuple[set[str], bool]:
+    """The JSON types of an annotation, and whether it may be None; no types: any."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [one for one in options if one is not types.NoneType]
+    optional = len(kinds) < len(options) or hint is Any
+    return {kind for one in kinds for kind in of_class(one)}, optional
+
+
+def of_class(one: Any) -> set[str]:
+    """The JSON type of a class; none: any."""
+    if one is Any:
+        return set()
+    if typing.get_origin(one) is Mapping:
+        return {"object"}
+    if attrs.has(one):
+        return {one.__name__}
+    known = {str: "string", bool: "boolean", float: "number", datetime: "date-time"}
+    return {known[one]}
+
+
+def of_schema(schema: dict[str, Any]) -> set[str]:
+    """The JSON types that a schema allows; a reference counts as its name."""
+    if "anyOf" in schema:
+        return {kind for one in schema["anyOf"] for kind in of_schema(one)}
+    if "$ref" in schema:
+        return {schema["$ref"].rpartition("/")[2]}
+    kinds = {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+    return {schema.get("format", "string") if kind == "string" else kind for kind in kinds}
+
+
+def test_each_schema_has_a_model_and_each_model_a_schema() -> None:
+    """The document and the models know the same types; errors have exceptions instead."""
+    assert set(MODELS) == set(SCHEMAS) - {"Error"}
+    assert len(MODELS) == 8
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fields(name: str) -> None:
+    """Same fields, same types, the same ones required."""
+    hints = typing.get_type_hints(MODELS[name])
+    properties, required = SCHEMAS[name]["properties"], set(SCHEMAS[name]["required"])
+    assert {camel(field) for field in hints} == set(properties)
+    for field, hint in hints.items():
+        in_model, optional = of_model(hint)
+        in_schema = of_schema(properties[camel(field)])
+        assert optional == ("null" in in_schema) == (camel(field) not in required), field
+        assert not in_model or in_model == in_schema - {"null"}, field
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "operation_id", "status", "body"),
+    [
+        (wire.START, "sessionPassesControllerStartV3", "201", "CreateSessionPassRequest"),
+        (wire.STOP, "sessionPassesControllerStopV3", "200", None),
+    ],
+)
+def test_endpoint_rows(
+    endpoint: wire.Endpoint[Any], operation_id: str, status: str, body: str | None
+) -> None:
+    """Method, path, body and result of each row are the document's."""
+    operation = DOCUMENT["paths"][f"/v3{endpoint.path}"][endpoint.method.lower()]
+    assert operation["operationId"] == operation_id
+    sent = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert sent.get("$ref", "").rpartition("/")[2] == (body or "")
+    answer = operation["responses"][status]["content"]["application/json"]["schema"]
+    result, optional = of_model(typing.get_type_hints(endpoint.decode)["return"])
+    assert of_schema(answer) == result | ({"null"} if optional else set())
+
+
+def test_there_are_no_other_endpoints() -> None:
+    """A row for each operation of the document."""
+    documented = {
+        (method.upper(), path)
+        for path, operations in DOCUMENT["paths"].items()
+        for method in operations
+    }
+    rows: list[Any] = [one for one in vars(wire).values() if isinstance(one, wire.Endpoint)]
+    assert {(row.method, f"/v3{row.path}") for row in rows} == documented
+
+
+def keys(name: str, value: dict[str, Any]) -> dict[str, set[str]]:
+    """The keys of an answer and of the objects in it, by their types' names."""
+    found = {name: set(value)}
+    for field, schema in SCHEMAS[name]["properties"].items():
+        for kind in of_schema(schema) & set(SCHEMAS):
+            found |= keys(kind, value[field])
+    return found
+
+
+async def test_the_emulator_sends_every_field(caller: Caller) -> None:
+    """What the document describes is sent, but for what an answer cannot have yet or ever."""
+    started = (await caller.start()).json
+    ended = (await caller.stop(started["session"]["id"])).json
+    seen = keys("CreateEquosSessionResponse", started) | keys("EquosSession", ended)
+    seen["CreateEquosSessionResponse"].add("remoteAgentAccessToken")
+    assert {name: set(SCHEMAS[name]["properties"]) for name in seen} == seen

@@ -1,0 +1,187 @@
+"""The emulator by hand: what is typed, what is printed, how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from equos_async.testing import (
+    Delay,
+    Drop,
+    EquosEmulator,
+    Faults,
+    Garbage,
+    Hang,
+    Redirect,
+    Reset,
+    Status,
+    Truncate,
+)
+from equos_async.testing.server import add_arguments, run
+from equos_async.testing.spec import describe, parse_fault
+from tests.emulator.support import KEY, post
+
+
+class TestSpec:
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            ("start:429,retry_after=2,times=3", (Status(429, retry_after="2"), 3, 1.0)),
+            ("stop:503", (Status(503), None, 1.0)),
+            ("both:delay=0.3,share=0.5", (Delay(0.3), None, 0.5)),
+            ("start:drop=after", (Drop("after"), None, 1.0)),
+            ("start:reset=before", (Reset("before"), None, 1.0)),
+            ("start:truncate=9", (Truncate(9), None, 1.0)),
+            ("start:redirect=/x", (Redirect("/x"), None, 1.0)),
+            ("start:garbage", (Garbage(), None, 1.0)),
+            ("start:hang=before", (Hang("before"), None, 1.0)),
+        ],
+    )
+    def test_each_fault_can_be_typed_and_is_told_the_same(
+        self, spec: str, expected: tuple[Any, int | None, float]
+    ) -> None:
+        """Reading a fault and describing it are each other's inverse."""
+        fault, times, share = expected
+        parsed, faults = parse_fault(spec), Faults()
+        parsed.add_to(faults)
+        assert parsed == (spec.partition(":")[0], (fault,), times, share)
+        assert sorted(describe(faults.planned[0]).split(",")) == sorted(spec.split(","))
+
+    def test_faults_compose(self) -> None:
+        """A plus joins what happens to one request."""
+        assert parse_fault("start:delay=1+drop=after").faults == (Delay(1.0), Drop("after"))
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            "",
+            "start",
+            "pause:429",
+            "start:what",
+            "start:99",
+            "start:600",
+            "start:429,size=3",
+            "start:delay=x",
+            "start:drop=x",
+            "start:429,times=0",
+            "start:429,share=2",
+        ],
+    )
+    def test_a_misspelled_one_is_answered_with_the_syntax(self, spec: str) -> None:
+        """What cannot be read is told what could be."""
+        with pytest.raises(argparse.ArgumentTypeError, match=r"OPERATION:KIND"):
+            parse_fault(spec)
+
+
+class Terminal(io.StringIO):
+    """A standard output on which a visitor reads the first line, acts, and ends the server."""
+
+    def __init__(self, visit: Callable[[str], None], number: signal.Signals) -> None:
+        super().__init__()
+        self._visit = visit
+        self._number = number
+        self.visitor: threading.Thread | None = None
+
+    def flush(self) -> None:
+        if self.visitor is None:
+            hello = self.getvalue().splitlines()
+            self.visitor = threading.Thread(target=self._act, args=(hello,))
+            self.visitor.start()
+
+    def _act(self, hello: list[str]) -> None:
+        try:
+            self._visit("\n".join(hello))
+        finally:
+            os.kill(os.getpid(), self._number)
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+    visit: Callable[[str], None],
+    *options: str,
+    number: signal.Signals = signal.SIGTERM,
+) -> list[str]:
+    """Run the command until its visitor is done; the lines that it printed."""
+    terminal = Terminal(visit, number)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--port=0", *options])
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        assert run(args) == 0
+    assert terminal.visitor is not None
+    terminal.visitor.join()
+    return terminal.getvalue().splitlines()
+
+
+class TestServing:
+    def test_for_programs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In JSON: the endpoint, a line a request, the counts."""
+        seen: list[int] = []
+
+        def visit(hello: str) -> None:
+            endpoint = json.loads(hello)["endpoint"]
+            seen.extend(post(endpoint) for _ in range(3))
+
+        lines = serve(
+            monkeypatch,
+            visit,
+            "--log=json",
+            "--fault=start:429,times=1",
+            "--limit-concurrent=1",
+            "--limit-duration=600",
+        )
+        assert seen == [429, 201, 429]
+        told = [json.loads(line) for line in lines[1:-1]]
+        assert [one["status"] for one in told] == seen
+        last = json.loads(lines[-1])
+        assert (last["requests"], last["ended"]) == (3, 0)
+        assert [one["name"] for one in last["live"]] == ["support call"]
+        assert KEY not in "".join(lines)
+
+    def test_for_people(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In words: what it is, a curl line, a line a request that obeys no escape sequence."""
+
+        def visit(hello: str) -> None:
+            first, second = hello.splitlines()
+            assert first.startswith("A local Equos, for tests: http://127.0.0.1:")
+            assert second.startswith("Try: curl -s http://127.0.0.1:")
+            endpoint = first.split()[5]
+            assert post(endpoint, "/%1b%5B31m") == 404
+            with pytest.raises(OSError, match=r"closed|reset"):
+                post(endpoint)
+
+        lines = serve(monkeypatch, visit, "--fault=start:drop=before,times=1", number=signal.SIGINT)
+        assert lines[2:] == [
+            r"POST /\x1b[31m 404",
+            "POST /v3/session-passes no answer",
+            "2 requests, 0 sessions live, 0 ended, 0 s billed",
+        ]
+
+    def test_a_scenario(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A bad day is asked for by its name."""
+        seen: list[int] = []
+        serve(
+            monkeypatch,
+            lambda hello: seen.append(post(json.loads(hello)["endpoint"])),
+            "--log=json",
+            "--scenario=over-limit",
+        )
+        assert seen == [429]
+
+    def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It says where it cannot listen, and exits with 1."""
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        with EquosEmulator() as first:
+            assert run(parser.parse_args([f"--port={first.port}"])) == 1
+        assert f"cannot listen on 127.0.0.1:{first.port}" in capsys.readouterr().out
