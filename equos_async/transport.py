@@ -39,6 +39,7 @@ _FATAL: Final = (
 )
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
+_BODY_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -78,13 +79,8 @@ class Request(aiohttp.Payload):
     keeps its state itself.
 
     Attributes:
-        headers: What aiohttp adds to the request's own headers.
-        size: Bytes of the body.
         sent: Whether any of the request may have left.
     """
-
-    headers = CIMultiDict({"Content-Type": "application/json"})
-    size = 0
 
     def __init__(
         self,
@@ -102,7 +98,6 @@ class Request(aiohttp.Payload):
             is_foreign: Tells of a 2xx answer's body whether it answers another request.
         """
         self.body = body
-        self.size = len(body)
         self.method = method
         self.url = URL(url, encoded=True)
         self.is_foreign = is_foreign
@@ -115,6 +110,16 @@ class Request(aiohttp.Payload):
         self._answer_headers = _NO_HEADERS
         self._answer: list[bytes] = []
         self._room = MAX_BODY
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """What aiohttp adds to the request's own headers."""
+        return _BODY_HEADERS
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.body)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as text, for who asks aiohttp for it."""

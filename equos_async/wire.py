@@ -222,7 +222,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
         from cattrs import transform_error  # noqa: PLC0415 - as in `_converter`
 
-        return "; ".join(transform_error(error)[:5])
+        return "; ".join(transform_error(cast("Exception", error))[:5])
     return str(error) if isinstance(error, ConfigurationError) else "not a JSON object"
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from equos_async.client import EquosClient
-
 from .records import EmulatedSession
 
 _PASSED_THROUGH: Final = {"equos_async", "contextlib"}
@@ -27,7 +25,7 @@ class CallSite(NamedTuple):
 
 
 class CallSites:
-    """The lines from which any client of this process starts sessions while it is watched.
+    """The lines from which sessions are started while it watches.
 
     A line is tied to a session by the session's looks, since a session whose answer got lost has
     nothing else that a client could know. Several lines may ask for the same looks.
@@ -37,11 +35,11 @@ class CallSites:
         self._seen: set[CallSite] = set()
 
     @contextmanager
-    def watch(self) -> Generator[None, None, None]:
-        """Note what is called meanwhile."""
+    def watch(self, *methods: tuple[type, str]) -> Generator[None, None, None]:
+        """Note who calls these methods meanwhile; each takes the session's request first."""
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("start_session", "session"):
-                patch.setattr(EquosClient, name, self._noting(getattr(EquosClient, name)))
+            for owner, name in methods:
+                patch.setattr(owner, name, self._noting(getattr(owner, name)))
             yield
 
     def of(self, session: EmulatedSession) -> list[CallSite]:
@@ -51,11 +49,12 @@ class CallSites:
 
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def noting(client: EquosClient, request: Any, **options: Any) -> Any:
+        def noting(owner: Any, *args: Any, **options: Any) -> Any:
             # No coroutine function: its body would run when the stack is another one.
             if (caller := _caller()) is not None:
+                request = args[0] if args else options.get("request")
                 self._seen.add(CallSite(*caller, _looks(request)))
-            return method(client, request, **options)
+            return method(owner, *args, **options)
 
         return noting
 

@@ -33,12 +33,16 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
     When the test and all that was set up with it are over, no session may be live on it any
     more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
     """
+    from equos_async.client import EquosClient
+    from equos_async.fleet import SessionFleet
+
     from .callsites import CallSites
     from .emulator import EquosEmulator
     from .leaks import report
 
     sites = CallSites()
-    with EquosEmulator() as emulator, sites.watch():
+    starts = (EquosClient, "start_session"), (EquosClient, "session"), (SessionFleet, "start")
+    with EquosEmulator() as emulator, sites.watch(*starts):
         yield emulator
     # Asked when it has stopped: nothing can be on its way any more.
     if emulator.live_sessions and request.node.get_closest_marker("equos_allow_live") is None:

@@ -52,7 +52,7 @@ def bot(equos_emulator):
     return EquosClient("key", endpoint=equos_emulator.endpoint)
 
 async def test_two_leaks_of_a_bot_with_a_client_of_its_own(bot):
-    calls = [bot.start_session(CALL) for _ in range(2)]
+    calls = [bot.start_session(request=CALL) for _ in range(2)]
     await asyncio.gather(*calls)
     await bot.aclose()
 
@@ -113,6 +113,23 @@ def test_the_example_bites(pytester: pytest.Pytester, monkeypatch: pytest.Monkey
     result = run(pytester, monkeypatch, forgetful, *PLUGINS["strict"])
     result.assert_outcomes(passed=3, failed=1, errors=3)
     result.stdout.fnmatch_lines(["*'call of Ada' (id *started at *.py:*"])
+
+
+def test_a_fleet(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet starts from a task of its own, and still it is its caller's line that is named."""
+    source = f"""{REQUEST}
+from equos_async import SessionFleet
+from equos_async.testing import Status
+
+async def test_x(equos_client, equos_emulator):
+    equos_emulator.faults.stop.add(Status(400), times=None)
+    async with SessionFleet(equos_client) as fleet:
+        await fleet.start(CALL, key="guild")  # the line
+"""
+    result = run(pytester, monkeypatch, source, *PLUGINS["auto"])
+    result.assert_outcomes(passed=1, errors=1)
+    line = 1 + next(n for n, text in enumerate(source.strip().splitlines()) if "# the line" in text)
+    result.stdout.fnmatch_lines([f"  'a call' (id *), started at test_a_fleet.py:{line}"])
 
 
 def test_any_client_in_any_kind_of_test(
