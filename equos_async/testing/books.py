@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .clock import EmulatorClock
 from .records import KEPT, EmulatedSession, shorten
@@ -20,7 +20,7 @@ class Entry:
     """A live session: what the start asked for, and what the server added to it."""
 
     id: str
-    wanted: Mapping[str, Any]
+    wanted: Mapping[str, Any] = field(repr=False)
     started_at: float
     max_duration: float | None
     ended_at: float | None = None

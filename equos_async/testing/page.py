@@ -17,6 +17,7 @@ from .books import Books
 from .clock import EmulatorClock
 from .journal import Journal
 from .plan import Faults
+from .records import EmulatedSession, shorten
 from .scenarios import SCENARIOS
 from .spec import describe, parse_fault
 
@@ -99,7 +100,7 @@ class Page:
         live, (live_count, ended_count) = self._books.live, self._books.counts
         return {
             "now": self._clock.now(),
-            "live": [asdict(one) for one in list(live.values())[-SHOWN:][::-1]],
+            "live": [_bounded(one) for one in list(live.values())[-SHOWN:][::-1]],
             "live_count": live_count,
             "ended_count": ended_count,
             "billed_seconds": self._books.billed_seconds,
@@ -108,6 +109,12 @@ class Page:
             "faults": [describe(one) for one in self._faults.planned],
             "scenarios": [{"name": one.name, "about": one.about} for one in SCENARIOS.values()],
         }
+
+
+def _bounded(session: EmulatedSession) -> dict[str, Any]:
+    """A session as the page is told of it every second, whatever its caller called it."""
+    client = None if session.client is None else shorten(session.client)
+    return {**asdict(session), "name": shorten(session.name), "client": client}
 
 
 def refuse_strange_hosts(request: web.Request) -> None:

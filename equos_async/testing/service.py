@@ -29,7 +29,7 @@ class Incoming:
         authorization: The header's value.
     """
 
-    body: object
+    body: object = field(repr=False)
     authorization: str = field(default="", repr=False)
 
     @property

@@ -61,6 +61,16 @@ async def test_its_data(caller: Caller, emulator: EquosEmulator) -> None:
     assert [one["name"] for one in state["scenarios"]] == list(SCENARIOS)
 
 
+async def test_its_data_is_bounded(caller: Caller) -> None:
+    """However much a caller sends, the page is told little, of the newest sessions only."""
+    for _ in range(60):
+        await caller.start(name="x" * 10_000, client=None)
+    answer = await caller.send("GET", "/emulator/state")
+    assert answer.json["live_count"] == 60
+    assert len(answer.json["live"]) == 50
+    assert len(answer.body) < 100_000
+
+
 class TestActions:
     async def test_stop(self, caller: Caller, emulator: EquosEmulator) -> None:
         """A session can be ended, and the answer is the new state."""

@@ -41,7 +41,7 @@ from tests.clocks import SkippingClock, until
 from tests.conftest import KEY
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 
-TIMEOUTS = Timeouts(connect=0.3, start_attempt=0.15, stop_attempt=0.15, deadline=60)
+TIMEOUTS = Timeouts(connect=0.4, start_attempt=0.3, stop_attempt=0.3, deadline=60)
 GONE = "g-1"
 
 
@@ -103,7 +103,7 @@ async def finish(connection: Connection, end: str) -> None:
 async def late(connection: Connection) -> None:
     """Answer when the attempt's time is over."""
     body = connection.act()
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.45)
     await connection.reply(connection.good_status, body)
 
 
@@ -408,7 +408,7 @@ async def test_a_start(
     async with RawServer([behave]) as server:
         client = make_client(server)
         result, error = await outcome(client.start_session(request_))
-        await client.aclose(deadline=0.5)  # in which a late answer comes
+        await client.aclose(deadline=0.9)  # in which a late answer comes
         if expected.requests >= 0:
             assert (result, server.requests) == (expected.result, expected.requests)
             assert len(server.live) == expected.left

@@ -87,4 +87,4 @@ def test_a_pair_makes_about_as_many_calls_as_raw_aiohttp(url: str) -> None:
 def test_the_count_is_the_same_each_time(url: str) -> None:
     """Else the bound would say something about the machine after all."""
     first, second = count_calls("ours", url), count_calls("ours", url)
-    assert abs(first - second) <= first * 0.01
+    assert abs(first - second) <= first * 0.05
