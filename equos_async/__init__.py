@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._version import __version__
-from .client import EquosClient
-from .errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ClientClosedError,
-    ConfigurationError,
-    ConflictError,
-    EquosError,
-    FleetFullError,
-    InternalServerError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    RateLimitError,
-    StartOutcomeUnknownError,
-    StartUnreadableError,
-    UnprocessableEntityError,
-)
-from .events import Event, Unresolved
-from .fleet import SessionFleet
-from .fleet_keeper import LiveSession
-from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
-from .models import (
-    AgentProvider,
-    CreateEquosSessionResponse,
-    CreateSessionPassRequest,
-    EquosAgent,
-    EquosAvatar,
-    EquosParticipantIdentity,
-    EquosResourceReference,
-    EquosSession,
-    EquosSessionServer,
-    SessionStatus,
-)
-from .retry import Limits, RetryPolicy, Timeouts
-from .waiting import Clock
+
+if TYPE_CHECKING:
+    from .client import EquosClient
+    from .errors import (
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ClientClosedError,
+        ConfigurationError,
+        ConflictError,
+        EquosError,
+        FleetFullError,
+        InternalServerError,
+        NotFoundError,
+        OverloadedError,
+        PermissionDeniedError,
+        RateLimitError,
+        StartOutcomeUnknownError,
+        StartUnreadableError,
+        UnprocessableEntityError,
+    )
+    from .events import Event, Unresolved
+    from .fleet import SessionFleet
+    from .fleet_keeper import LiveSession
+    from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
+    from .models import (
+        AgentProvider,
+        CreateEquosSessionResponse,
+        CreateSessionPassRequest,
+        EquosAgent,
+        EquosAvatar,
+        EquosParticipantIdentity,
+        EquosResourceReference,
+        EquosSession,
+        EquosSessionServer,
+        SessionStatus,
+    )
+    from .retry import Limits, RetryPolicy, Timeouts
+    from .waiting import Clock
 
 __all__ = [
     "APIConnectionError",
@@ -87,3 +92,24 @@ __all__ = [
     "Unresolved",
     "__version__",
 ]
+
+_HOMES = (
+    "client",
+    "errors",
+    "events",
+    "fleet",
+    "fleet_keeper",
+    "fleet_values",
+    "models",
+    "retry",
+    "waiting",
+)
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: the pytest plugin lives below this package, and every test run of a
+    # project that has it installed would pay for importing all of it, aiohttp included.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
+    return next(vars(module)[name] for module in modules if name in vars(module))

@@ -106,5 +106,7 @@ def chromium() -> tuple[str, str]:
     """Where Chromium and its driver are; a page that no browser has seen is not tested."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
-        pytest.fail("this test needs Chromium: apt-get install chromium chromium-driver")
+        # In CI it is there, or CI is broken; a newcomer's machine may do without.
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse("this test needs Chromium: apt-get install chromium chromium-driver")
     return browser, driver

@@ -25,7 +25,7 @@ from equos_async.errors import status_error_class
 
 ALL = [
     one
-    for one in vars(equos_async).values()
+    for one in (getattr(equos_async, name) for name in equos_async.__all__)
     if inspect.isclass(one) and issubclass(one, BaseException)
 ]
 
