@@ -31,17 +31,8 @@ except ImportError:  # the extra `cli` is not installed: plain lines then
 
 Show = Callable[[], object]
 
-FAULTS = (
-    "start:429,retry_after=1,share=0.03",
-    "start:503,retry_after=1,share=0.02",
-    "start:503,share=0.01",
-    "start:drop=before,share=0.02",
-    "start:drop=after,share=0.02",
-    "start:delay=0.3,share=0.15",
-    "stop:drop=after,share=0.08",
-    "stop:502,share=0.08",
-)
-"""What the server does wrong, as the emulator's ``--fault`` spells it."""
+SERVER = ("--scenario=bad-day",)
+"""What the emulator is told to do wrong."""
 
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
@@ -222,7 +213,7 @@ class _Emulator:
 
     def __init__(self, seed: int) -> None:
         command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
-        command += [f"--seed={seed}", *(f"--fault={fault}" for fault in FAULTS)]
+        command += [f"--seed={seed}", *SERVER]
         # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
         # its sessions there.
         self._process = subprocess.Popen(  # noqa: S603 - our own command line

@@ -37,6 +37,20 @@ class Scenario:
 
 _ALL = (
     Scenario(
+        "bad day",
+        "A share of all requests is throttled, refused, dropped or slow; the demo's server.",
+        (
+            Planned(("start",), (Status(429, retry_after=1),), left=None, share=0.015),
+            Planned(("start",), (Status(503, retry_after=1),), left=None, share=0.01),
+            Planned(("start",), (Status(503),), left=None, share=0.01),
+            Planned(("start",), (Drop("before"),), left=None, share=0.02),
+            Planned(("start",), (Drop("after"),), left=None, share=0.02),
+            Planned(("start",), (Delay(0.3),), left=None, share=0.15),
+            Planned(("stop",), (Drop("after"),), left=None, share=0.08),
+            Planned(("stop",), (_BAD_GATEWAY,), left=None, share=0.08),
+        ),
+    ),
+    Scenario(
         "brown-out",
         "Until 60 requests were hit, most are refused or slow; then all is well.",
         (

@@ -276,7 +276,7 @@ class TestDemo:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nothing exists then, and nothing is left."""
-        monkeypatch.setattr(demo, "FAULTS", ("start:400",))
+        monkeypatch.setattr(demo, "SERVER", ("--fault=start:400",))
         assert main(["demo", "--sessions=3", "--at-once=1"]) == 0
         assert re.search(r"failed: nothing exists +3$", capsys.readouterr().out, re.MULTILINE)
 
