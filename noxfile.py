@@ -40,7 +40,8 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the tests against the built wheel, with the source tree out of the way."""
     session.install(".[cli]", *group("test"))
-    away = Path(session.create_tmp()) / "checkout"
+    # Not in a temporary folder of nox's: that becomes TMPDIR, below this project's pyproject.toml.
+    away = Path(session.virtualenv.location) / "checkout"
     shutil.rmtree(away, ignore_errors=True)
     away.mkdir()
     for name in ("tests", "examples", ".github"):
