@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
 from attrs import define, evolve, field
@@ -58,19 +58,27 @@ def run(args: argparse.Namespace) -> int:
         130 where it was interrupted, which stops the sessions all the same.
     """
     tally = Tally(total=args.sessions)
-    interrupted = False
     emulator = _Emulator(args.seed)
-    try:
-        with _quiet(), _display(tally) as show:
-            asyncio.run(_run_sessions(emulator.endpoint, tally, args.at_once, show))
-    except KeyboardInterrupt:
-        interrupted = True
-    left = emulator.stop()
+    finished = _finish(emulator.endpoint, tally, args.at_once)
+    return _conclude(tally, emulator.stop(), finished=finished)
+
+
+def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
+    """Run all sessions; False where that was interrupted."""
+    finished = False
+    with suppress(KeyboardInterrupt), _quiet(), _display(tally) as show:
+        asyncio.run(_run_sessions(endpoint, tally, at_once, show))
+        finished = True
+    return finished
+
+
+def _conclude(tally: Tally, left: dict[str, Any], *, finished: bool) -> int:
+    """Print what happened and what is left; the exit code."""
     _print_table(tally, left)
     if forgotten := unreported(left["live"], tally.unresolved):
         print(f"left on the server, and not reported: {forgotten}")
         return 1
-    return 130 if interrupted else 0
+    return 0 if finished else 130
 
 
 def unreported(live: list[dict[str, str]], unresolved: Iterable[Unresolved]) -> list[str]:
