@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EquosError,
         FleetFullError,
         InternalServerError,
+        LedgerError,
         NotFoundError,
         OverloadedError,
         PermissionDeniedError,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from .fleet import SessionFleet
     from .fleet_keeper import LiveSession
     from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
+    from .ledger import LedgerRow, Placing, SessionLedger
+    from .ledger_redis import RedisLedger
+    from .ledger_sqlite import SQLiteLedger
     from .models import (
         AgentProvider,
         CreateEquosSessionResponse,
@@ -75,15 +79,21 @@ __all__ = [
     "FleetFullError",
     "FleetStats",
     "InternalServerError",
+    "LedgerError",
+    "LedgerRow",
     "Limits",
     "LiveSession",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
+    "Placing",
     "RateLimitError",
+    "RedisLedger",
     "RetryPolicy",
+    "SQLiteLedger",
     "SessionEnd",
     "SessionFleet",
+    "SessionLedger",
     "SessionStatus",
     "StartOutcomeUnknownError",
     "StartUnreadableError",
@@ -103,6 +113,9 @@ _HOMES = (
     "models",
     "retry",
     "waiting",
+    "ledger",
+    "ledger_sqlite",
+    "ledger_redis",
 )
 
 

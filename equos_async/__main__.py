@@ -1,7 +1,7 @@
-"""The command line: ``python -m equos_async demo | emulator | start | stop``.
+"""The command line: ``python -m equos_async demo | emulator | start | stop | sessions | reap``.
 
-Exit codes of ``start`` and ``stop``: 0 done; 2 wrong usage or settings; 3 the server refused;
-4 no usable answer, and for a start nothing was sent; 5 the outcome of a start is unknown;
+Exit codes: 0 done; 2 wrong usage or settings; 3 the server refused; 4 no usable answer of the
+server or the ledger, and for a start nothing was sent; 5 the outcome of a start is unknown;
 130 interrupted.
 """
 
@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from . import (
     StartOutcomeUnknownError,
     __version__,
     demo,
+    ledger_cli,
 )
 from .testing import server
 
@@ -84,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(stop)
     stop.add_argument("session_id", help="id of the session")
     stop.set_defaults(run=_run_stop)
+
+    listing = commands.add_parser("sessions", help="list the sessions that a ledger knows of")
+    ledger_cli.add_arguments(listing)
+    listing.set_defaults(run=_run_sessions)
+
+    reap = commands.add_parser(
+        "reap", help="stop what dead workers left; the key comes from EQUOS_CLIENT_KEY only"
+    )
+    _add_common(reap)
+    ledger_cli.add_arguments(reap)
+    reap.set_defaults(run=_run_reap)
     return parser
 
 
@@ -123,18 +135,39 @@ def _run_stop(args: argparse.Namespace) -> int:
     return _print_result(call)
 
 
-def _print_result(call: Any) -> int:
+def _run_sessions(args: argparse.Namespace) -> int:
+    async def call() -> int:
+        await ledger_cli.show(args)
+        return 0
+
+    return _exit_code(call)
+
+
+def _run_reap(args: argparse.Namespace) -> int:
+    async def call() -> int:
+        return 0 if await ledger_cli.reap(args) else 4
+
+    return _exit_code(call)
+
+
+def _print_result(result: Callable[[], Awaitable[Any]]) -> int:
+    async def call() -> int:
+        json.dump(await result(), sys.stdout, indent=2)
+        print()
+        return 0
+
+    return _exit_code(call)
+
+
+def _exit_code(call: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
-        result = asyncio.run(call())
+        return asyncio.run(call())
     except EquosError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return _exit_code(error)
-    json.dump(result, sys.stdout, indent=2)
-    print()
-    return 0
+        return _code_of(error)
 
 
-def _exit_code(error: EquosError) -> int:
+def _code_of(error: EquosError) -> int:
     if isinstance(error, ConfigurationError):
         return 2
     if isinstance(error, APIStatusError):

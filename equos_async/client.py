@@ -189,6 +189,16 @@ class EquosClient:
         await self._leave_block(started.session.id)
 
     @property
+    def endpoint(self) -> str:
+        """The API's base URL."""
+        return self._endpoint
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long things may take."""
+        return self._timeouts
+
+    @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """The newest 1,000 sessions that may be running and that nobody holds, oldest first."""
         return self._reporter.unresolved

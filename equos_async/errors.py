@@ -6,6 +6,7 @@
     ├── ConfigurationError            a bad argument or setting; also a ValueError
     ├── ClientClosedError             the client was closed
     ├── FleetFullError                no free place, or the fleet's budget would be exceeded
+    ├── LedgerError                   the ledger's engine failed; for a start: nothing was sent
     ├── APIConnectionError            no usable answer; for a start: nothing was sent
     │   └── APITimeoutError
     ├── OverloadedError               refused locally: the server asked for a longer pause
@@ -75,6 +76,10 @@ class ClientClosedError(EquosError):
 
 class FleetFullError(EquosError):
     """The fleet has no free place and was told not to wait, or its budget would be exceeded."""
+
+
+class LedgerError(EquosError):
+    """The ledger's engine failed or could not be reached. For a start: nothing was sent."""
 
 
 class APIConnectionError(EquosError):

@@ -24,7 +24,9 @@ from .errors import (
 )
 from .events import logger
 from .fleet_keeper import HandOver, Held, Keeper, LiveSession, Order, closed_error
+from .fleet_ledger import Registrar
 from .fleet_values import DrainReport, FleetEvent, FleetStats
+from .ledger import SessionLedger
 from .models import CreateSessionPassRequest, EquosSession
 from .waiting import Clock
 
@@ -45,6 +47,14 @@ class SessionFleet:
             with them. Every session of a fleet has an end.
         budget_seconds: Seconds that all sessions together may run; a start that could exceed
             them is refused. What a session does not use flows back when it has ended.
+        ledger: Where sessions are written down, so that other workers stop them where this one
+            dies. ``max_live`` is then the limit of all workers that share it, and keys, which
+            must be strings or integers, are unique over all of them.
+        lease: Seconds after which other workers stop this one's sessions, where it is not heard
+            of. It is renewed three times in that time.
+        ledger_required: Whether starts fail with :class:`LedgerError` while the ledger does.
+            Otherwise they go on without: what they start is written down when it is back, and
+            the limit is this fleet's own meanwhile. Stops go on in either case.
         renew_before: Seconds before a session's end at which its replacement is started, where
             it is to be renewed; at most half of its time.
         on_event: Called with each :class:`FleetEvent`; must not block.
@@ -63,6 +73,9 @@ class SessionFleet:
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
         renew_before: float = 30.0,
+        ledger: SessionLedger | None = None,
+        lease: float = 15.0,
+        ledger_required: bool = True,
         on_event: Callable[[FleetEvent], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -79,6 +92,16 @@ class SessionFleet:
             on_event=on_event,
             clock=clock or Clock(),
         )
+        if ledger is not None:
+            self._keeper.registrar = Registrar(
+                ledger,
+                client,
+                limit=max_live,
+                lease=checks.number("lease", lease),
+                required=ledger_required,
+                clock=self._keeper.clock,
+                tell=self._keeper.tell,
+            )
         self._live = _LiveView(self._keeper.keyed)
         self._report: DrainReport | None = None
         self._guard: _SignalGuard | None = None
@@ -111,7 +134,9 @@ class SessionFleet:
                 raises the new one is, and the old one goes on to its end.
 
         Raises:
-            ConfigurationError: Bad input, or the key has a session already; nothing was sent.
+            ConfigurationError: Bad input, or the key has a session already, with a ledger on any
+                machine; nothing was sent.
+            LedgerError: The ledger failed; nothing was sent.
             FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
                 that session came too late and is being stopped.
@@ -178,6 +203,11 @@ class SessionFleet:
             raise RuntimeError("the report is there when the fleet has been left")
         return self._report
 
+    @property
+    def worker(self) -> str | None:
+        """What this fleet is called in the ledger: host, process and a number of its own."""
+        return None if self._keeper.registrar is None else self._keeper.registrar.worker
+
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
         return self._keeper.stats()
@@ -223,6 +253,8 @@ class SessionFleet:
                     exc.add_note(str(self._report))
             if self._guard is not None:
                 self._guard.remove()
+            if self._keeper.registrar is not None:
+                await self._keeper.registrar.leave()
         return self._guard is not None and self._guard.absorbs(exc)
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from .errors import (
     FleetFullError,
     StartOutcomeUnknownError,
 )
+from .fleet_ledger import Entry, Registrar
 from .fleet_places import Agenda, Alarm, Places
 from .fleet_values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
@@ -33,6 +34,8 @@ logger = logging.getLogger("equos_async")
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
+
+TIME_OVER: Final = "its time was over"
 
 
 class LiveSession:
@@ -146,6 +149,7 @@ class Order:
         replaces: The session that it renews.
         seconds: What is reserved for it in the budget.
         called_off: Why its session is not wanted any more.
+        entry: What the ledger holds of it, where there is one.
         answer: What whoever started it waits for; cancelled where nobody does any more.
         task: What carries it out, once it has a place; then what stops an unreadable session.
     """
@@ -158,6 +162,7 @@ class Order:
     replaces: Held | None = None
     seconds: float = 0.0
     called_off: EquosError | None = None
+    entry: Entry | None = None
     answer: asyncio.Future[Held] = field(init=False)
     task: asyncio.Task[Any] | None = None
 
@@ -176,8 +181,9 @@ class Held:
         seconds: What is reserved for it in the budget.
         request: What to start again shortly before the end, where it is to be renewed.
         hand_over: Who is told of the replacement then.
+        entry: What the ledger holds of it, where there is one.
         alarm: What the agenda will do about it next.
-        expired: Whether it is being stopped because its time was over.
+        why: Why it is being stopped, where that was nobody's wish.
         stopping: The latest attempt to stop it.
         renewing: The task that gets its replacement, until that is there.
         end: How it ended.
@@ -194,9 +200,10 @@ class Held:
     seconds: float
     request: CreateSessionPassRequest | None
     hand_over: HandOver | None
+    entry: Entry | None
     handle: LiveSession = field(init=False)
     alarm: Alarm = field(init=False)
-    expired: bool = False
+    why: str = ""
     stopping: asyncio.Task[EquosSession | None] | None = None
     renewing: asyncio.Task[None] | None = None
     end: SessionEnd | None = None
@@ -223,6 +230,7 @@ class Keeper:
         on_event: Callable[[FleetEvent], object] | None,
         clock: Clock,
     ) -> None:
+        self.registrar: Registrar | None = None
         self.clock = clock
         self.places = Places(places)
         self.keyed: dict[Hashable, Held] = {}
@@ -266,16 +274,16 @@ class Keeper:
         """Wait for a place, then for the session."""
         try:
             self._commit(order)
+            if self.registrar is not None:
+                await self._sign_up(order, self.registrar, wait=wait)
             await self._take_place(order, wait=wait)
         except BaseException as error:
             self._forget(order)
             if isinstance(error, EquosError):
-                self._tell("refused", order.key, reason=str(error))
+                self.tell("refused", order.key, reason=str(error))
             raise
         self._starting.add(order)
-        order.task = asyncio.create_task(
-            self._client.start_session(order.request, deadline=order.deadline)
-        )
+        order.task = asyncio.create_task(self._open(order))
         order.task.add_done_callback(partial(self._opened, order))
         try:
             return await order.answer
@@ -289,8 +297,7 @@ class Keeper:
         order = self._reserved.get(key)
         if order is None:
             return
-        self._unwanted(order, why)
-        self.places.turn_away(order, why)
+        self._turn_away(order, why)
         if order.task is not None:
             await asyncio.wait([order.task])
 
@@ -305,6 +312,23 @@ class Keeper:
         order.seconds = order.duration
         self._committed += order.seconds
 
+    async def _sign_up(self, order: Order, registrar: Registrar, *, wait: bool) -> None:
+        """Have a place and a row in the ledger when this returns."""
+        order.entry = registrar.entry(order.key, order.request)
+        deadline = self._client.timeouts.deadline if order.deadline is None else order.deadline
+        try:
+            await registrar.place(
+                order.entry,
+                seconds=deadline + order.duration,
+                wait=wait,
+                waits=partial(self.tell, "waiting", order.key),
+            )
+        except asyncio.CancelledError:
+            self.tell("waiting", order.key, reason="gave up")
+            raise
+        if order.called_off is not None:
+            raise order.called_off
+
     async def _take_place(self, order: Order, *, wait: bool) -> None:
         """Have a place when this returns, and none where it raises."""
         if self.places.take():
@@ -314,22 +338,46 @@ class Keeper:
                 f"all {self._max_live} places of the fleet are taken", operation="start"
             )
         turn = self.places.join(order)
-        self._tell("waiting", order.key)
+        self.tell("waiting", order.key)
         try:
             await self.places.wait(order, turn)
         except asyncio.CancelledError:
-            self._tell("waiting", order.key, reason="gave up")
+            self.tell("waiting", order.key, reason="gave up")
             raise
         if order.called_off is not None:  # in the very tick in which its turn came
             self.places.give()
             raise order.called_off
 
     def _forget(self, order: Order) -> None:
-        """Nothing came of a start: give its key and its seconds back."""
+        """Nothing came of a start: give its key, its seconds and its row back."""
         if self._reserved.get(order.key) is order:
             del self._reserved[order.key]
         self._committed -= order.seconds
         order.seconds = 0.0
+        self._drop(order.entry)
+
+    def _drop(self, entry: Entry | None) -> None:
+        if entry is not None and self.registrar is not None:
+            self.registrar.drop(entry)
+
+    async def _open(self, order: Order) -> CreateEquosSessionResponse:
+        """Start a session, and have it written down when this returns."""
+        started = await self._client.start_session(order.request, deadline=order.deadline)
+        if order.entry is not None and self.registrar is not None:
+            session = started.session
+            seconds = granted(order.duration, session.max_duration)
+            claimer = await self.registrar.record(order.entry, session.id, seconds)
+            if claimer is not None:
+                late = f"this worker was late, and its place went to worker {claimer}"
+                self._unwanted(order, EquosError(late, operation="start"))
+        return started
+
+    def _turn_away(self, order: Order, why: EquosError) -> None:
+        """Let a start end in an error, at once where it waits for a place."""
+        self._unwanted(order, why)
+        self.places.turn_away(order, why)
+        if order.entry is not None and self.registrar is not None:
+            self.registrar.turn_away(order.entry, why)
 
     def _unwanted(self, order: Order, why: EquosError) -> None:
         """Note why a start is to end in an error; the first reason stays."""
@@ -345,7 +393,7 @@ class Keeper:
         if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
             self._forget(order)
             self.places.give()
-            self._tell("refused", order.key, reason=str(error))
+            self.tell("refused", order.key, reason=str(error))
             self._settle(order, None)
         else:
             self._lose(order, error)
@@ -365,7 +413,9 @@ class Keeper:
         else:
             self._unkeyed.add(held)
         self._watch(held)
-        self._tell("started", held.key, session_id=started.session.id)
+        if held.entry is not None:
+            held.entry.lost = partial(self._claimed, held)
+        self.tell("started", held.key, session_id=started.session.id)
         for drain in self._drains:
             drain.replace(order, held)
         if wanted:
@@ -378,10 +428,7 @@ class Keeper:
 
     def _hold(self, order: Order, started: CreateEquosSessionResponse) -> Held:
         """The books' entry for a session that was just answered."""
-        duration = order.duration
-        told = started.session.max_duration
-        if told is not None and 0 < told < duration:
-            duration = told  # the server grants less than was asked for
+        duration = granted(order.duration, started.session.max_duration)
         # From here on, not from the server's own date: clocks differ, and the fleet's end must
         # not come before the server's.
         began = self.clock.now()
@@ -397,6 +444,7 @@ class Keeper:
             # Not the order itself: each would hold the one before it.
             request=order.request if order.hand_over else None,
             hand_over=order.hand_over,
+            entry=order.entry,
         )
 
     def _lose(self, order: Order, error: BaseException) -> None:
@@ -407,7 +455,7 @@ class Keeper:
         until = self.clock.now() + order.duration
         alarm = self._agenda.add(until, partial(self._found, order))
         session_id = error.session_id if isinstance(error, EquosError) else None
-        self._tell("unknown", order.key, session_id=session_id, reason=str(error))
+        self.tell("unknown", order.key, session_id=session_id, reason=str(error))
         self._settle(order, self._lost_end(order))
         if session_id is not None:
             # An unreadable answer whose session the client set out to stop: ask until confirmed.
@@ -424,6 +472,7 @@ class Keeper:
         """A session of unknown outcome is over by now, if there ever was one."""
         del self._unknown[order]
         self.places.give()
+        self._drop(order.entry)
 
     # Watching and renewing.
 
@@ -438,7 +487,14 @@ class Keeper:
 
     def _expire(self, held: Held) -> None:
         """The time is over: stop it, for the server may have forgotten to."""
-        held.expired = held.stopping is None
+        if held.stopping is None:
+            held.why = TIME_OVER
+        self.stop(held)
+
+    def _claimed(self, held: Held, by: str) -> None:
+        """Another worker has stopped it, or is about to: make sure of it, and let go."""
+        held.why = held.why or f"worker {by} claimed it, for this one was late"
+        self.tell("lost", held.key, session_id=held.started.session.id, reason=held.why)
         self.stop(held)
 
     def _renew(self, held: Held, request: CreateSessionPassRequest) -> None:
@@ -490,33 +546,41 @@ class Keeper:
             if held.renewing is not None:
                 held.renewing.cancel()
                 held.renewing = None
-            held.stopping = asyncio.create_task(self._client.stop_session(held.started.session.id))
+            held.stopping = asyncio.create_task(self._close(held))
             held.stopping.add_done_callback(partial(self._stopped, held))
         return held.stopping
+
+    async def _close(self, held: Held) -> EquosSession | None:
+        """Stop a session, and have its row gone when this returns."""
+        ended = await self._client.stop_session(held.started.session.id)
+        if held.entry is not None and self.registrar is not None:
+            await self.registrar.remove(held.entry)
+        return ended
 
     def _stopped(self, held: Held, task: asyncio.Task[EquosSession | None]) -> None:
         """The task of a stop is over: a done callback."""
         error = _error_of(task, EquosError)
         if error is None:
-            reason = "its time was over" if held.expired else ""
+            expired = held.why == TIME_OVER
             outcome: Literal["stopped", "already_ended"] = (
                 "already_ended" if task.result() is None else "stopped"
             )
-            self._finish(held, self._end(held, outcome, reason))
-            self._tell(
-                "expired" if held.expired else "stopped",
+            self._finish(held, self._end(held, outcome, held.why))
+            self.tell(
+                "expired" if expired else "stopped",
                 held.key,
                 session_id=held.started.session.id,
-                reason=reason,
+                reason=held.why,
             )
             return
         end = self._end(held, "failed", str(error))
-        if self.clock.now() < held.ends and not held.expired:
+        if self.clock.now() < held.ends and held.why != TIME_OVER:
             held.stopping = None  # it keeps its place and its alarm, and may be stopped again
             self._settle(held, end)
         else:
             self._finish(held, end)
-        self._tell("failed", held.key, session_id=end.session_id, reason=end.reason)
+            self._drop(held.entry)
+        self.tell("failed", held.key, session_id=end.session_id, reason=end.reason)
 
     def _finish(self, held: Held, end: SessionEnd) -> None:
         """A session is over: let go of all that was held for it."""
@@ -556,8 +620,7 @@ class Keeper:
         """Take no more starts, and turn away those that wait."""
         self.closed = True
         for order in list(self._reserved.values()):
-            self._unwanted(order, closed_error())
-            self.places.turn_away(order, closed_error())
+            self._turn_away(order, closed_error())
         for renewal in self._renewals:
             renewal.cancel()
 
@@ -595,6 +658,11 @@ class Keeper:
 
     # Telling.
 
+    @property
+    def _waiting(self) -> int:
+        in_ledger = 0 if self.registrar is None else self.registrar.waiting
+        return self.places.waiting + in_ledger
+
     def stats(self) -> FleetStats:
         """The numbers now."""
         live = len(self.keyed) + len(self._unkeyed)
@@ -602,7 +670,7 @@ class Keeper:
         return FleetStats(
             live=live,
             starting=len(self._starting),
-            waiting=self.places.waiting,
+            waiting=self._waiting,
             free=self.places.free,
             started=counts["started"],
             stopped=counts["stopped"],
@@ -610,11 +678,13 @@ class Keeper:
             refused=counts["refused"],
             failed=counts["failed"],
             unknown=counts["unknown"],
+            lost=counts["lost"],
+            reaped=counts["reaped"],
             seconds_live=self._seconds_ended + live * self.clock.now() - self._sum_began,
             budget_left=None if math.isinf(self._budget) else self._budget - self._committed,
         )
 
-    def _tell(
+    def tell(
         self,
         kind: FleetEventKind,
         key: Hashable,
@@ -630,7 +700,7 @@ class Keeper:
             kind=kind,
             key=key,
             live=len(self.keyed) + len(self._unkeyed),
-            waiting=self.places.waiting,
+            waiting=self._waiting,
             session_id=session_id,
             reason=reason,
         )
@@ -650,7 +720,14 @@ _COUNTED: Final[tuple[FleetEventKind, ...]] = (
     "refused",
     "failed",
     "unknown",
+    "lost",
+    "reaped",
 )
+
+
+def granted(asked: float, told: float | None) -> float:
+    """Seconds that a session has: the server may grant less than was asked for."""
+    return told if told is not None and 0 < told < asked else asked
 
 
 def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:

@@ -7,7 +7,17 @@ from typing import Literal
 
 from attrs import frozen
 
-FleetEventKind = Literal["waiting", "started", "stopped", "expired", "refused", "failed", "unknown"]
+FleetEventKind = Literal[
+    "waiting",
+    "started",
+    "stopped",
+    "expired",
+    "refused",
+    "failed",
+    "unknown",
+    "lost",
+    "reaped",
+]
 
 
 @frozen(kw_only=True)
@@ -19,8 +29,9 @@ class FleetEvent:
             ``"started"``: a session is live. ``"stopped"``: one is over. ``"expired"``: one is
             over because its time was. ``"refused"``: a start failed, and nothing exists.
             ``"failed"``: a session could not be stopped. ``"unknown"``: a start may have made a
-            session that nobody holds.
-        key: Whose session it is.
+            session that nobody holds. ``"lost"``: another worker claimed one in the ledger, for
+            this one was late. ``"reaped"``: one that another worker left has been stopped.
+        key: Whose session it is; None where that is not known.
         live: Live sessions after the change, those included that are being stopped.
         waiting: Starts that wait for a place after the change.
         session_id: The session, where known.
@@ -93,6 +104,8 @@ class FleetStats:
         refused: Starts that failed, so that nothing exists.
         failed: Attempts to stop a session that failed.
         unknown: Starts whose outcome never became known.
+        lost: Sessions that another worker claimed in the ledger.
+        reaped: Sessions of other workers that were stopped here.
         seconds_live: What all sessions together ran so far.
         budget_left: Seconds that starts may still ask for; None without a budget.
     """
@@ -107,5 +120,7 @@ class FleetStats:
     refused: int
     failed: int
     unknown: int
+    lost: int
+    reaped: int
     seconds_live: float
     budget_left: float | None

@@ -20,15 +20,17 @@ MODULES = sorted(
     if "__main__" not in one.name
 )
 
+EXTRAS = {"redis", "rich"}
+
 PUBLIC = """
 APIConnectionError APIStatusError APITimeoutError AgentProvider AuthenticationError BadRequestError
 ClientClosedError Clock ConfigurationError ConflictError CreateEquosSessionResponse
 CreateSessionPassRequest DrainReport EquosAgent EquosAvatar EquosClient EquosError
 EquosParticipantIdentity EquosResourceReference EquosSession EquosSessionServer Event FleetEvent
-FleetFullError FleetStats InternalServerError Limits LiveSession NotFoundError OverloadedError
-PermissionDeniedError RateLimitError RetryPolicy SessionEnd SessionFleet SessionStatus
-StartOutcomeUnknownError StartUnreadableError Timeouts UnprocessableEntityError Unresolved
-__version__
+FleetFullError FleetStats InternalServerError LedgerError LedgerRow Limits LiveSession NotFoundError
+OverloadedError PermissionDeniedError Placing RateLimitError RedisLedger RetryPolicy SQLiteLedger
+SessionEnd SessionFleet SessionLedger SessionStatus StartOutcomeUnknownError StartUnreadableError
+Timeouts UnprocessableEntityError Unresolved __version__
 """
 
 
@@ -74,9 +76,9 @@ def test_only_the_transport_knows_aiohttp() -> None:
 
 
 def test_what_only_the_declared_dependencies_bring() -> None:
-    """The package imports what it declares, the standard library, and rich where it is there."""
+    """The package imports what it declares, the standard library, and what extras bring."""
     tests = {"pytest", "pytest_asyncio"}  # of the plugin, which only a test run loads
-    declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "rich", "equos_async"}
+    declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "equos_async"} | EXTRAS
     for path in PACKAGE.rglob("*.py"):
         assert imports(path) <= declared | set(sys.stdlib_module_names) | tests, path
 

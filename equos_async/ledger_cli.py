@@ -1,0 +1,145 @@
+"""A ledger by hand: what is open anywhere, and an end for what dead workers left."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from attrs import asdict
+
+from .client import EquosClient
+from .errors import ConfigurationError, EquosError
+from .ledger import LedgerRow
+from .ledger_redis import RedisLedger
+from .ledger_sqlite import SQLiteLedger
+
+LEASE: Final = 60.0
+
+_HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
+
+
+class Reaped(TypedDict):
+    """What became of one session that a dead worker left.
+
+    Attributes:
+        session_id: None where its start's outcome is unknown.
+        outcome: ``"stopped"``, ``"failed"`` or ``"unresolved"``.
+    """
+
+    key: str
+    worker: str
+    session_id: str | None
+    outcome: str
+    reason: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both commands take."""
+    parser.add_argument(
+        "--ledger",
+        default=os.environ.get("EQUOS_LEDGER"),
+        help="redis://…, rediss://…, unix://… or sqlite:PATH; default EQUOS_LEDGER",
+    )
+    parser.add_argument("--namespace", default="equos", help="of a Redis; default %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger:
+    """The ledger that an argument names.
+
+    Raises:
+        ConfigurationError: It names none.
+    """
+    if not where:
+        raise ConfigurationError("--ledger is missing: redis://… or sqlite:PATH")
+    if not where.startswith("sqlite:"):
+        return RedisLedger(where, namespace=namespace)
+    path = where.removeprefix("sqlite:")
+    if not Path(path).is_file():
+        raise ConfigurationError(f"--ledger: there is no file {path}")
+    return SQLiteLedger(path)
+
+
+async def show(args: argparse.Namespace) -> None:
+    """List what is open, by worker."""
+    async with open_ledger(args.ledger, args.namespace) as ledger:
+        rows = sorted(await ledger.rows(), key=lambda row: (row.owner, row.started))
+    if args.json:
+        told = [asdict(row) | {"age": row.age, "remaining": row.remaining} for row in rows]
+        _print_json(told)
+        return
+    lines = [_HEAD, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
+    print(f"{len(rows)} open", file=sys.stderr)
+
+
+def _cells(row: LedgerRow) -> tuple[str, ...]:
+    session = row.session_id or ("starting" if row.owner else "unknown")
+    names = (row.owner or "nobody", row.key, row.name, session)
+    # Names come from anywhere: nothing of them may speak to a terminal.
+    shown = (name if name.isprintable() else ascii(name) for name in names)
+    return (*shown, f"{row.age:.0f} s", f"{row.remaining:.0f} s")
+
+
+async def reap(args: argparse.Namespace) -> bool:
+    """Stop once what workers left that are late; whether nothing failed."""
+    worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    reaped: list[Reaped] = []
+    async with (
+        EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client,
+        open_ledger(args.ledger, args.namespace) as ledger,
+    ):
+
+        async def end(row: LedgerRow) -> Reaped:
+            outcome, reason = "unresolved", f"may run for {row.remaining:.0f} s"
+            if row.session_id is not None:
+                try:
+                    await client.stop_session(row.session_id, deadline=args.deadline)
+                    await ledger.remove(row.id)
+                    outcome, reason = "stopped", ""
+                except EquosError as error:
+                    outcome, reason = "failed", str(error)
+            return Reaped(
+                key=row.key,
+                worker=row.owner,
+                session_id=row.session_id,
+                outcome=outcome,
+                reason=reason,
+            )
+
+        async def claim() -> Sequence[LedgerRow]:
+            return await ledger.claim(worker, endpoint=client.endpoint, lease=LEASE, at_once=True)
+
+        try:
+            while rows := await claim():
+                reaped += await asyncio.gather(*map(end, rows))
+        finally:
+            await ledger.renew(worker, lease=0)  # what failed is for others to try
+    _report(reaped, as_json=args.json)
+    return all(one["outcome"] != "failed" for one in reaped)
+
+
+def _report(reaped: Sequence[Reaped], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(reaped)
+        return
+    for one in reaped:
+        reason = one["reason"] and f": {one['reason']}"
+        session = one["session_id"] or "a start"
+        print(f"{one['outcome']} {session} of {one['key']!a} left by {one['worker']}{reason}")
+    print(f"{sum(one['outcome'] == 'stopped' for one in reaped)} stopped")
+
+
+def _print_json(told: Any) -> None:
+    json.dump(told, sys.stdout, indent=2)
+    print()

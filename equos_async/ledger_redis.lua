@@ -1,0 +1,201 @@
+-- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
+--
+-- rows        hash    id -> row as JSON                 line      sorted set  id by its number
+-- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
+-- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
+-- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, counted, number
+local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
+  unpack(KEYS)
+local CHANNEL, REMEMBERED, MOST_CLAIMED, NOBODY = ARGV[2], 86400, 500, ''
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+
+local function of(index, name)
+  local ids = {}
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. name .. '\0', '(' .. name .. '\1')) do
+    ids[#ids + 1] = string.sub(member, #name + 2)
+  end
+  return ids
+end
+
+local function read(id)
+  local text = redis.call('HGET', ROWS, id)
+  return text and cjson.decode(text)
+end
+
+local function write(row)
+  redis.call('HSET', ROWS, row.id, cjson.encode(row))
+  redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
+  if row.owner == NOBODY then
+    redis.call('ZADD', UNRESOLVED, row.expires, row.id)
+  else
+    redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
+  end
+end
+
+local function forget(id)
+  local row = read(id)
+  if not row then return end
+  redis.call('HDEL', ROWS, id)
+  redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
+  redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
+  redis.call('ZREM', UNRESOLVED, id)
+end
+
+local function leave_line(id)
+  local ticket = redis.call('HGET', TICKETS, id)
+  if not ticket then return end
+  redis.call('HDEL', TICKETS, id)
+  redis.call('ZREM', LINE, id)
+  redis.call('ZREM', HELD_KEYS, redis.sha1hex(cjson.decode(ticket).key) .. '\0' .. id)
+end
+
+-- Call the first in the line, if there is a place for it.
+local function call_first()
+  local first = redis.call('ZRANGE', LINE, 0, 0)[1]
+  if not first then return end
+  local ticket = cjson.decode(redis.call('HGET', TICKETS, first))
+  if redis.call('HLEN', ROWS) < ticket.most then
+    redis.call('PUBLISH', CHANNEL .. ticket.owner, first)
+  end
+end
+
+-- Note that a worker lives, and forget what expired in nobody's hands. Nobody is late for a while
+-- in which nobody could be heard. A server that was started anew may have forgotten rows: places
+-- are counted when all workers had the time to write theirs again.
+local function hear(worker, lease, knows)
+  local heard = tonumber(redis.call('HGET', ENGINE, 'heard') or 0)
+  if lease > 0 and now - heard > lease / 2 then redis.call('HSET', ENGINE, 'since', now) end
+  local info = redis.pcall('INFO', 'server')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
+  local before = redis.call('HGET', ENGINE, 'run') or (knows == '1' and 'lost')
+  if before and before ~= run then
+    redis.call('HSET', ENGINE, 'since', now, 'counted', now + lease)
+  end
+  redis.call('HSET', ENGINE, 'heard', now, 'run', run)
+  redis.call('ZADD', WORKERS, now + lease, worker)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', UNRESOLVED, '-inf', now)) do forget(id) end
+end
+
+local function holder_of(key, owner)
+  for _, id in ipairs(of(HELD_KEYS, redis.sha1hex(key))) do
+    local one = read(id) or cjson.decode(redis.call('HGET', TICKETS, id))
+    if one.owner ~= owner and one.owner ~= NOBODY then return one.owner end
+  end
+end
+
+local steps = {}
+
+function steps.place(knows, text, seconds, most, wait, lease)
+  local row = cjson.decode(text)
+  hear(row.owner, tonumber(lease), knows)
+  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {'placed'} end
+  local holder = holder_of(row.key, row.owner)
+  if holder then
+    leave_line(row.id)
+    return {'held', holder}
+  end
+  local first = redis.call('ZRANGE', LINE, 0, 0)[1]
+  local counted = tonumber(redis.call('HGET', ENGINE, 'counted') or 0) <= now
+  if counted and redis.call('HLEN', ROWS) < tonumber(most) and (not first or first == row.id) then
+    leave_line(row.id)
+    row.started, row.expires = now, now + tonumber(seconds)
+    write(row)
+    call_first()
+    return {'placed'}
+  end
+  if wait == '1' and redis.call('HEXISTS', TICKETS, row.id) == 0 then
+    redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
+    redis.call('HSET', TICKETS, row.id,
+      cjson.encode({key = row.key, owner = row.owner, most = tonumber(most)}))
+    redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
+  end
+  return {'full'}
+end
+
+function steps.record(text, seconds)
+  local row = cjson.decode(text)
+  local before = read(row.id)
+  if before then
+    if before.owner ~= row.owner and before.owner ~= NOBODY then return before.owner end
+    forget(row.id)
+  else
+    local claimer = redis.call('HGET', CLAIMED, row.id)
+    if claimer then return claimer end
+  end
+  row.started, row.expires = before and before.started or now, now + tonumber(seconds)
+  write(row)
+  return row.owner
+end
+
+function steps.remove(id)
+  forget(id)
+  leave_line(id)
+  call_first()
+end
+
+function steps.renew(knows, worker, lease)
+  hear(worker, tonumber(lease), knows)
+  local told = {}
+  for _, id in ipairs(of(OWNED, worker)) do
+    told[#told + 1] = id
+    told[#told + 1] = read(id).session_id or ''
+  end
+  return told
+end
+
+function steps.claim(knows, worker, endpoint, lease, at_once)
+  hear(worker, tonumber(lease), knows)
+  local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
+  if now - since < tonumber(lease) and at_once == '0' then
+    call_first()
+    return {tostring(now)}
+  end
+  local late, taken = {}, {}
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
+    if owner ~= worker then
+      late[owner] = true
+      local left = false
+      for _, id in ipairs(of(OWNED, owner)) do
+        local row = read(id)
+        if #taken < MOST_CLAIMED and (not row.session_id or row.endpoint == endpoint) then
+          forget(id)
+          taken[#taken + 1] = cjson.encode(row)
+          row.owner = row.session_id and worker or NOBODY
+          write(row)
+          redis.call('HSET', CLAIMED, id, row.owner)
+          redis.call('ZADD', CLAIMED_AT, now, id)
+        else
+          left = true
+        end
+      end
+      if not left then redis.call('ZREM', WORKERS, owner) end
+    end
+  end
+  if next(late) then
+    for _, id in ipairs(redis.call('ZRANGE', LINE, 0, -1)) do
+      if late[cjson.decode(redis.call('HGET', TICKETS, id)).owner] then leave_line(id) end
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', CLAIMED_AT, '-inf', now - REMEMBERED)) do
+    redis.call('ZREM', CLAIMED_AT, id)
+    redis.call('HDEL', CLAIMED, id)
+  end
+  call_first()
+  return {tostring(now), unpack(taken)}
+end
+
+function steps.rows(cursor)
+  local found = redis.call('HSCAN', ROWS, cursor, 'COUNT', 500)
+  local told = {tostring(now), found[1]}
+  for place = 2, #found[2], 2 do told[#told + 1] = found[2][place] end
+  return told
+end
+
+function steps.call()
+  call_first()
+end
+
+return steps[ARGV[1]](unpack(ARGV, 3))

@@ -1,0 +1,215 @@
+"""The ledger of many machines: a Redis or Valkey server that all of them reach."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.resources import files
+from types import TracebackType
+from typing import Any, Final, Self
+
+from attrs import asdict
+
+from . import checks
+from .errors import ConfigurationError, LedgerError
+from .ledger import LedgerRow, Placing
+
+# What the script's keys are called, in the order in which it unpacks them.
+_KEYS: Final = (
+    "rows",
+    "owned",
+    "keys",
+    "unresolved",
+    "line",
+    "tickets",
+    "workers",
+    "claimed",
+    "claimed_at",
+    "engine",
+)
+
+
+class RedisLedger:
+    """A ledger in Redis 5 or newer, or Valkey, for all machines that reach it.
+
+    Its clock is the server's. Each step is one script, so that no other worker comes between.
+    What the server forgets when it is restarted is written anew by the workers that hold it; let
+    it keep a file all the same (``appendonly yes``), for what it forgets of dead workers is lost.
+
+    All keys share one hash tag: in a cluster they lie on one node, and whichever node the URL
+    names tells where that is.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never told.
+        namespace: What its keys begin with: one ledger is one organisation, and one limit.
+        timeout: Seconds to wait for a connection, and for an answer.
+        connections: How many there may be, besides one that listens.
+
+    Raises:
+        ConfigurationError: The extra ``redis`` is not installed, or the URL is no such URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "equos",
+        timeout: float = 1.0,
+        connections: int = 16,
+    ) -> None:
+        try:
+            from redis import asyncio as engine  # noqa: PLC0415 - an extra
+            from redis import exceptions  # noqa: PLC0415
+            from redis.asyncio.retry import Retry  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
+        except ImportError:
+            raise ConfigurationError(
+                "RedisLedger needs the extra: pip install 'equos-async[redis]'"
+            ) from None
+        self._pools: Any = engine.BlockingConnectionPool  # its own types are not complete
+        self._engine: Any = engine.Redis
+        self._settings: dict[str, Any] = {
+            "max_connections": connections,
+            "timeout": timeout,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "health_check_interval": 5,
+            "decode_responses": True,
+            # A connection that the server closed meanwhile is made anew, once: each step may be
+            # done twice. What takes its time is not tried again, for a start must fail fast.
+            "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
+        }
+        try:
+            self._redis = self._connect(url)
+        except ValueError:
+            raise ConfigurationError("url must begin with redis://, rediss:// or unix://") from None
+        self._url = checks.hidden(url)
+        self._exceptions: Any = exceptions
+        self._namespace = namespace
+        self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
+        self._channel = f"{{{namespace}}}:turns:"
+        self._script = files(__package__).joinpath("ledger_redis.lua").read_text("utf-8")
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._timeout = timeout
+        # Whether it was reached before: a server without any rows must have forgotten them then.
+        self._known = "0"
+        self._closed = False
+
+    def _connect(self, url: str, **where: object) -> Any:
+        pool = self._pools.from_url(url, **self._settings)
+        pool.connection_kwargs.update(where)
+        return self._engine.from_pool(pool)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call again."""
+        self._closed = True
+        await self._redis.aclose()
+
+    def __repr__(self) -> str:
+        return f"<RedisLedger {self._namespace}>"
+
+    async def place(
+        self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
+    ) -> Placing:
+        """As :meth:`SessionLedger.place`."""
+        told, *holder = await self._hear("place", _text(row), seconds, limit, int(wait), lease)
+        return Placing(placed=told == "placed", holder=holder[0] if holder else None)
+
+    async def record(self, row: LedgerRow, *, seconds: float) -> str:
+        """As :meth:`SessionLedger.record`."""
+        owner: str = await self._run("record", _text(row), seconds)
+        return owner
+
+    async def remove(self, row_id: str) -> None:
+        """As :meth:`SessionLedger.remove`."""
+        await self._run("remove", row_id)
+
+    async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
+        """As :meth:`SessionLedger.renew`."""
+        told = await self._hear("renew", worker, lease)
+        return {
+            row_id: told_id or None for row_id, told_id in zip(told[::2], told[1::2], strict=True)
+        }
+
+    async def claim(
+        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+    ) -> Sequence[LedgerRow]:
+        """As :meth:`SessionLedger.claim`."""
+        told = await self._hear("claim", worker, endpoint, lease, int(at_once))
+        return [_row(text, told[0]) for text in told[1:]]
+
+    async def rows(self) -> Sequence[LedgerRow]:
+        """As :meth:`SessionLedger.rows`; read in portions, so that nobody has to wait for it."""
+        cursor, found = "0", dict[str, LedgerRow]()
+        while True:
+            now, cursor, *texts = await self._run("rows", cursor)
+            found |= {row.id: row for row in (_row(text, now) for text in texts)}
+            if cursor == "0":
+                return sorted(found.values(), key=lambda row: row.started)
+
+    async def turns(self, worker: str) -> AsyncIterator[str]:
+        """As :meth:`SessionLedger.turns`: the server calls."""
+        try:
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as listener:
+                await listener.subscribe(self._channel + worker)
+                await self._run("call")
+                while True:
+                    message = await listener.get_message(timeout=self._timeout)
+                    if message is not None:
+                        yield str(message["data"])
+        except self._exceptions.RedisError as error:
+            raise _failure(error) from None
+
+    async def _hear(self, step: str, *args: object) -> Any:
+        """A step by which the server hears of the worker."""
+        told = await self._run(step, self._known, *args)
+        self._known = "1"
+        return told
+
+    async def _run(self, step: str, *args: object, moved: bool = False) -> Any:
+        if self._closed:
+            raise LedgerError("the ledger is closed")
+        names = [*self._keys, step, self._channel, *map(str, args)]
+        try:
+            try:
+                return await self._redis.evalsha(self._digest, len(self._keys), *names)
+            except self._exceptions.NoScriptError:
+                return await self._redis.eval(self._script, len(self._keys), *names)
+        except self._exceptions.MovedError as error:
+            if moved:
+                raise _failure(error) from None
+            await self._move(error.host, error.port)
+            return await self._run(step, *args, moved=True)
+        except self._exceptions.RedisError as error:
+            raise _failure(error) from None
+
+    async def _move(self, host: str, port: int) -> None:
+        """Go to the node of a cluster on which all of the ledger's keys lie."""
+        elsewhere, self._redis = self._redis, self._connect(self._url, host=host, port=port)
+        await elsewhere.aclose()
+
+
+def _failure(error: Exception) -> LedgerError:
+    return LedgerError(f"Redis: {error or type(error).__name__}")
+
+
+def _text(row: LedgerRow) -> str:
+    # Without what is None: in the script a null would be something.
+    given = asdict(row, filter=lambda _, value: value is not None)
+    return json.dumps(given)
+
+
+def _row(text: str, now: str) -> LedgerRow:
+    return LedgerRow(**(json.loads(text) | {"read_at": float(now)}))

@@ -1,0 +1,291 @@
+"""The ledger of one machine: a SQLite file, shared by its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from attrs import fields
+
+from .errors import LedgerError
+from .ledger import NOBODY, LedgerRow, Placing
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1
+
+# Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
+LOOK: Final = 0.05
+
+# How long it is remembered who claimed a row, for its slow worker to learn of it.
+REMEMBERED: Final = 86_400.0
+
+MOST_CLAIMED: Final = 500
+
+_COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
+_INSERT: Final = (
+    f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own
+    f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
+)
+
+_LATE: Final = "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker)"
+_LATE_ROWS: Final = (
+    f"{_SELECT} WHERE {_LATE} AND (session_id IS NULL OR endpoint = :endpoint) LIMIT :most"
+)
+_DROP_LATE_TURNS: Final = f"DELETE FROM line WHERE {_LATE}"  # noqa: S608 - our own names
+_DROP_LATE_WORKERS: Final = (
+    f"DELETE FROM workers WHERE {_LATE} AND owner NOT IN (SELECT owner FROM rows)"  # noqa: S608
+)
+
+
+class SQLiteLedger:
+    """A ledger in a SQLite file, for all processes of one machine.
+
+    It works in a thread of its own, so that the loop never waits for the disk. Its clock is the
+    machine's. The file survives a killed process whole; after a power failure it may lack the
+    last moments, when all sessions' workers are gone too.
+
+    Args:
+        path: The file; made where there is none, in a directory that exists.
+        timeout: Seconds to wait for other processes that write.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, timeout: float = 1.0) -> None:
+        self._path = fspath(path)
+        self._timeout = timeout
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the file; safe to call again."""
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        self._disconnect()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteLedger {self._path}>"
+
+    async def place(
+        self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
+    ) -> Placing:
+        """As :meth:`SessionLedger.place`."""
+
+        def work(db: sqlite3.Connection) -> Placing:
+            now = _hear(db, row.owner, lease)
+            if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
+                return Placing(placed=True)
+            holder = db.execute(
+                "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
+                "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
+                {"key": row.key, "owner": row.owner, "nobody": NOBODY},
+            ).fetchone()
+            if holder:
+                db.execute("DELETE FROM line WHERE id = ?", [row.id])
+                return Placing(placed=False, holder=holder[0])
+            first = db.execute("SELECT id FROM line ORDER BY seq LIMIT 1").fetchone()
+            (live,) = db.execute("SELECT live FROM engine").fetchone()
+            if live < limit and (first is None or first[0] == row.id):
+                db.execute("DELETE FROM line WHERE id = ?", [row.id])
+                db.execute(_INSERT, _values(row, now, now + seconds))
+                return Placing(placed=True)
+            if wait:
+                db.execute(
+                    "INSERT OR IGNORE INTO line (id, key, owner, most) VALUES (?, ?, ?, ?)",
+                    [row.id, row.key, row.owner, limit],
+                )
+            return Placing(placed=False)
+
+        return await self._run(work)
+
+    async def record(self, row: LedgerRow, *, seconds: float) -> str:
+        """As :meth:`SessionLedger.record`."""
+
+        def work(db: sqlite3.Connection) -> str:
+            now = _now(db)
+            found = db.execute("SELECT owner, started FROM rows WHERE id = ?", [row.id]).fetchone()
+            if found is None:
+                claimed = db.execute("SELECT by FROM claimed WHERE id = ?", [row.id]).fetchone()
+                if claimed:
+                    return str(claimed[0])
+            elif found[0] not in {row.owner, NOBODY}:
+                return str(found[0])
+            else:
+                db.execute("DELETE FROM rows WHERE id = ?", [row.id])
+            db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
+            return row.owner
+
+        return await self._run(work)
+
+    async def remove(self, row_id: str) -> None:
+        """As :meth:`SessionLedger.remove`."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM rows WHERE id = ?", [row_id])
+            db.execute("DELETE FROM line WHERE id = ?", [row_id])
+
+        await self._run(work)
+
+    async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
+        """As :meth:`SessionLedger.renew`."""
+
+        def work(db: sqlite3.Connection) -> dict[str, str | None]:
+            _hear(db, worker, lease)
+            return dict(
+                db.execute("SELECT id, session_id FROM rows WHERE owner = ?", [worker]).fetchall()
+            )
+
+        return await self._run(work)
+
+    async def claim(
+        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+    ) -> Sequence[LedgerRow]:
+        """As :meth:`SessionLedger.claim`."""
+
+        def work(db: sqlite3.Connection) -> list[LedgerRow]:
+            now = _hear(db, worker, lease)
+            (since,) = db.execute("SELECT since FROM engine").fetchone()
+            if now - since < lease and not at_once:
+                return []
+            scope = {"now": now, "worker": worker, "endpoint": endpoint, "most": MOST_CLAIMED}
+            claimed = [_row(values, now) for values in db.execute(_LATE_ROWS, scope)]
+            for row in claimed:
+                by = NOBODY if row.session_id is None else worker
+                db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row.id])
+                db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row.id, by, now])
+            db.execute(_DROP_LATE_TURNS, scope)
+            db.execute(_DROP_LATE_WORKERS, scope)
+            db.execute("DELETE FROM claimed WHERE at < ?", [now - REMEMBERED])
+            return claimed
+
+        return await self._run(work)
+
+    async def rows(self) -> Sequence[LedgerRow]:
+        """As :meth:`SessionLedger.rows`."""
+
+        def work(db: sqlite3.Connection) -> list[LedgerRow]:
+            now = _now(db)
+            return [_row(values, now) for values in db.execute(f"{_SELECT} ORDER BY started")]
+
+        return await self._run(work)
+
+    async def turns(self, worker: str) -> AsyncIterator[str]:
+        """As :meth:`SessionLedger.turns`: looks at the line every 50 ms."""
+
+        def work(db: sqlite3.Connection) -> str | None:
+            first = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT 1").fetchone()
+            if first is None or first[1] != worker:
+                return None
+            (live,) = db.execute("SELECT live FROM engine").fetchone()
+            return str(first[0]) if live < first[2] else None
+
+        while True:
+            if (first := await self._run(work, write=False)) is not None:
+                yield first
+            await asyncio.sleep(LOOK)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
+        """Do something in the thread, as one transaction."""
+
+        def transact() -> T:
+            try:
+                db = self._connect()
+                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                self._disconnect()  # rolls back; the next call finds the file as it is then
+                raise
+            return result
+
+        if self._closed:
+            raise LedgerError(f"{self._path}: the ledger is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: {error}") from None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            # Threads take turns, one at a time: the ledger's own, and at last whichever closes.
+            db = self._connection = sqlite3.connect(
+                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+            self._prepare(db)
+        return self._connection
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables, unless another process has done so, were it at this moment."""
+        until = time.monotonic() + self._timeout
+        # The one statement for which SQLite does not wait, lest two wait for each other.
+        while not _write_ahead(db, last_try=time.monotonic() > until):
+            time.sleep(LOOK)
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(files(__package__).joinpath("ledger_sqlite.sql").read_text("utf-8"))
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
+    """Let readers and a writer not wait for each other; whether that is so now."""
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError:
+        if last_try:
+            raise
+        return False
+    return True
+
+
+def _now(db: sqlite3.Connection) -> float:
+    """Seconds since the epoch by the engine's clock, to the millisecond."""
+    (now,) = db.execute("SELECT (julianday('now') - 2440587.5) * 86400.0").fetchone()
+    return float(now)
+
+
+def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
+    """Note that a worker lives, forget what expired in nobody's hands, and tell the time."""
+    now = _now(db)
+    (heard,) = db.execute("SELECT heard FROM engine").fetchone()
+    if lease and now - heard > lease / 2:
+        # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
+        db.execute("UPDATE engine SET since = ?", [now])
+    db.execute("UPDATE engine SET heard = ?", [now])
+    db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
+    db.execute("DELETE FROM rows WHERE owner = ? AND expires <= ?", [NOBODY, now])
+    return now
+
+
+def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:
+    given: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
+    return {**given, "started": started, "expires": expires}
+
+
+def _row(values: Sequence[Any], now: float) -> LedgerRow:
+    return LedgerRow(**dict(zip(_COLUMNS, values, strict=True)), read_at=now)

@@ -1,0 +1,47 @@
+-- The tables of a ledger, made where they are missing, were another process doing so just now.
+BEGIN IMMEDIATE;
+
+CREATE TABLE IF NOT EXISTS rows (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    client TEXT,
+    owner TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    session_id TEXT,
+    started REAL NOT NULL,
+    expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
+CREATE INDEX IF NOT EXISTS rows_by_owner ON rows (owner, expires);
+
+-- Who waits for a place, with the limit that it goes by.
+CREATE TABLE IF NOT EXISTS line (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT UNIQUE NOT NULL,
+    key TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    most INTEGER NOT NULL
+);
+
+-- Until when a worker need not be heard of.
+CREATE TABLE IF NOT EXISTS workers (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+
+-- Who took a row over, for its slow worker to learn of it.
+CREATE TABLE IF NOT EXISTS claimed (
+    id TEXT PRIMARY KEY,
+    by TEXT NOT NULL,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+
+-- When anybody was last heard of, since when without a gap, and how many rows there are: to count
+-- 100,000 rows anew would take longer than all the rest of a start.
+CREATE TABLE IF NOT EXISTS engine (heard REAL NOT NULL, since REAL NOT NULL, live INTEGER NOT NULL);
+INSERT INTO engine SELECT 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM engine);
+CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON rows
+    BEGIN UPDATE engine SET live = live + 1; END;
+CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
+    BEGIN UPDATE engine SET live = live - 1; END;
+
+PRAGMA user_version = 1;
+COMMIT;

@@ -1,0 +1,318 @@
+"""The tests that every ledger must pass: subclass :class:`LedgerContract` in yours.
+
+::
+
+    class TestMyLedger(LedgerContract):
+        @pytest.fixture
+        async def open_ledger(self, tmp_path):
+            ...
+            yield lambda: MyLedger(tmp_path)  # each call: another process's view of one ledger
+
+It needs pytest with pytest-asyncio, and some real time: an engine's clock is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from equos_async.ledger import NOBODY, LedgerRow, SessionLedger
+
+OpenLedger = Callable[[], SessionLedger]
+
+HERE = "https://api.example.test"
+LEASE = 60.0
+SHORT = 0.2
+"""Seconds: a lease that a test can wait for."""
+
+
+def row(label: str, owner: str = "worker-1", **changes: Any) -> LedgerRow:
+    """An intent whose key and name are its label."""
+    base = LedgerRow(id=f"{owner}/{label}", key=label, name=label, owner=owner, endpoint=HERE)
+    return evolve(base, **changes)
+
+
+async def place(
+    ledger: SessionLedger,
+    one: LedgerRow,
+    *,
+    limit: int = 100,
+    wait: bool = True,
+    seconds: float = 600.0,
+    lease: float = LEASE,
+) -> bool:
+    """Ask for a place."""
+    return (await ledger.place(one, seconds=seconds, limit=limit, wait=wait, lease=lease)).placed
+
+
+async def live(ledger: SessionLedger, one: LedgerRow, session_id: str) -> LedgerRow:
+    """Place a row and make it a session's."""
+    assert await place(ledger, one), f"{one.id} got no place"
+    session = evolve(one, session_id=session_id)
+    assert await ledger.record(session, seconds=600.0) == one.owner
+    return session
+
+
+async def claim(ledger: SessionLedger, worker: str) -> Sequence[LedgerRow]:
+    """Claim at once, for the endpoint that all of these rows have."""
+    return await ledger.claim(worker, endpoint=HERE, lease=LEASE, at_once=True)
+
+
+async def ids(ledger: SessionLedger) -> list[str]:
+    """The ids of all rows, the oldest first."""
+    return [one.id for one in await ledger.rows()]
+
+
+@pytest.mark.asyncio
+class LedgerContract:
+    """What a fleet relies on; the fixture ``open_ledger`` is yours."""
+
+    async def test_a_row_from_its_intent_to_its_end(self, open_ledger: OpenLedger) -> None:
+        """An intent is there once it is placed, becomes the session's row, and goes."""
+        ledger = open_ledger()
+        intent = row("guild", client="tenant-42")
+        assert await place(ledger, intent)
+        (written,) = await ledger.rows()
+        assert evolve(written, started=0, expires=0, read_at=0) == intent
+        assert 0 <= written.age < 5
+        assert 595 < written.remaining <= 600
+        session = evolve(intent, session_id="s1")
+        assert await ledger.record(session, seconds=30.0) == "worker-1"
+        (known,) = await ledger.rows()
+        assert known.session_id == "s1"
+        assert known.started == written.started
+        assert 25 < known.remaining <= 30
+        await ledger.remove(intent.id)
+        await ledger.remove(intent.id)
+        assert await ledger.rows() == []
+
+    async def test_every_worker_sees_the_same(self, open_ledger: OpenLedger) -> None:
+        """What one writes another reads."""
+        one, other = open_ledger(), open_ledger()
+        await live(one, row("guild"), "s1")
+        assert [row.session_id for row in await other.rows()] == ["s1"]
+
+    @pytest.mark.parametrize("text", ["{}", "\"'\n;--", "ключ 🔑", "a\0b", "x" * 1000, " "])
+    async def test_any_text(self, open_ledger: OpenLedger, text: str) -> None:
+        """Names are data, whatever is in them."""
+        ledger = open_ledger()
+        await live(ledger, row("guild", key=text, name=text, client=text), text)
+        (found,) = await ledger.rows()
+        assert (found.key, found.name, found.client, found.session_id) == (text,) * 4
+        await ledger.remove("worker-1/guild")
+        assert await place(ledger, row("guild", "worker-2", key=text))
+
+    async def test_to_ask_again_changes_nothing(self, open_ledger: OpenLedger) -> None:
+        """A worker that did not hear the answer may ask again."""
+        ledger = open_ledger()
+        assert await place(ledger, row("guild"), limit=1)
+        assert await place(ledger, row("guild"), limit=1)
+        assert await ids(ledger) == ["worker-1/guild"]
+
+    async def test_the_limit_is_kept(self, open_ledger: OpenLedger) -> None:
+        """There are never more rows than the limit, whoever asks, and a removal makes room."""
+        ledger = open_ledger()
+        assert await place(ledger, row("a"), limit=2)
+        assert await place(ledger, row("b", "worker-2"), limit=2)
+        assert not await place(ledger, row("c"), limit=2, wait=False)
+        await ledger.remove("worker-1/a")
+        assert await place(ledger, row("c"), limit=2, wait=False)
+
+    async def test_many_at_once(self, open_ledger: OpenLedger) -> None:
+        """Of forty starts of four workers at once, exactly the limit is placed."""
+        ledgers = [open_ledger() for _ in range(4)]
+        placed = await asyncio.gather(
+            *(
+                place(
+                    ledgers[n % 4], row(f"guild-{n}", f"worker-{n % 4}"), limit=5, wait=n % 2 == 0
+                )
+                for n in range(40)
+            )
+        )
+        assert sum(placed) == 5
+        assert len(await ledgers[0].rows()) == 5
+
+    async def test_the_line_is_fair(self, open_ledger: OpenLedger) -> None:
+        """Who came first is placed first; nobody overtakes, not even one that just came."""
+        ledger = open_ledger()
+        await place(ledger, row("a"), limit=1)
+        for name in ("b", "c", "d"):
+            assert not await place(ledger, row(name, f"worker-{name}"), limit=1)
+        await ledger.remove("worker-1/a")
+        assert not await place(ledger, row("new"), limit=1, wait=False)
+        assert not await place(ledger, row("c", "worker-c"), limit=1)
+        assert await place(ledger, row("b", "worker-b"), limit=1)
+        await ledger.remove("worker-c/c")  # gives up
+        await ledger.remove("worker-b/b")
+        assert await place(ledger, row("d", "worker-d"), limit=1)
+
+    async def test_turns_are_told(self, open_ledger: OpenLedger) -> None:
+        """A worker that waits is told when its turn comes, whoever made room."""
+        mine, other = open_ledger(), open_ledger()
+        await place(other, row("a", "worker-2"), limit=1)
+        assert not await place(mine, row("b"), limit=1)
+        assert not await place(mine, row("c"), limit=1)
+        turns = mine.turns("worker-1")
+        told = asyncio.ensure_future(anext(turns))
+        done, _ = await asyncio.wait([told], timeout=0.1)
+        assert not done, "its turn was told before there was a place"
+        await other.remove("worker-2/a")
+        assert await asyncio.wait_for(told, 5) == "worker-1/b"
+        assert await place(mine, row("b"), limit=1)
+        following = asyncio.ensure_future(anext(turns))
+        await mine.remove("worker-1/b")
+        assert await asyncio.wait_for(following, 5) == "worker-1/c"
+        last = asyncio.ensure_future(anext(turns))
+        await asyncio.sleep(0)
+        last.cancel()
+        await asyncio.wait([last])
+
+    async def test_a_key_belongs_to_one_worker(self, open_ledger: OpenLedger) -> None:
+        """Another worker learns who has it, were it in the line; the same one may renew."""
+        ledger = open_ledger()
+        await live(ledger, row("guild"), "s1")
+        refused = await ledger.place(
+            row("guild", "worker-2"), seconds=600, limit=10, wait=True, lease=LEASE
+        )
+        assert (refused.placed, refused.holder) == (False, "worker-1")
+        assert await place(ledger, row("again", key="guild"), limit=2)
+        assert not await place(ledger, row("waits"), limit=2)
+        waiting = await ledger.place(
+            row("waits", "worker-2"), seconds=600, limit=2, wait=True, lease=LEASE
+        )
+        assert waiting.holder == "worker-1"
+
+    async def test_a_key_is_free_again(self, open_ledger: OpenLedger) -> None:
+        """It is when all of its worker's rows are gone, and its turns."""
+        ledger = open_ledger()
+        await live(ledger, row("guild"), "s1")
+        await live(ledger, row("again", key="guild"), "s2")
+        assert not await place(ledger, row("third", key="guild"), limit=2)
+        for gone in ("worker-1/guild", "worker-1/again", "worker-1/third"):
+            assert not await place(ledger, row("guild", "worker-2"))
+            await ledger.remove(gone)
+        assert await place(ledger, row("guild", "worker-2"))
+
+    async def test_a_forgotten_row_is_written_anew(self, open_ledger: OpenLedger) -> None:
+        """A worker may write what it holds, whatever the limit: it exists."""
+        ledger = open_ledger()
+        assert await place(ledger, row("a"), limit=1)
+        session = row("b", "worker-2", session_id="s2")
+        assert await ledger.record(session, seconds=600) == "worker-2"
+        assert not await place(ledger, row("c"), limit=2, wait=False)
+        assert await ledger.renew("worker-2", lease=LEASE) == {"worker-2/b": "s2"}
+
+    async def test_a_lease_tells_what_is_held(self, open_ledger: OpenLedger) -> None:
+        """A renewal tells the worker's rows, intents among them, and nobody else's."""
+        ledger = open_ledger()
+        await live(ledger, row("a"), "s1")
+        await place(ledger, row("b"))
+        await place(ledger, row("c", "worker-2"))
+        assert await ledger.renew("worker-1", lease=LEASE) == {
+            "worker-1/a": "s1",
+            "worker-1/b": None,
+        }
+        assert await ledger.renew("worker-3", lease=LEASE) == {}
+
+    async def test_who_is_in_time_keeps_all(self, open_ledger: OpenLedger) -> None:
+        """Nothing is claimed of a worker whose lease goes on, nor of oneself."""
+        ledger = open_ledger()
+        await live(ledger, row("a"), "s1")
+        await live(ledger, row("b", "worker-2"), "s2")
+        assert await claim(ledger, "worker-2") == []
+        assert await claim(ledger, "worker-2") == []
+
+    async def test_who_is_late_loses_all(self, open_ledger: OpenLedger) -> None:
+        """Sessions go to the claimer, intents to nobody, turns are gone; once."""
+        ledger = open_ledger()
+        await live(ledger, row("a"), "s1")
+        await place(ledger, row("b"))
+        assert not await place(ledger, row("c"), limit=2)
+        assert not await place(ledger, row("d", "worker-2"), limit=2)
+        await ledger.renew("worker-1", lease=0)
+        taken = await claim(ledger, "worker-2")
+        assert {(one.id, one.owner, one.session_id) for one in taken} == {
+            ("worker-1/a", "worker-1", "s1"),
+            ("worker-1/b", "worker-1", None),
+        }
+        assert all(one.remaining > 500 for one in taken)
+        assert await claim(ledger, "worker-3") == []
+        owners = {one.id: one.owner for one in await ledger.rows()}
+        assert owners == {"worker-1/a": "worker-2", "worker-1/b": NOBODY}
+        assert not await place(ledger, row("d", "worker-2"), limit=2), "the places are still taken"
+        await ledger.remove("worker-1/a")
+        assert await place(ledger, row("d", "worker-2"), limit=2), "the late one is before it"
+
+    async def test_each_goes_to_one_claimer(self, open_ledger: OpenLedger) -> None:
+        """Of several that claim at once, one has a session."""
+        ledgers = [open_ledger() for _ in range(4)]
+        for n in range(20):
+            await live(ledgers[0], row(f"guild-{n}"), f"s{n}")
+        await ledgers[0].renew("worker-1", lease=0)
+        taken = await asyncio.gather(*(claim(one, f"w{n}") for n, one in enumerate(ledgers)))
+        sessions = [one.session_id for part in taken for one in part]
+        assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(20))
+
+    async def test_a_slow_worker_learns_of_it(self, open_ledger: OpenLedger) -> None:
+        """Who writes what was claimed is told by whom, also when the claimer is done with it."""
+        ledger = open_ledger()
+        session = await live(ledger, row("a"), "s1")
+        await ledger.renew("worker-1", lease=0)
+        await claim(ledger, "worker-2")
+        assert await ledger.renew("worker-1", lease=LEASE) == {}
+        assert await ledger.record(session, seconds=600) == "worker-2"
+        await ledger.remove(session.id)
+        assert await ledger.record(session, seconds=600) == "worker-2"
+        assert await ledger.rows() == []
+
+    async def test_a_late_start_is_taken_back(self, open_ledger: OpenLedger) -> None:
+        """An intent that became nobody's is its worker's again when the session is known."""
+        ledger = open_ledger()
+        intent = row("a")
+        await place(ledger, intent)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert await place(ledger, row("a", "worker-2")), "nobody's intent keeps no key"
+        assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+
+    async def test_what_is_nobodys_expires(self, open_ledger: OpenLedger) -> None:
+        """It keeps its place until its time is over."""
+        ledger = open_ledger()
+        await place(ledger, row("a"), seconds=SHORT)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert not await place(ledger, row("b", "worker-2"), limit=1)
+        async with asyncio.timeout(10):
+            while not await place(ledger, row("b", "worker-2"), limit=1):  # noqa: ASYNC110
+                await asyncio.sleep(SHORT / 4)
+        assert await ids(ledger) == ["worker-2/b"]
+
+    async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
+        """Sessions of another endpoint wait for somebody who has it."""
+        ledger = open_ledger()
+        await live(ledger, row("a", endpoint="https://other.example.test"), "s1")
+        await ledger.renew("worker-1", lease=0)
+        assert await claim(ledger, "worker-2") == []
+        there = await ledger.claim(
+            "worker-3", endpoint="https://other.example.test", lease=LEASE, at_once=True
+        )
+        assert [one.session_id for one in there] == ["s1"]
+
+    async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
+        """When the engine was not heard of for a while, all workers have a lease to come back."""
+        ledger = open_ledger()
+        await live(ledger, row("a"), "s1")
+        await ledger.renew("worker-1", lease=SHORT)
+        await asyncio.sleep(SHORT * 2)  # nobody says a word
+        assert await ledger.claim("worker-2", endpoint=HERE, lease=SHORT) == []
+        taken: Sequence[LedgerRow] = []
+        async with asyncio.timeout(10):
+            while not taken:
+                await asyncio.sleep(SHORT / 8)
+                taken = await ledger.claim("worker-2", endpoint=HERE, lease=SHORT)
+        assert [one.session_id for one in taken] == ["s1"]

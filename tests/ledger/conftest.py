@@ -1,0 +1,107 @@
+"""A real redis-server for the tests of the ledgers, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conftest import scripted, still
+
+__all__ = ["scripted", "still"]
+
+
+class RedisServer:
+    """A redis-server that a test may stop, pause and start again; it keeps a file."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.directory = directory
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.process = subprocess.Popen(
+            [
+                "redis-server",
+                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
+                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(500):
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(7) == b"+PONG\r\n":
+                        return
+            except OSError:
+                pass
+            time.sleep(0.01)
+        raise RuntimeError(f"redis-server did not answer on port {self.port}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, as an operator or as a crash would."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(10)
+            self.process = None
+
+    def forget(self) -> None:
+        """Lose all that it wrote down."""
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+
+    def ask(self, *words: str) -> str:
+        """Send one command as an operator."""
+        command = ["redis-cli", "-p", str(self.port), *words]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.fixture(scope="session")
+def redis_program() -> None:
+    """In CI redis-server must be there; elsewhere its tests are skipped without it."""
+    if shutil.which("redis-server") is None:
+        hint = "needs redis-server: apt install redis-server"
+        if os.environ.get("CI"):
+            pytest.fail(hint)
+        pytest.skip(hint)
+
+
+@pytest.fixture(scope="session")
+def _shared_redis(
+    redis_program: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(_shared_redis: RedisServer) -> RedisServer:
+    """A server that is empty, for tests that leave it running."""
+    _shared_redis.ask("FLUSHALL")
+    return _shared_redis
+
+
+@pytest.fixture
+def own_redis(redis_program: None, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, to be stopped and started by it."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop(signal.SIGKILL)

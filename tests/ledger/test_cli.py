@@ -1,0 +1,143 @@
+"""``python -m equos_async sessions`` and ``reap``, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from equos_async import CreateSessionPassRequest, EquosClient, LedgerRow, RedisLedger, SQLiteLedger
+from equos_async.__main__ import main
+from equos_async.testing import EquosEmulator, Status
+from tests.conftest import KEY
+from tests.ledger.conftest import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, emulator: EquosEmulator) -> None:
+    """The key and the endpoint come from the environment."""
+    monkeypatch.setenv("EQUOS_CLIENT_KEY", KEY)
+    monkeypatch.setenv("EQUOS_ENDPOINT", emulator.endpoint)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    """A ledger in a file, as the command line names it."""
+    return f"sqlite:{tmp_path / 'ledger.db'}"
+
+
+async def leave(
+    ledger: SQLiteLedger | RedisLedger,
+    emulator: EquosEmulator,
+    request: CreateSessionPassRequest,
+) -> str:
+    """A worker that started one session, was about to start another, and died."""
+    async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
+        started = await client.start_session(request)
+    row = LedgerRow(id="dead/1", key="guild", name="call", owner="dead", endpoint=emulator.endpoint)
+    async with ledger:
+        await ledger.record(evolve(row, session_id=started.session.id), seconds=600)
+        await ledger.place(
+            evolve(row, id="dead/2", key="b\x1b[2J"), seconds=600, limit=9, wait=False, lease=15
+        )
+        await ledger.renew("dead", lease=0)
+    return started.session.id
+
+
+async def command(*argv: str) -> int:
+    """Run a command in a thread, since it brings an event loop of its own."""
+    return await asyncio.to_thread(main, argv)
+
+
+async def test_what_is_open_and_what_is_left(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The list shows both, in words that no terminal obeys; reaping stops the one it can."""
+    session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
+    assert await command("sessions", "--ledger", where) == 0
+    shown, count = capsys.readouterr()
+    head, first, second = shown.splitlines()
+    assert head.split() == ["WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING"]
+    assert f"{session_id}  0 s  600 s" in first + second
+    assert "starting" in first + second
+    assert "\x1b" not in shown
+    assert count == "2 open\n"
+
+    assert await command("reap", "--ledger", where) == 0
+    shown = capsys.readouterr().out
+    assert f"stopped {session_id} of 'guild' left by dead" in shown
+    assert r"unresolved a start of 'b\x1b[2J' left by dead: may run for 600 s" in shown
+    assert shown.endswith("1 stopped\n")
+    assert emulator.live_sessions == {}
+
+    assert await command("sessions", "--ledger", where) == 0
+    assert "nobody" in capsys.readouterr().out
+    assert await command("reap", "--ledger", where) == 0
+    assert capsys.readouterr().out == "0 stopped\n"
+
+
+async def test_as_json(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    redis: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both commands print JSON for programs; a namespace is a ledger of its own."""
+    session_id = await leave(RedisLedger(redis.url, namespace="mine"), emulator, request_)
+    monkeypatch.setenv("EQUOS_LEDGER", redis.url)
+    assert await command("sessions", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert await command("sessions", "--json", "--namespace=mine") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {row["session_id"] for row in listed} == {session_id, None}
+    assert all(0 <= row["age"] < 60 < row["remaining"] for row in listed)
+    assert await command("reap", "--json", "--namespace=mine") == 0
+    reaped = json.loads(capsys.readouterr().out)
+    assert {(one["session_id"], one["outcome"]) for one in reaped} == {
+        (session_id, "stopped"),
+        (None, "unresolved"),
+    }
+
+
+async def test_a_stop_that_fails(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is told, and stays in the ledger for the next time."""
+    session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
+    emulator.faults.stop.add(Status(401))
+    assert await command("reap", "--ledger", where) == 4
+    assert f"failed {session_id}" in capsys.readouterr().out
+    assert await command("reap", "--ledger", where) == 0
+    assert emulator.live_sessions == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "--ledger is missing"),
+        (["--ledger", "sqlite:/nowhere/at/all.db"], "there is no file /nowhere/at/all.db"),
+        (["--ledger", "postgres://x"], "must begin with redis://"),
+    ],
+)
+async def test_no_ledger(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What names no ledger is wrong usage."""
+    assert await command("sessions", *options) == 2
+    assert told in capsys.readouterr().err
+
+
+async def test_a_ledger_that_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told without the password."""
+    assert await command("sessions", "--ledger", "redis://:hunter2@127.0.0.1:1") == 4
+    told = capsys.readouterr().err
+    assert told.startswith("LedgerError: Redis: ")
+    assert "hunter2" not in told

@@ -1,0 +1,43 @@
+"""Both engines keep the contract that any ledger must keep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from equos_async import RedisLedger, SQLiteLedger
+from equos_async.testing.ledger_contract import LedgerContract, OpenLedger
+from tests.ledger.conftest import RedisServer
+
+
+class TestSQLite(LedgerContract):
+    """A file, opened once a worker."""
+
+    @pytest.fixture
+    async def open_ledger(self, tmp_path: Path) -> AsyncIterator[OpenLedger]:
+        async with AsyncExitStack() as stack:
+
+            def open_ledger() -> SQLiteLedger:
+                ledger = SQLiteLedger(tmp_path / "ledger.db")
+                stack.push_async_callback(ledger.aclose)
+                return ledger
+
+            yield open_ledger
+
+
+class TestRedis(LedgerContract):
+    """A server, with a pool of connections a worker."""
+
+    @pytest.fixture
+    async def open_ledger(self, redis: RedisServer) -> AsyncIterator[OpenLedger]:
+        async with AsyncExitStack() as stack:
+
+            def open_ledger() -> RedisLedger:
+                ledger = RedisLedger(redis.url)
+                stack.push_async_callback(ledger.aclose)
+                return ledger
+
+            yield open_ledger

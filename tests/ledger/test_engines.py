@@ -1,0 +1,303 @@
+"""What the engines do when they are locked, damaged, stopped, moved, or forget."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
+from equos_async.testing.ledger_contract import HERE, LEASE, live, place, row
+from tests.ledger.conftest import RedisServer
+
+
+class TestSQLite:
+    """A file that others use, or that is none."""
+
+    async def test_another_process_writes(self, tmp_path: Path) -> None:
+        """It is waited for, but not for long; then all works again."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path, timeout=0.1) as ledger:
+            await place(ledger, row("a"))
+            writer = sqlite3.connect(path, isolation_level=None)
+            writer.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerError, match="locked"):
+                await place(ledger, row("b"))
+            writer.execute("ROLLBACK")
+            writer.close()
+            assert await place(ledger, row("b"))
+
+    async def test_two_make_it_at_once(self, tmp_path: Path) -> None:
+        """Who comes second waits for the first, or gives up in time."""
+        path = tmp_path / "ledger.db"
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN EXCLUSIVE")
+        async with SQLiteLedger(path, timeout=0.1) as ledger:
+            with pytest.raises(LedgerError, match="locked"):
+                await ledger.rows()
+            writer.execute("ROLLBACK")
+            writer.close()
+            assert await ledger.rows() == []
+
+    async def test_a_full_disk(self, tmp_path: Path) -> None:
+        """What cannot be written is told, and nothing is half written."""
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await ledger.rows()
+            assert ledger._connection is not None
+            (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
+            ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+            placed = 0
+            with pytest.raises(LedgerError, match="full"):  # noqa: PT012 - how many fit is open
+                while True:
+                    placed += await place(ledger, row(f"guild-{placed}"), limit=1000)
+            assert len(await ledger.rows()) == placed
+
+    async def test_read_only(self, tmp_path: Path) -> None:
+        """A place where nothing can be written."""
+        async with SQLiteLedger(f"{tmp_path}/missing/ledger.db") as ledger:
+            with pytest.raises(LedgerError, match="unable to open"):
+                await place(ledger, row("a"))
+
+    async def test_a_damaged_file(self, tmp_path: Path) -> None:
+        """What is no database is not touched."""
+        path = tmp_path / "ledger.db"
+        path.write_bytes(b"these are my notes" * 100)
+        async with SQLiteLedger(path) as ledger:
+            with pytest.raises(LedgerError, match="not a database"):
+                await place(ledger, row("a"))
+        assert path.read_bytes() == b"these are my notes" * 100
+
+    async def test_another_release(self, tmp_path: Path) -> None:
+        """A schema that it does not know is not touched either."""
+        path = tmp_path / "ledger.db"
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+        async with SQLiteLedger(path) as ledger:
+            with pytest.raises(LedgerError, match="schema 99"):
+                await ledger.rows()
+
+    async def test_closed(self, tmp_path: Path) -> None:
+        """Closing twice is harmless; afterwards nothing works."""
+        ledger = SQLiteLedger(tmp_path / "ledger.db")
+        await place(ledger, row("a"))
+        await ledger.aclose()
+        await ledger.aclose()
+        with pytest.raises(LedgerError, match="closed"):
+            await ledger.rows()
+        assert "ledger.db" in repr(ledger)
+
+    async def test_many_make_it_at_once(self, tmp_path: Path) -> None:
+        """Ten workers that begin together on a new file all get their place."""
+        ledgers = [SQLiteLedger(tmp_path / "ledger.db", timeout=10) for _ in range(10)]
+        placed = [place(one, row("a", f"worker-{n}", key=f"{n}")) for n, one in enumerate(ledgers)]
+        assert all(await asyncio.gather(*placed))
+        for one in ledgers:
+            await one.aclose()
+
+
+class TestRedis:
+    """A server that goes away, and one that comes back without its memory."""
+
+    async def test_a_restart_that_keeps_all(self, own_redis: RedisServer) -> None:
+        """Rows, leases and turns are there again; places once all had the time to come back."""
+        async with RedisLedger(own_redis.url, timeout=0.5) as ledger:
+            await live(ledger, row("a"), "s1")
+            own_redis.stop()
+            with pytest.raises(LedgerError, match="Redis: "):
+                await ledger.rows()
+            own_redis.start()
+            assert [one.session_id for one in await ledger.rows()] == ["s1"]
+            assert not await place(ledger, row("b"), lease=0.2)
+            async with asyncio.timeout(10):
+                while not await place(ledger, row("b"), lease=0.2):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    async def test_one_that_forgets(self, own_redis: RedisServer) -> None:
+        """Who was there before has places counted only when all have written theirs anew."""
+        async with (
+            RedisLedger(own_redis.url) as mine,
+            RedisLedger(own_redis.url) as other,
+        ):
+            await live(mine, row("a"), "s1")
+            theirs = await live(other, row("b", "worker-2"), "s2")
+            own_redis.stop()
+            own_redis.forget()
+            own_redis.start()
+            assert not await place(mine, row("c"), limit=2, wait=False, lease=0.2)
+            assert await other.renew("worker-2", lease=LEASE) == {}
+            assert await other.record(theirs, seconds=600) == "worker-2"
+            session = row("a", session_id="s1")
+            assert await mine.record(session, seconds=600) == "worker-1"
+            await asyncio.sleep(0.25)
+            assert not await place(mine, row("c"), limit=2, wait=False)
+            assert await place(mine, row("c"), limit=3, wait=False)
+
+    async def test_a_pause(self, own_redis: RedisServer) -> None:
+        """A server that does not answer is not waited for."""
+        async with RedisLedger(own_redis.url, timeout=0.1) as ledger:
+            await live(ledger, row("a"), "s1")
+            own_redis.ask("CLIENT", "PAUSE", "400")
+            with pytest.raises(LedgerError, match="Redis: "):
+                await ledger.renew("worker-1", lease=LEASE)
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        held = await ledger.renew("worker-1", lease=LEASE)
+                    except LedgerError:
+                        continue
+                    break
+            assert held == {"worker-1/a": "s1"}
+
+    async def test_out_of_memory(self, own_redis: RedisServer) -> None:
+        """A server that is full takes nothing more, and lets go of what is there."""
+        async with RedisLedger(own_redis.url) as ledger:
+            await live(ledger, row("a"), "s1")
+            own_redis.ask("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(LedgerError, match="memory"):
+                await place(ledger, row("b"))
+            own_redis.ask("CONFIG", "SET", "maxmemory", "0")
+            assert await place(ledger, row("b"))
+
+    async def test_a_replica(self, own_redis: RedisServer) -> None:
+        """One that may only be read takes nothing."""
+        async with RedisLedger(own_redis.url) as ledger:
+            own_redis.ask("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(LedgerError, match="Redis: "):
+                await place(ledger, row("a"))
+
+    async def test_turns_end_with_the_server(self, own_redis: RedisServer) -> None:
+        """Who waits for a call learns that none will come."""
+        async with RedisLedger(own_redis.url, timeout=0.2) as ledger:
+            await place(ledger, row("a"), limit=1)
+            await place(ledger, row("b"), limit=1)
+            turns = ledger.turns("worker-1")
+            told = asyncio.ensure_future(anext(turns))
+            await asyncio.sleep(0.05)
+            own_redis.stop()
+            with pytest.raises(LedgerError, match="Redis: "):
+                await asyncio.wait_for(told, 5)
+
+    async def test_no_info(self, own_redis: RedisServer) -> None:
+        """A user who may not ask for the server's name still has a ledger."""
+        own_redis.ask("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all", "-info")
+        url = own_redis.url.replace("//", "//worker:pw@")
+        async with RedisLedger(url) as ledger:
+            await live(ledger, row("a"), "s1")
+            assert "pw" not in repr(ledger)
+
+    async def test_the_script_is_sent_again(self, redis: RedisServer) -> None:
+        """A server that lost it is given it."""
+        async with RedisLedger(redis.url) as ledger:
+            await place(ledger, row("a"))
+            redis.ask("SCRIPT", "FLUSH")
+            assert await place(ledger, row("b"))
+
+    async def test_any_number_of_rows(self, redis: RedisServer) -> None:
+        """They are read in portions, each once."""
+        async with RedisLedger(redis.url) as ledger:
+            for n in range(1200):
+                one = row(f"{n}", session_id=f"s{n}")
+                await ledger.record(one, seconds=600)
+            rows = await ledger.rows()
+            assert sorted(int(one.key) for one in rows) == list(range(1200))
+            await ledger.renew("worker-1", lease=0)
+            claimed = 0
+            while taken := await ledger.claim("worker-2", endpoint=HERE, lease=LEASE, at_once=True):
+                claimed += len(taken)
+            assert claimed == 1200
+
+    async def test_closed(self, redis: RedisServer) -> None:
+        """Closing twice is harmless; afterwards nothing works."""
+        ledger = RedisLedger(redis.url)
+        await place(ledger, row("a"))
+        await ledger.aclose()
+        await ledger.aclose()
+        with pytest.raises(LedgerError, match="closed"):
+            await ledger.rows()
+        assert repr(ledger) == "<RedisLedger equos>"
+
+    def test_no_url(self) -> None:
+        """What is no Redis is refused before any I/O, without its password."""
+        with pytest.raises(ConfigurationError, match="must begin with redis://") as caught:
+            RedisLedger("https://:hunter2@example.test")
+        assert "hunter2" not in str(caught.value)
+
+    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says what to install."""
+        real = builtins.__import__
+
+        def without(name: str, *args: Any, **settings: Any) -> Any:
+            if name.startswith("redis"):
+                raise ImportError(name)
+            return real(name, *args, **settings)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(ConfigurationError, match=r"equos-async\[redis\]"):
+            RedisLedger("redis://127.0.0.1")
+
+
+class TestCluster:
+    """Two nodes; whichever is asked, the ledger lies on one."""
+
+    @pytest.fixture
+    def nodes(self, redis_program: None, tmp_path: Path) -> Iterator[list[int]]:
+        ports: list[int] = []
+        processes: list[subprocess.Popen[bytes]] = []
+        for n in range(2):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                ports.append(free.getsockname()[1])
+            (tmp_path / str(n)).mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[n] % 40000 + 20000))
+            command = ["redis-server", "--port", str(ports[n]), "--dir", str(tmp_path / str(n))]
+            processes.append(
+                subprocess.Popen(
+                    [*command, *options, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL
+                )
+            )
+
+        def ask(port: int, *words: str) -> str:
+            command = ["redis-cli", "-p", str(port), *words]
+            return subprocess.run(command, capture_output=True, check=False, text=True).stdout
+
+        def wait_for(port: int, told: str, *words: str) -> None:
+            for _ in range(1000):
+                if told in ask(port, *words):
+                    return
+                time.sleep(0.01)
+            raise RuntimeError(f"no {told} of {words}")
+
+        for port in ports:
+            wait_for(port, "PONG", "PING")
+        ask(ports[0], "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        ask(ports[1], "CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", str(ports[1]), str(ports[1] % 40000 + 20000))
+        for port in ports:
+            wait_for(port, "cluster_state:ok", "CLUSTER", "INFO")
+            wait_for(port, "16383", "CLUSTER", "SLOTS")
+        yield ports
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    async def test_it_finds_its_node(self, nodes: list[int]) -> None:
+        """Every worker ends at the same node, and is called there."""
+        one, two = (RedisLedger(f"redis://127.0.0.1:{port}") for port in nodes)
+        async with one, two:
+            await live(one, row("a"), "s1")
+            assert [found.session_id for found in await two.rows()] == ["s1"]
+            assert not await place(two, row("b", "worker-2"), limit=1)
+            told = asyncio.ensure_future(anext(two.turns("worker-2")))
+            await one.remove("worker-1/a")
+            assert await asyncio.wait_for(told, 5) == "worker-2/b"
+            assert await place(two, evolve(row("b", "worker-2")), limit=1)

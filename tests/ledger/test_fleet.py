@@ -1,0 +1,685 @@
+"""A fleet with a ledger: what is written when, one limit over all, and what others leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from equos_async import (
+    APIConnectionError,
+    ClientClosedError,
+    ConfigurationError,
+    EquosError,
+    FleetFullError,
+    LedgerError,
+    LedgerRow,
+    Placing,
+    RateLimitError,
+    SessionFleet,
+    SQLiteLedger,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+)
+from tests.clocks import FakeClock, settle, until
+from tests.fleet.support import REQUEST, Events, ScriptedClient
+
+LEASE = 15.0
+
+
+class Moody:
+    """A ledger whose engine fails where a test says so, before or after the deed.
+
+    Attributes:
+        failing: The steps that fail before anything is done.
+        deaf: The steps that are done, and whose answers are lost.
+        hanging: The steps that are never answered.
+        asked: All steps that were asked for.
+    """
+
+    def __init__(self, engine: SQLiteLedger) -> None:
+        self.engine = engine
+        self.failing: set[str] = set()
+        self.deaf: set[str] = set()
+        self.hanging: set[str] = set()
+        self.asked: list[str] = []
+
+    async def _do(self, step: str, *args: Any, **settings: Any) -> Any:
+        self.asked.append(step)
+        if step in self.hanging:
+            await asyncio.get_running_loop().create_future()
+        if step in self.failing:
+            raise LedgerError("the engine is down")
+        answer = await getattr(self.engine, step)(*args, **settings)
+        if step in self.deaf:
+            raise LedgerError("the answer was lost")
+        return answer
+
+    async def place(
+        self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
+    ) -> Placing:
+        placing: Placing = await self._do(
+            "place", row, seconds=seconds, limit=limit, wait=wait, lease=lease
+        )
+        return placing
+
+    async def record(self, row: LedgerRow, *, seconds: float) -> str:
+        owner: str = await self._do("record", row, seconds=seconds)
+        return owner
+
+    async def remove(self, row_id: str) -> None:
+        await self._do("remove", row_id)
+
+    async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
+        held: Mapping[str, str | None] = await self._do("renew", worker, lease=lease)
+        return held
+
+    async def claim(
+        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+    ) -> Sequence[LedgerRow]:
+        # At once: a test's clock stands still, the engine's does not.
+        rows: Sequence[LedgerRow] = await self._do(
+            "claim", worker, endpoint=endpoint, lease=lease, at_once=True
+        )
+        return rows
+
+    async def rows(self) -> Sequence[LedgerRow]:
+        return await self.engine.rows()
+
+    async def turns(self, worker: str) -> AsyncIterator[str]:
+        self.asked.append("turns")
+        if "turns" in self.failing:
+            raise LedgerError("the engine is down")
+        async for row_id in self.engine.turns(worker):
+            yield row_id
+
+    async def owners(self) -> dict[str, str | None]:
+        """The sessions that are written down, by key."""
+        return {row.key: row.session_id for row in await self.rows()}
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Moody]:
+    """One worker's view of a ledger in a file."""
+    async with SQLiteLedger(tmp_path / "ledger.db") as engine:
+        yield Moody(engine)
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Moody]:
+    """Another worker's view of it."""
+    async with SQLiteLedger(tmp_path / "ledger.db") as engine:
+        yield Moody(engine)
+
+
+def fleet_of(
+    client: ScriptedClient, ledger: Moody, clock: FakeClock, **settings: Any
+) -> SessionFleet:
+    """A worker of a ledger."""
+    return SessionFleet(client, ledger=ledger, clock=clock, lease=LEASE, **settings)
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Wait for something that other threads have a part in."""
+    async with asyncio.timeout(10):
+        await until(condition)
+
+
+async def beat(clock: FakeClock, ledger: Moody) -> None:
+    """Let a worker renew its lease once more, and see to all that comes of it."""
+    await quiet(ledger)
+    renewals = ledger.asked.count("renew")
+    clock.advance(LEASE / 3)
+    await eventually(lambda: ledger.asked.count("renew") > renewals)
+    await quiet(ledger)
+
+
+async def quiet(ledger: Moody) -> None:
+    """Let everything happen that can without time passing."""
+    for _ in range(5):
+        await ledger.rows()  # after all that stands in its thread's queue
+        await settle()
+
+
+async def written(ledger: Moody, owners: dict[str, str | None]) -> None:
+    """Wait until exactly these sessions are written down, by key."""
+    async with asyncio.timeout(10):
+        while await ledger.owners() != owners:
+            await settle()
+
+
+async def kill(fleet: SessionFleet) -> None:
+    """Let a worker say no word any more, as if its process were gone."""
+    registrar = fleet._keeper.registrar
+    assert registrar is not None
+    assert registrar._upkeep is not None
+    registrar._upkeep.cancel()
+    await registrar._ledger.renew(registrar.worker, lease=0)
+
+
+class TestOneSession:
+    """What is written when."""
+
+    async def test_from_the_intent_to_the_end(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The intent is there before the POST, the session before start returns; then nothing."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            scripted.starts_go.clear()
+            starting = asyncio.create_task(fleet.start(REQUEST, key="guild"))
+            await eventually(lambda: scripted.requests)
+            (intent,) = await ledger.rows()
+            assert (intent.key, intent.session_id, intent.owner) == ("guild", None, fleet.worker)
+            assert (intent.name, intent.client) == (REQUEST.name, REQUEST.client)
+            assert intent.endpoint == scripted.endpoint
+            assert 650 < intent.remaining <= 660  # it may be started as late as the deadline
+            scripted.starts_go.set()
+            live = await starting
+            (row,) = await ledger.rows()
+            assert (row.session_id, row.started) == (live.session.id, intent.started)
+            assert 590 < row.remaining <= 600
+            await live.stop()
+            assert await ledger.rows() == []
+        assert fleet.report.left == ()
+
+    async def test_what_the_server_grants(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A session for which the server grants less expires sooner, in the ledger too."""
+        scripted.grant = 30.0
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="guild")
+            (row,) = await ledger.rows()
+            assert 25 < row.remaining <= 30
+
+    async def test_a_refused_start_leaves_no_row(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Nothing exists, so nothing is written down, and the key is free."""
+        scripted.start_errors = [RateLimitError("no", status=429)]
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(RateLimitError):
+                await fleet.start(REQUEST, key="guild")
+            await fleet.start(REQUEST, key="guild")
+            assert await ledger.owners() == {"guild": "s2"}
+
+    async def test_an_unknown_start_keeps_its_row(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Its place is taken until its time is over."""
+        scripted.start_errors = [StartOutcomeUnknownError("gone")]
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            with pytest.raises(StartOutcomeUnknownError):
+                await fleet.start(REQUEST, key="guild")
+            assert await ledger.owners() == {"guild": None}
+            with pytest.raises(FleetFullError):
+                await fleet.start(REQUEST, key="guild", wait=False)
+            still.advance(600)
+            await eventually(lambda: "remove" in ledger.asked)
+            assert await fleet.start(REQUEST, key="guild")
+
+    async def test_an_unreadable_start_is_forgotten(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Its session has been stopped: its row goes."""
+        scripted.start_errors = [StartUnreadableError("bad", session_id="s9")]
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(StartUnreadableError):
+                await fleet.start(REQUEST, key="guild")
+            await written(ledger, {})
+
+    async def test_a_stop_that_fails_keeps_its_row(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """It may run, so it is written down, until a stop is confirmed."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="guild")
+            scripted.stop_errors = [APIConnectionError("down")]
+            with pytest.raises(APIConnectionError):
+                await live.stop()
+            assert await ledger.owners() == {"guild": "s1"}
+            await live.stop()
+            assert await ledger.rows() == []
+
+    async def test_its_time_is_over(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The last stop failed, but the session's time is over: the row goes."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="guild")
+            scripted.stop_errors = [APIConnectionError("down")]
+            still.advance(600)
+            assert (await live.ended()).outcome == "failed"
+            await written(ledger, {})
+
+    async def test_a_renewal_has_a_row_of_its_own(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Old and new session share a key and a worker."""
+        replaced = asyncio.Event()
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(
+                REQUEST, key="guild", renew=True, on_renewed=lambda old, new: replaced.set()
+            )
+            still.advance(570)
+            await asyncio.wait_for(replaced.wait(), 10)
+            await eventually(lambda: scripted.stopped == ["s1"] and "remove" in ledger.asked)
+            assert await ledger.owners() == {"guild": "s2"}
+
+    @pytest.mark.parametrize("key", [("a", 1), 1.5, None])
+    async def test_keys_that_others_cannot_read(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock, key: Any
+    ) -> None:
+        """Only strings and integers are the same on every machine."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(ConfigurationError, match="key must be a string or an integer"):
+                await fleet.start(REQUEST, key=key)
+            await fleet.start(REQUEST, key=7)
+            assert await ledger.owners() == {"7": "s1"}
+        assert scripted.live == {}
+
+    async def test_without_a_ledger(self, scripted: ScriptedClient) -> None:
+        """There is no worker then."""
+        assert SessionFleet(scripted).worker is None
+
+
+class TestOneLimit:
+    """Over all workers."""
+
+    async def test_never_more(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """Two workers with twenty starts each never have more sessions than the limit."""
+        async with (
+            fleet_of(scripted, ledger, still, max_live=3) as one,
+            fleet_of(scripted, other, still, max_live=3) as two,
+        ):
+
+            async def use(fleet: SessionFleet, key: str) -> None:
+                async with await fleet.start(REQUEST, key=key):
+                    await asyncio.sleep(0)
+
+            async with asyncio.timeout(30):
+                await asyncio.gather(
+                    *(use(one, f"a{n}") for n in range(20)), *(use(two, f"b{n}") for n in range(20))
+                )
+            assert scripted.most <= 3
+            assert len(scripted.stopped) == 40
+            assert one.stats().waiting == two.stats().waiting == 0
+
+    async def test_without_waiting(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """Who does not want to wait is told that the ledger is full; nothing is sent."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as one:
+            await one.start(REQUEST, key="a")
+            async with fleet_of(scripted, other, still, max_live=1) as two:
+                with pytest.raises(FleetFullError, match="all 1 places of the ledger"):
+                    await two.start(REQUEST, key="b", wait=False)
+                assert two.stats().refused == 1
+        assert len(scripted.requests) == 1
+
+    async def test_a_key_is_unique(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """The second start is told who has the first."""
+        async with fleet_of(scripted, ledger, still) as one:
+            await one.start(REQUEST, key="guild")
+            async with fleet_of(scripted, other, still) as two:
+                with pytest.raises(ConfigurationError, match=f"of worker {one.worker}"):
+                    await two.start(REQUEST, key="guild")
+        assert len(scripted.requests) == 1
+
+    @pytest.mark.parametrize("way", ["cancel", "stop", "leave"])
+    async def test_leaving_the_line(
+        self,
+        scripted: ScriptedClient,
+        ledger: Moody,
+        other: Moody,
+        still: FakeClock,
+        way: str,
+    ) -> None:
+        """Whoever leaves the line takes nothing with it: not a place, not a key."""
+        events = Events()
+        async with fleet_of(scripted, ledger, still, max_live=1) as one:
+            live = await one.start(REQUEST, key="a")
+            async with fleet_of(scripted, other, still, max_live=1, on_event=events) as two:
+                waiting = asyncio.create_task(two.start(REQUEST, key="b"))
+                await eventually(lambda: two.stats().waiting)
+                if way == "cancel":
+                    waiting.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await waiting
+                    assert [event.waiting for event in events.all] == [1, 0]
+                elif way == "stop":
+                    assert await two.stop("b") is None
+                    with pytest.raises(EquosError, match="before the session was started"):
+                        await waiting
+            if way == "leave":
+                with pytest.raises(ClientClosedError):
+                    await waiting
+            assert two.stats().waiting == 0
+            await live.stop()
+            await one.start(REQUEST, key="b")
+            assert await ledger.owners() == {"b": "s2"}
+
+    async def test_called_off_before_it_is_placed(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A start that is called off while the ledger is asked is not sent."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            starting = asyncio.create_task(fleet.start(REQUEST, key="guild"))
+            await eventually(lambda: ledger.asked)
+            await fleet.stop("guild")
+            with pytest.raises(EquosError, match="before the session was started"):
+                await starting
+        assert scripted.requests == []
+        assert await ledger.rows() == []
+
+    async def test_the_fleets_own_place(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A row whose fleet has no place for it after all is given back."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            await fleet.start(REQUEST, key="a")
+            (row,) = await ledger.rows()
+            await ledger.remove(row.id)  # as an engine that forgets
+            with pytest.raises(FleetFullError, match="of the fleet"):
+                await fleet.start(REQUEST, key="b", wait=False)
+            await written(ledger, {})
+
+
+class TestOthers:
+    """What workers leave behind, and take over."""
+
+    async def test_who_dies_is_cleaned_up_after(
+        self,
+        scripted: ScriptedClient,
+        ledger: Moody,
+        other: Moody,
+        still: FakeClock,
+    ) -> None:
+        """Its sessions are stopped, its places free; what it was about to start is told."""
+        events = Events()
+        scripted.start_errors = [None, StartOutcomeUnknownError("gone")]
+        one = fleet_of(scripted, ledger, still)
+        live = await one.start(REQUEST, key="a")
+        with pytest.raises(StartOutcomeUnknownError):
+            await one.start(REQUEST, key="b")
+        await kill(one)
+        async with fleet_of(scripted, other, still, on_event=events) as two:
+            await two.start(REQUEST, key="c")
+            await eventually(lambda: two.stats().reaped)
+            assert scripted.stopped == [live.session.id]
+            kinds = events.kinds
+            assert ("reaped", "a") in kinds
+            assert ("unknown", "b") in kinds
+            assert any(str(one.worker) in event.reason for event in events.all)
+            await written(other, {"b": None, "c": "s3"})
+        await one.__aexit__(None, None, None)
+
+    async def test_who_was_only_slow_learns_of_it(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """It lets go of what another worker claimed, once, and says by whom."""
+        events = Events()
+        async with fleet_of(scripted, ledger, still, on_event=events) as one:
+            live = await one.start(REQUEST, key="a")
+            await other.renew(str(one.worker), lease=0)
+            async with fleet_of(scripted, other, still) as two:
+                await two.start(REQUEST, key="b")
+                await eventually(lambda: two.stats().reaped)
+                await beat(still, ledger)
+                end = await asyncio.wait_for(live.ended(), 10)
+                assert end.outcome == "already_ended"
+                assert str(two.worker) in end.reason
+                assert one.stats().lost == 1
+                assert ("lost", "a") in events.kinds
+                await beat(still, ledger)
+                assert await ledger.owners() == {"b": "s2"}
+
+    async def test_a_start_that_comes_too_late(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """Its place was given away when its session came: the session is stopped."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            scripted.starts_go.clear()
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: scripted.requests)
+            (intent,) = await other.rows()
+            await other.record(evolve(intent, owner="w2", session_id="s7"), seconds=600)
+            await other.remove(intent.id)
+            await other.record(evolve(intent, owner="w2", session_id="s7"), seconds=600)
+            scripted.starts_go.set()
+            if await other.owners() == {"a": "s7"}:
+                with pytest.raises(EquosError, match="its place went to worker w2"):
+                    await starting
+            assert scripted.live == {}
+
+    async def test_a_reaper_that_fails_tries_again(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What it could not stop stays written down, and is found by the next renewal."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            scripted.stop_errors = [APIConnectionError("down")]
+            await ledger.engine.renew("dead", lease=0)
+            await beat(still, ledger)
+            await eventually(lambda: fleet.stats().failed)
+            assert await ledger.owners() == {"a": "s1", "x": "s9"}
+            await beat(still, ledger)
+            await eventually(lambda: fleet.stats().reaped)
+            await written(ledger, {"a": "s1"})
+
+    async def test_what_it_could_not_stop(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """On the way out it is left to other workers, at once."""
+        scripted.stop_errors = [APIConnectionError("down")]
+        async with fleet_of(scripted, other, still) as two:
+            await two.start(REQUEST, key="b")
+            async with fleet_of(scripted, ledger, still) as one:
+                await one.start(REQUEST, key="a")
+            assert len(one.report.left) == 1
+            await beat(still, other)
+            await eventually(lambda: two.stats().reaped)
+            assert scripted.stopped == ["s2"]
+
+
+class TestTheEngineFails:
+    """Nothing is lost, nothing blocks."""
+
+    async def test_starts_fail_before_anything_is_sent(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A session that cannot be written down is not started; afterwards it can."""
+        ledger.failing = {"place", "renew", "claim", "remove"}
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(LedgerError, match="down") as caught:
+                await fleet.start(REQUEST, key="a")
+            assert caught.value.operation == "start"
+            assert scripted.requests == []
+            ledger.failing = set()
+            await fleet.start(REQUEST, key="a")
+
+    async def test_starts_go_on_without(
+        self,
+        scripted: ScriptedClient,
+        ledger: Moody,
+        still: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """By an explicit setting; what was started is written down when the engine is back."""
+        caplog.set_level("INFO", "equos_async")
+        ledger.failing = {"place", "record", "renew", "claim"}
+        async with fleet_of(scripted, ledger, still, ledger_required=False) as fleet:
+            await fleet.start(REQUEST, key="a")
+            assert await ledger.owners() == {}
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {"a": "s1"})
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+    async def test_a_session_that_came_meanwhile(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The engine fails between the intent and the session: it is kept, and written later."""
+        ledger.failing = {"record"}
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            assert await ledger.owners() == {"a": None}
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {"a": "s1"})
+
+    async def test_stops_go_on(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A stop does not need the engine; its row goes when that is back."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            ledger.failing = {"remove"}
+            await live.stop()
+            assert await ledger.owners() == {"a": "s1"}
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {})
+
+    async def test_an_engine_that_forgets(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """All that is held is written anew."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            for row in await ledger.rows():
+                await ledger.engine.remove(row.id)
+            await beat(still, ledger)
+            await written(ledger, {"a": "s1"})
+
+    async def test_an_answer_that_is_lost(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """An intent that was written all the same, for a start that failed, goes again."""
+        ledger.deaf = {"place"}
+        ledger.failing = {"remove"}
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(LedgerError):
+                await fleet.start(REQUEST, key="a")
+            await eventually(lambda: "remove" in ledger.asked)
+            assert await ledger.owners() == {"a": None}
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {})
+
+    async def test_a_claim_that_is_lost(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Sessions that became this worker's without its knowing are stopped all the same."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            ledger.deaf = {"claim"}
+            await beat(still, ledger)
+            ledger.deaf = set()
+            await beat(still, ledger)
+            await eventually(lambda: scripted.stopped == ["s9"])
+
+    async def test_a_reaper_without_an_engine(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What it stopped is stopped; that its row is still there is seen later."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            ledger.failing = {"remove"}
+            await beat(still, ledger)
+            await eventually(lambda: "remove" in ledger.asked)
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {"a": "s1"})
+
+    async def test_those_in_the_line(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """They fail fast when the engine does."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            await fleet.start(REQUEST, key="a")
+            waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
+            await eventually(lambda: fleet.stats().waiting)
+            ledger.failing = {"place", "renew", "claim"}
+            still.advance(LEASE)
+            with pytest.raises(LedgerError):
+                await asyncio.wait_for(waiting, 10)
+
+    async def test_turns_that_are_lost(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """Who cannot be called asks."""
+        async with fleet_of(scripted, other, still, max_live=1) as two:
+            live = await two.start(REQUEST, key="a")
+            async with fleet_of(scripted, ledger, still, max_live=1) as one:
+                ledger.failing = {"turns"}
+                waiting = asyncio.create_task(one.start(REQUEST, key="b"))
+                await eventually(lambda: one.stats().waiting)
+                await live.stop()
+                ledger.failing = set()
+                still.advance(1)
+                assert await asyncio.wait_for(waiting, 10)
+
+    async def test_an_engine_that_hangs(
+        self,
+        scripted: ScriptedClient,
+        ledger: Moody,
+        still: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It is waited for no longer than anybody's patience lasts."""
+        monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.05)
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            ledger.hanging = {"place", "remove", "renew"}
+            with pytest.raises(LedgerError, match="did not answer within"):
+                await fleet.start(REQUEST, key="b")
+            await live.stop()
+        assert scripted.live == {}
+        assert fleet.report.left == ()
+
+    async def test_a_reaper_that_hangs(
+        self,
+        scripted: ScriptedClient,
+        ledger: Moody,
+        still: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Leaving does not wait for it: another worker will do it."""
+        monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.2)
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            await live.stop()
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            scripted.stops_go.clear()
+            await beat(still, ledger)
+        assert [(row.session_id, row.owner) for row in await ledger.rows()] == [
+            ("s9", fleet.worker)
+        ]
