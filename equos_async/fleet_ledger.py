@@ -259,7 +259,7 @@ class Registrar:
                     entry.lost(claimer)
                     entry.lost = None
         for row_id in held.keys() - self._entries.keys() - self._orphans:
-            # A removal that failed, or a claim whose answer was lost: to stop it is right for both.
+            # A removal that failed, or an answer that was lost: to end it is right for both.
             self._take_over(row_id, held[row_id], "an earlier answer of the ledger was lost")
 
     async def _claim(self) -> None:

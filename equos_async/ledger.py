@@ -117,7 +117,8 @@ class SessionLedger(Protocol):
         """Be alive for another ``lease`` seconds; with 0 be late at once.
 
         Returns:
-            The session ids of the rows that are the worker's, by the rows' ids.
+            The session ids of the rows that are the worker's, by the rows' ids; None for an
+            intent, and for one that is still in the line.
         """
         ...
 

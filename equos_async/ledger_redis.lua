@@ -47,9 +47,11 @@ end
 local function leave_line(id)
   local ticket = redis.call('HGET', TICKETS, id)
   if not ticket then return end
+  ticket = cjson.decode(ticket)
   redis.call('HDEL', TICKETS, id)
   redis.call('ZREM', LINE, id)
-  redis.call('ZREM', HELD_KEYS, redis.sha1hex(cjson.decode(ticket).key) .. '\0' .. id)
+  redis.call('ZREM', HELD_KEYS, redis.sha1hex(ticket.key) .. '\0' .. id)
+  redis.call('ZREM', OWNED, ticket.owner .. '\0' .. id)
 end
 
 -- Call the first in the line, if there is a place for it.
@@ -111,6 +113,7 @@ function steps.place(knows, text, seconds, most, wait, lease)
     redis.call('HSET', TICKETS, row.id,
       cjson.encode({key = row.key, owner = row.owner, most = tonumber(most)}))
     redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
+    redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   end
   return {'full'}
 end
@@ -140,8 +143,9 @@ function steps.renew(knows, worker, lease)
   hear(worker, tonumber(lease), knows)
   local told = {}
   for _, id in ipairs(of(OWNED, worker)) do
+    local row = read(id)
     told[#told + 1] = id
-    told[#told + 1] = read(id).session_id or ''
+    told[#told + 1] = row and row.session_id or ''
   end
   return told
 end
@@ -153,14 +157,15 @@ function steps.claim(knows, worker, endpoint, lease, at_once)
     call_first()
     return {tostring(now)}
   end
-  local late, taken = {}, {}
+  local taken = {}
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
     if owner ~= worker then
-      late[owner] = true
       local left = false
       for _, id in ipairs(of(OWNED, owner)) do
         local row = read(id)
-        if #taken < MOST_CLAIMED and (not row.session_id or row.endpoint == endpoint) then
+        if not row then
+          leave_line(id)
+        elseif #taken < MOST_CLAIMED and (not row.session_id or row.endpoint == endpoint) then
           forget(id)
           taken[#taken + 1] = cjson.encode(row)
           row.owner = row.session_id and worker or NOBODY
@@ -172,11 +177,6 @@ function steps.claim(knows, worker, endpoint, lease, at_once)
         end
       end
       if not left then redis.call('ZREM', WORKERS, owner) end
-    end
-  end
-  if next(late) then
-    for _, id in ipairs(redis.call('ZRANGE', LINE, 0, -1)) do
-      if late[cjson.decode(redis.call('HGET', TICKETS, id)).owner] then leave_line(id) end
     end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', CLAIMED_AT, '-inf', now - REMEMBERED)) do

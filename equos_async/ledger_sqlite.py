@@ -150,9 +150,12 @@ class SQLiteLedger:
 
         def work(db: sqlite3.Connection) -> dict[str, str | None]:
             _hear(db, worker, lease)
-            return dict(
-                db.execute("SELECT id, session_id FROM rows WHERE owner = ?", [worker]).fetchall()
+            held = db.execute(
+                "SELECT id, session_id FROM rows WHERE owner = :worker "
+                "UNION ALL SELECT id, NULL FROM line WHERE owner = :worker",
+                {"worker": worker},
             )
+            return dict(held.fetchall())
 
         return await self._run(work)
 

@@ -207,15 +207,19 @@ class LedgerContract:
         assert await ledger.renew("worker-2", lease=LEASE) == {"worker-2/b": "s2"}
 
     async def test_a_lease_tells_what_is_held(self, open_ledger: OpenLedger) -> None:
-        """A renewal tells the worker's rows, intents among them, and nobody else's."""
+        """A renewal tells the worker's rows, intents and turns among them, nobody else's."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await place(ledger, row("b"))
         await place(ledger, row("c", "worker-2"))
+        assert not await place(ledger, row("d"), limit=3)
         assert await ledger.renew("worker-1", lease=LEASE) == {
             "worker-1/a": "s1",
             "worker-1/b": None,
+            "worker-1/d": None,
         }
+        await ledger.remove("worker-1/d")
+        assert (await ledger.renew("worker-1", lease=LEASE)).keys() == {"worker-1/a", "worker-1/b"}
         assert await ledger.renew("worker-3", lease=LEASE) == {}
 
     async def test_who_is_in_time_keeps_all(self, open_ledger: OpenLedger) -> None:

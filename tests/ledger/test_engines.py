@@ -301,3 +301,21 @@ class TestCluster:
             await one.remove("worker-1/a")
             assert await asyncio.wait_for(told, 5) == "worker-2/b"
             assert await place(two, evolve(row("b", "worker-2")), limit=1)
+
+    async def test_it_does_not_go_round(
+        self, nodes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nodes that send it from one to the other are a failure of theirs."""
+
+        async def stay(self: RedisLedger, host: str, port: int) -> None:
+            return None
+
+        monkeypatch.setattr(RedisLedger, "_move", stay)
+        failed = 0
+        for port in nodes:
+            async with RedisLedger(f"redis://127.0.0.1:{port}") as ledger:
+                try:
+                    await ledger.rows()
+                except LedgerError:
+                    failed += 1
+        assert failed == 1

@@ -39,6 +39,7 @@ class Moody:
         failing: The steps that fail before anything is done.
         deaf: The steps that are done, and whose answers are lost.
         hanging: The steps that are never answered.
+        calls: What is called to the worker before anything else; the calls end with it.
         asked: All steps that were asked for.
     """
 
@@ -47,6 +48,7 @@ class Moody:
         self.failing: set[str] = set()
         self.deaf: set[str] = set()
         self.hanging: set[str] = set()
+        self.calls: list[str] = []
         self.asked: list[str] = []
 
     async def _do(self, step: str, *args: Any, **settings: Any) -> Any:
@@ -95,6 +97,10 @@ class Moody:
         self.asked.append("turns")
         if "turns" in self.failing:
             raise LedgerError("the engine is down")
+        while self.calls:
+            yield self.calls.pop()
+            if not self.calls:
+                return
         async for row_id in self.engine.turns(worker):
             yield row_id
 
@@ -580,6 +586,26 @@ class TestTheEngineFails:
             await beat(still, ledger)
             await written(ledger, {})
 
+    async def test_a_turn_that_nobody_waits_for(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """A start that left the line while the engine was down stands in nobody's way later."""
+        async with fleet_of(scripted, other, still, max_live=1) as two:
+            live = await two.start(REQUEST, key="a")
+            async with fleet_of(scripted, ledger, still, max_live=1) as one:
+                waiting = asyncio.create_task(one.start(REQUEST, key="b"))
+                await eventually(lambda: one.stats().waiting)
+                ledger.failing = {"remove"}
+                waiting.cancel()
+                await eventually(lambda: "remove" in ledger.asked)
+                ledger.failing = set()
+                await live.stop()
+                behind = asyncio.create_task(two.start(REQUEST, key="c"))
+                await quiet(other)
+                await beat(still, ledger)
+                still.advance(1)
+                assert await asyncio.wait_for(behind, 10)
+
     async def test_a_claim_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
@@ -642,6 +668,40 @@ class TestTheEngineFails:
                 ledger.failing = set()
                 still.advance(1)
                 assert await asyncio.wait_for(waiting, 10)
+
+    async def test_calls_for_nobody(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A call for a start that is gone wakes nobody, and calls that end are asked for again."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            ledger.calls = ["gone"]
+            waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
+            await eventually(lambda: "turns" in ledger.asked and not ledger.calls)
+            await live.stop()
+            await quiet(ledger)
+            still.advance(1)
+            assert await asyncio.wait_for(waiting, 10)
+
+    async def test_a_stop_while_a_row_is_written_anew(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What is written and what is removed come one after the other, never the wrong way."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            registrar = fleet._keeper.registrar
+            assert registrar is not None
+            (entry,) = registrar._entries.values()
+            await ledger.remove(entry.row.id)  # as an engine that forgets
+            async with entry.writing:
+                stopping = asyncio.create_task(live.stop())
+                await eventually(lambda: scripted.stopped)
+                await settle()
+                still.advance(LEASE / 3)
+                await quiet(ledger)
+            await stopping
+            await quiet(ledger)
+            assert await ledger.owners() == {}
 
     async def test_an_engine_that_hangs(
         self,

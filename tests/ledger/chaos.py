@@ -1,0 +1,255 @@
+"""Workers in processes of their own, killed, paused and cut off; the emulator is the judge.
+
+``python -m tests.ledger.chaos`` runs the long sweep: ten workers with a hundred sessions each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from attrs import define, field
+
+from equos_async import LedgerError, LedgerRow
+from equos_async.ledger_cli import open_ledger
+from equos_async.testing import EmulatorRequest, EquosEmulator
+from tests.ledger.conftest import RedisServer
+
+SLACK = 2.0
+"""Seconds after its worker's lease in which an orphan must have been stopped."""
+
+
+@define
+class Worker:
+    """One process."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    said: list[str] = field(factory=list)
+
+    async def listen(self) -> None:
+        """Keep what it says."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.said.append(line.decode().rstrip())
+
+    def send(self, how: signal.Signals) -> None:
+        """Signal it."""
+        self.process.send_signal(how)
+
+
+class Chaos:
+    """Some workers of one ledger, and what is done to them.
+
+    Attributes:
+        workers: Those that live.
+        dead: The names of those that were killed.
+        refused: Starts that the emulator refused because there were too many sessions.
+    """
+
+    def __init__(
+        self, *, where: str, sessions: int, limit: int, lease: float, duration: float, seed: int
+    ) -> None:
+        self.where = where
+        self.sessions = sessions
+        self.limit = limit
+        self.lease = lease
+        self.duration = duration
+        self.chance = random.Random(seed)
+        self.workers: list[Worker] = []
+        self.dead: set[str] = set()
+        self.refused = 0
+        self._numbers = itertools.count(1)
+        self._listening: list[asyncio.Task[None]] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.emulator = await self._stack.enter_async_context(
+            EquosEmulator(limit_concurrent=self.limit, on_request=self._judge)
+        )
+        self.ledger = open_ledger(self.where, "equos")
+        self._stack.push_async_callback(self.ledger.aclose)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.process.returncode is None:
+                worker.send(signal.SIGKILL)
+                await worker.process.wait()
+        await asyncio.gather(*self._listening)
+        await self._stack.aclose()
+
+    def _judge(self, request: EmulatorRequest) -> None:
+        # The emulator refuses what is above its limit: no worker may ever have asked for that.
+        self.refused += request.operation == "start" and request.status == 403
+
+    async def spawn(self, count: int) -> None:
+        """Start workers, and wait until they begin."""
+        for _ in range(count):
+            name = f"w{next(self._numbers)}"
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.ledger.worker", "--name", name),
+                *("--endpoint", self.emulator.endpoint, "--ledger", self.where),
+                *("--sessions", str(self.sessions), "--limit", str(self.limit)),
+                *("--lease", str(self.lease), "--duration", str(self.duration)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            worker = Worker(name, process)
+            self.workers.append(worker)
+            self._listening.append(asyncio.create_task(worker.listen()))
+        await self.until(
+            lambda: all("ready" in one.said for one in self.workers), 60, "workers that begin"
+        )
+
+    async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        """Wait for something, for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():  # noqa: ASYNC110 - other processes have no event here
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds:g} s: {what}") from None
+
+    async def busy(self, count: int) -> None:
+        """Wait until so many sessions are live."""
+        await self.until(
+            lambda: len(self.emulator.live_sessions) >= count, 60, f"{count} live sessions"
+        )
+
+    def kill(self) -> Worker:
+        """Kill a worker, at whatever it is."""
+        worker = self.workers.pop(self.chance.randrange(len(self.workers)))
+        worker.send(signal.SIGKILL)
+        self.dead.add(worker.name)
+        return worker
+
+    async def pause(self, seconds: float) -> Worker:
+        """Let a worker stand still, and go on."""
+        worker = self.chance.choice(self.workers)
+        worker.send(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        worker.send(signal.SIGCONT)
+        return worker
+
+    async def rows(self) -> list[LedgerRow]:
+        """What the ledger knows, as soon as it answers."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return list(await self.ledger.rows())
+                except LedgerError:
+                    await asyncio.sleep(0.1)
+
+    async def orphans(self) -> set[str]:
+        """Live sessions of dead workers, but for starts that the ledger knows it cannot know."""
+        live = {one.name for one in self.emulator.live_sessions.values()}
+        left = {name for name in live if name.split("/")[0] in self.dead}
+        if not left:
+            return left
+        return left - {row.key for row in await self.rows() if row.session_id is None}
+
+    async def orphans_gone(self, seconds: float) -> None:
+        """Every orphan is stopped within a time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while left := await self.orphans():
+            if loop.time() > until:
+                raise AssertionError(f"not stopped within {seconds:g} s: {sorted(left)}")
+            await asyncio.sleep(0.02)
+
+    async def leave(self) -> None:
+        """End all workers as an operator does; nothing is left but what nobody can know."""
+        for worker in self.workers:
+            worker.send(signal.SIGTERM)
+        for worker in self.workers:
+            code = await asyncio.wait_for(worker.process.wait(), 60)
+            assert code == 0, f"{worker.name} ended with {code}: {worker.said[-5:]}"
+        rows = await self.rows()
+        unknown = {row.key for row in rows if row.session_id is None}
+        live = {one.name for one in self.emulator.live_sessions.values()}
+        assert live <= unknown, f"live, and in nobody's hands: {sorted(live - unknown)}"
+        held = [row for row in rows if row.session_id is not None]
+        assert held == [], f"in the ledger, but over: {held}"
+        assert self.refused == 0, f"the limit of {self.limit} was exceeded {self.refused} times"
+
+
+async def sweep(
+    redis: RedisServer, *, workers: int, sessions: int, rounds: int, seed: int, lease: float
+) -> str:
+    """Do all of it to workers of one Redis, again and again."""
+    duration = 60.0
+    limit = workers * sessions * 3 // 4
+    async with Chaos(
+        where=redis.url, sessions=sessions, limit=limit, lease=lease, duration=duration, seed=seed
+    ) as chaos:
+        await chaos.spawn(workers)
+        await chaos.busy(limit // 2)
+        for _ in range(rounds):
+            chaos.kill()
+            await chaos.orphans_gone(lease + SLACK)
+            await chaos.spawn(1)
+            await asyncio.sleep(chaos.chance.uniform(0, 1))
+            await chaos.pause(lease * 1.5)
+            await asyncio.sleep(chaos.chance.uniform(0, 1))
+            redis.stop(chaos.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+            chaos.kill()
+            await asyncio.sleep(chaos.chance.uniform(0.1, lease * 1.5))
+            redis.start()
+            await chaos.spawn(1)
+            # Everybody may be late now, so nobody is for another lease.
+            await chaos.orphans_gone(2 * lease + 2 * SLACK)
+            redis.ask("CLIENT", "PAUSE", str(int(lease * 1500)))
+            chaos.kill()
+            await chaos.orphans_gone(lease * 1.5 + 2 * lease + 2 * SLACK)
+            await chaos.spawn(1)
+            await chaos.busy(limit // 2)
+        await chaos.leave()
+        return (
+            f"seed {seed}: {len(chaos.dead)} workers killed, {chaos.emulator.ended_count} sessions "
+            f"ended, none left that the ledger knew of; {len(chaos.emulator.live_sessions)} of "
+            f"starts that nobody can know; the limit of {limit} was never exceeded"
+        )
+
+
+def main() -> None:
+    """The long sweep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--sessions", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lease", type=float, default=5.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    args = parser.parse_args()
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as directory:
+            redis = RedisServer(Path(directory))
+            redis.start()
+            try:
+                print(
+                    asyncio.run(
+                        sweep(
+                            redis,
+                            workers=args.workers,
+                            sessions=args.sessions,
+                            rounds=args.rounds,
+                            seed=seed,
+                            lease=args.lease,
+                        )
+                    ),
+                    flush=True,
+                )
+            finally:
+                redis.stop(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A worker as users write it, in a process of its own, for others to kill."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosError,
+    EquosParticipantIdentity,
+    SessionFleet,
+)
+from equos_async.ledger_cli import open_ledger
+
+
+async def talk(fleet: SessionFleet, request: CreateSessionPassRequest) -> None:
+    """Hold one session after another."""
+    chance = random.Random(request.name)
+    while True:
+        try:
+            async with await fleet.start(request, key=request.name):
+                await asyncio.sleep(chance.uniform(0.2, 2))
+        except EquosError as error:
+            print(f"{request.name}: {type(error).__name__}: {error}", flush=True)
+            await asyncio.sleep(0.1)
+
+
+async def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name")
+    parser.add_argument("--endpoint")
+    parser.add_argument("--ledger")
+    parser.add_argument("--sessions", type=int)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--lease", type=float)
+    parser.add_argument("--duration", type=float)
+    args = parser.parse_args()
+    async with (
+        open_ledger(args.ledger, "equos") as ledger,
+        EquosClient("any-key", endpoint=args.endpoint) as client,
+        SessionFleet(client, max_live=args.limit, ledger=ledger, lease=args.lease) as fleet,
+        asyncio.TaskGroup() as group,
+    ):
+        fleet.stop_on_signals()
+        print("ready", flush=True)
+        for n in range(args.sessions):
+            request = CreateSessionPassRequest(
+                name=f"{args.name}/{n}",
+                avatar="av_1",
+                agent="ag_1",
+                consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+                client=args.name,
+                max_duration=args.duration,
+            )
+            group.create_task(talk(fleet, request))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
