@@ -111,6 +111,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def ledger(session: nox.Session) -> None:
+    """Kill workers that share a ledger (--long: for an hour), then measure what it costs."""
+    session.install(".[redis]", *group("test"))
+    long = "--long" in session.posargs
+    sizes = ["--rounds", "20", "--seeds", *"12345"] if long else ["--rounds", "1", "--seeds", "1"]
+    session.run("python", "-m", "tests.ledger.chaos", *sizes)
+    session.run("python", "-m", "tests.bench.ledger_cost")
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Let tools that others wrote judge the emulator by its OpenAPI document."""
     session.install(".", "schemathesis>=4", "openapi-python-client>=0.24")

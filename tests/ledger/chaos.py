@@ -57,13 +57,13 @@ class Chaos:
     """
 
     def __init__(
-        self, *, where: str, sessions: int, limit: int, lease: float, duration: float, seed: int
+        self, *, where: str, sessions: int, limit: int, lease: float, hold: float, seed: int
     ) -> None:
         self.where = where
         self.sessions = sessions
         self.limit = limit
         self.lease = lease
-        self.duration = duration
+        self.hold = hold
         self.chance = random.Random(seed)
         self.workers: list[Worker] = []
         self.dead: set[str] = set()
@@ -100,7 +100,7 @@ class Chaos:
                 *(sys.executable, "-m", "tests.ledger.worker", "--name", name),
                 *("--endpoint", self.emulator.endpoint, "--ledger", self.where),
                 *("--sessions", str(self.sessions), "--limit", str(self.limit)),
-                *("--lease", str(self.lease), "--duration", str(self.duration)),
+                *("--lease", str(self.lease), "--hold", str(self.hold)),
                 stdout=asyncio.subprocess.PIPE,
             )
             worker = Worker(name, process)
@@ -122,7 +122,7 @@ class Chaos:
     async def busy(self, count: int) -> None:
         """Wait until so many sessions are live."""
         await self.until(
-            lambda: len(self.emulator.live_sessions) >= count, 60, f"{count} live sessions"
+            lambda: len(self.emulator.live_sessions) >= count, 180, f"{count} live sessions"
         )
 
     def kill(self) -> Worker:
@@ -183,13 +183,19 @@ class Chaos:
 
 
 async def sweep(
-    redis: RedisServer, *, workers: int, sessions: int, rounds: int, seed: int, lease: float
+    redis: RedisServer,
+    *,
+    workers: int,
+    sessions: int,
+    rounds: int,
+    seed: int,
+    lease: float,
+    hold: float,
 ) -> str:
     """Do all of it to workers of one Redis, again and again."""
-    duration = 60.0
     limit = workers * sessions * 3 // 4
     async with Chaos(
-        where=redis.url, sessions=sessions, limit=limit, lease=lease, duration=duration, seed=seed
+        where=redis.url, sessions=sessions, limit=limit, lease=lease, hold=hold, seed=seed
     ) as chaos:
         await chaos.spawn(workers)
         await chaos.busy(limit // 2)
@@ -227,6 +233,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--lease", type=float, default=5.0)
+    parser.add_argument("--hold", type=float, default=30.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     args = parser.parse_args()
     for seed in args.seeds:
@@ -243,6 +250,7 @@ def main() -> None:
                             rounds=args.rounds,
                             seed=seed,
                             lease=args.lease,
+                            hold=args.hold,
                         )
                     ),
                     flush=True,

@@ -13,7 +13,7 @@ LEASE = 2.0
 
 async def test_redis(own_redis: RedisServer) -> None:
     """Workers are killed and paused, their Redis is stopped, started and paused."""
-    told = await sweep(own_redis, workers=3, sessions=8, rounds=1, seed=1, lease=LEASE)
+    told = await sweep(own_redis, workers=3, sessions=8, rounds=1, seed=1, lease=LEASE, hold=2)
     assert told.startswith("seed 1: 3 workers killed")
 
 
@@ -25,7 +25,7 @@ async def test_sqlite(tmp_path: Path) -> None:
         sessions=8,
         limit=18,
         lease=LEASE,
-        duration=60,
+        hold=2,
         seed=2,
     ) as chaos:
         await chaos.spawn(3)

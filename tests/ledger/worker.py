@@ -16,13 +16,13 @@ from equos_async import (
 from equos_async.ledger_cli import open_ledger
 
 
-async def talk(fleet: SessionFleet, request: CreateSessionPassRequest) -> None:
+async def talk(fleet: SessionFleet, request: CreateSessionPassRequest, hold: float) -> None:
     """Hold one session after another."""
     chance = random.Random(request.name)
     while True:
         try:
             async with await fleet.start(request, key=request.name):
-                await asyncio.sleep(chance.uniform(0.2, 2))
+                await asyncio.sleep(chance.uniform(0.2, hold))
         except EquosError as error:
             print(f"{request.name}: {type(error).__name__}: {error}", flush=True)
             await asyncio.sleep(0.1)
@@ -37,7 +37,7 @@ async def main() -> None:
     parser.add_argument("--sessions", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--lease", type=float)
-    parser.add_argument("--duration", type=float)
+    parser.add_argument("--hold", type=float)
     args = parser.parse_args()
     async with (
         open_ledger(args.ledger, "equos") as ledger,
@@ -54,9 +54,9 @@ async def main() -> None:
                 agent="ag_1",
                 consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
                 client=args.name,
-                max_duration=args.duration,
+                max_duration=args.hold + 30,
             )
-            group.create_task(talk(fleet, request))
+            group.create_task(talk(fleet, request, args.hold))
 
 
 if __name__ == "__main__":
