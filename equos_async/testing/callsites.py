@@ -17,11 +17,13 @@ _NOBODY: Final = {"", "asyncio", "_pytest", "pytest_asyncio", "anyio", "uvloop"}
 
 
 class CallSite(NamedTuple):
-    """A line, and the looks of the session that it asks for."""
+    """A line, and the looks of the session that it asks for, whatever it calls a request."""
 
     file: str
     line: int
-    looks: tuple[Any, Any, Any]
+    name: Any
+    client: Any
+    max_duration: Any
 
 
 class CallSites:
@@ -44,8 +46,13 @@ class CallSites:
 
     def of(self, session: EmulatedSession) -> list[CallSite]:
         """The lines that may have started a session, most often one."""
-        looks = (session.name, session.client, session.max_duration)
-        return sorted(site for site in self._seen if site.looks == looks)
+        # A fleet gives a request that has no end of its own one of the fleet's.
+        name, client, ends = session.name, session.client, {None, session.max_duration}
+        return sorted(
+            site
+            for site in self._seen
+            if site.name == name and site.client == client and site.max_duration in ends
+        )
 
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -53,17 +60,11 @@ class CallSites:
             # No coroutine function: its body would run when the stack is another one.
             if (caller := _caller()) is not None:
                 request = args[0] if args else options.get("request")
-                self._seen.add(CallSite(*caller, _looks(request)))
+                looks = (getattr(request, of, None) for of in CallSite._fields[2:])
+                self._seen.add(CallSite(*caller, *looks))
             return method(owner, *args, **options)
 
         return noting
-
-
-def _looks(request: Any) -> tuple[Any, Any, Any]:
-    name, client, seconds = (
-        getattr(request, of, None) for of in ("name", "client", "max_duration")
-    )
-    return name, client, seconds
 
 
 def _caller() -> tuple[str, int] | None:
