@@ -15,7 +15,7 @@ from .errors import (
     OverloadedError,
     StartOutcomeUnknownError,
 )
-from .events import Reporter, Subject
+from .events import Event, Reporter, Subject
 from .retry import Outcome, Timeouts, Traffic, Verdict, parse_retry_after
 from .transport import Failure, Reply, Request, Transport
 from .waiting import Clock, Timer, Turnstile
@@ -31,9 +31,12 @@ class Call(Generic[T]):
         deadline: The time on the client's clock at which the call is over.
         answer: What the caller gets; done or cancelled where nobody waits any more.
         in_block: Whether the session belongs to a ``session()`` block.
+        began: When the caller made it, on the client's clock.
         task: The client's task that runs the call.
         on_wire: The attempt that is under way.
         attempts: How many were made.
+        status: What the latest of them was answered with.
+        retries: What was told of them.
         paid: Tokens that its last retry took from the budget.
         accepted: Whether the server said 2xx.
         last_attempt: Whether no further one may follow, whatever comes of it.
@@ -46,6 +49,7 @@ class Call(Generic[T]):
         *,
         url: str,
         body: bytes,
+        began: float,
         deadline: float,
         answer: asyncio.Future[T],
         in_block: bool = False,
@@ -54,6 +58,7 @@ class Call(Generic[T]):
         self.subject = subject
         self.url = url
         self.body = body
+        self.began = began
         self.deadline = deadline
         self.answer = answer
         self.in_block = in_block
@@ -61,7 +66,9 @@ class Call(Generic[T]):
         self.on_wire: Request | None = None
         self.timer: Timer | None = None
         self.attempts = 0
-        self.paid = 0.0
+        self.status: int | None = None
+        self.retries: tuple[Event, ...] = ()
+        self.paid: float = 0.0
         self.accepted = False
         self.last_attempt = False
 
@@ -139,14 +146,16 @@ class Caller:
             wait = self._wait(call, outcome) if verdict is Verdict.RETRY else None
             if wait is None:
                 raise self._error(call, reply, outcome)
-            self._reporter.emit(
+            told = self._reporter.emit(
                 "retry",
                 call.subject,
                 call.attempts,
                 self._reason(reply),
                 status=outcome.status,
                 delay=wait,
+                seconds=self._clock.now() - call.began,
             )
+            call.retries += (told,)
             await self._clock.sleep(wait)
 
     def _wait(self, call: Call[Any], outcome: Outcome) -> float | None:
@@ -226,6 +235,7 @@ class Caller:
             outcome = Outcome(status=reply.status, retry_after=self._retry_after(reply))
         else:
             outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
+        call.status = outcome.status
         now = self._clock.now()
         before = self._traffic.starts.paused_until
         verdict = self._traffic.learn(

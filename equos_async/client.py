@@ -24,7 +24,7 @@ from .errors import (
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
-from .events import Event, Reporter, Subject, Unresolved
+from .events import Event, EventKind, Reporter, Subject, Unresolved
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 from .retry import Limits, RetryPolicy, Timeouts, Traffic
 from .transport import Reply, Transport
@@ -304,12 +304,14 @@ class EquosClient:
             self._timeouts.deadline if deadline is None else checks.number("deadline", deadline)
         )
         loop = self._transport.bind()
+        began = self._clock.now()
         return Call(
             endpoint,
             subject,
             url=endpoint.url(self._base, subject.session_id or ""),
             body=body,
-            deadline=self._clock.now() + seconds,
+            began=began,
+            deadline=began + seconds,
             answer=loop.create_future(),
             in_block=in_block,
         )
@@ -318,6 +320,8 @@ class EquosClient:
         """Run a call in a task of the client's own: its caller's end is not its end."""
         call.task = self._transport.bind().create_task(run(call))
         self._calls.add(call)
+        if self._reporter.heard and not call.answer.done():
+            call.answer.add_done_callback(partial(self._ended, call))
         call.task.add_done_callback(partial(self._settle, call))
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
@@ -333,6 +337,32 @@ class EquosClient:
             if call.answer.done() and not isinstance(error, EquosError):
                 raise error  # a bug that no caller can be told of: the loop's handler is
             call.refuse(error)
+
+    def _ended(self, call: Call[Any], answer: asyncio.Future[Any]) -> None:
+        """A caller is served: a done callback, in that caller's context."""
+        problem = asyncio.CancelledError() if answer.cancelled() else answer.exception()
+        session_id = call.subject.session_id
+        if isinstance(problem, EquosError):
+            session_id = problem.session_id
+        elif problem is None and call.endpoint is wire.START:
+            session_id = answer.result().session.id
+        error = None if problem is None else type(problem).__name__
+        self._tell("ended", call, error or "answered", error=error, session_id=session_id)
+
+    def _tell(self, kind: EventKind, call: Call[Any], reason: str, **details: Any) -> None:
+        """Tell of a call that is over."""
+        self._reporter.emit(
+            kind,
+            call.subject,
+            call.attempts,
+            reason,
+            status=call.status,
+            seconds=self._clock.now() - call.began,
+            method=call.endpoint.method,
+            url=self._base + call.endpoint.path,
+            retries=call.retries,
+            **details,
+        )
 
     def _abandon(self, call: Call[CreateEquosSessionResponse]) -> None:
         """The caller of a start was cancelled."""
@@ -408,9 +438,7 @@ class EquosClient:
 
     async def _run_orphan(self, call: Call[EquosSession | None]) -> None:
         await self._run_stop(call)
-        self._reporter.emit(
-            "orphan_stopped", call.subject, call.attempts, "nobody held the session any more"
-        )
+        self._tell("orphan_stopped", call, "nobody held the session any more")
 
     async def _run_stop(self, call: Call[EquosSession | None]) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from .errors import (
     FleetFullError,
     StartOutcomeUnknownError,
 )
+from .events import logger
 from .fleet_ledger import Entry, Registrar
 from .fleet_places import Agenda, Alarm, Places
 from .fleet_values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
@@ -29,8 +29,6 @@ from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosS
 from .waiting import Clock, Timer, set_unless_done
 
 T = TypeVar("T")
-
-logger = logging.getLogger("equos_async")
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
@@ -232,9 +230,9 @@ class Keeper:
     ) -> None:
         self.registrar: Registrar | None = None
         self.clock = clock
-        self.places = Places(places)
+        self.places: Places = Places(places)
         self.keyed: dict[Hashable, Held] = {}
-        self.closed = False
+        self.closed: bool = False
         self._client = client
         self._max_live = places
         self._renew_before = renew_before
@@ -750,7 +748,7 @@ class Drain:
         self.pending: dict[Held | Order, str] = {}
         self.ends: list[SessionEnd] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timer = call_at(deadline, set_unless_done, self.done, None)
+        self.timer: Timer = call_at(deadline, set_unless_done, self.done, None)
 
     def settle(self, subject: Held | Order, end: SessionEnd | None) -> None:
         """Something is over, or failed for now; None: there was nothing."""

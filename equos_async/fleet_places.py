@@ -28,7 +28,7 @@ class Places:
     """
 
     def __init__(self, count: int) -> None:
-        self.free = count
+        self.free: int = count
         self._line: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
 
     @property

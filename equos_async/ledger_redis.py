@@ -89,7 +89,7 @@ class RedisLedger:
         self._namespace = namespace
         self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
         self._channel = f"{{{namespace}}}:turns:"
-        self._script = files(__package__).joinpath("ledger_redis.lua").read_text("utf-8")
+        self._script = files("equos_async").joinpath("ledger_redis.lua").read_text("utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._timeout = timeout
         # Whether it was reached before: a server without any rows must have forgotten them then.

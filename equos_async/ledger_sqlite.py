@@ -245,7 +245,7 @@ class SQLiteLedger:
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            db.executescript(files(__package__).joinpath("ledger_sqlite.sql").read_text("utf-8"))
+            db.executescript(files("equos_async").joinpath("ledger_sqlite.sql").read_text("utf-8"))
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
 

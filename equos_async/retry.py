@@ -315,6 +315,7 @@ class StopGate(Lane):
     further apart the longer they fail.
     """
 
+    limit: int  # another one after each answer
     policy: RetryPolicy
     gap: float = field(default=0.0, init=False)
     not_before: float = field(default=-math.inf, init=False)

@@ -99,11 +99,11 @@ class Request(aiohttp.Payload):
         """
         self.body = body
         self.method = method
-        self.url = URL(url, encoded=True)
+        self.url: URL = URL(url, encoded=True)
         self.is_foreign = is_foreign
-        self.sent = False
-        self.withdrawn = False
-        self.expired = False
+        self.sent: bool = False
+        self.withdrawn: bool = False
+        self.expired: bool = False
         self._sender: asyncio.Task[Any] | None = None
         self._drop: Callable[[], None] = _nothing
         self._status: int | None = None

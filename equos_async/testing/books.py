@@ -43,7 +43,7 @@ class Books:
     def __init__(self, clock: EmulatorClock, starting_for: float) -> None:
         self.clock = clock
         self.starting_for = starting_for
-        self.ended_count = 0
+        self.ended_count: int = 0
         self._lock = threading.RLock()
         self._billed = 0.0
         self._live: dict[str, Entry] = {}

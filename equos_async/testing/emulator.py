@@ -68,9 +68,9 @@ class EquosEmulator:
         on_request: Callable[[EmulatorRequest], object] | None = None,
     ) -> None:
         self.host = host
-        self.port = port
-        self.clock = clock or EmulatorClock()
-        self.faults = Faults(seed)
+        self.port: int = port
+        self.clock: EmulatorClock = clock or EmulatorClock()
+        self.faults: Faults = Faults(seed)
         self._books = Books(self.clock, starting_for)
         self._journal = Journal()
         self._service = Service(self._books, client_key)

@@ -40,7 +40,7 @@ class Exchange:
         self._at = at
         self._clock = clock
         self._done: Reply | None = None
-        self.gone = asyncio.Event()
+        self.gone: asyncio.Event = asyncio.Event()
         """Set when the caller has closed the connection."""
 
     async def run(self, faults: Sequence[Fault]) -> Reply | None:

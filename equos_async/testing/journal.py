@@ -14,7 +14,7 @@ class Journal:
     """The newest requests, in the order of reading. May be read from any thread."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, EmulatorRequest] = OrderedDict()
 

@@ -85,8 +85,8 @@ class Faults(FaultQueue):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(self, BOTH)
-        self.start = FaultQueue(self, ("start",))
-        self.stop = FaultQueue(self, ("stop",))
+        self.start: FaultQueue = FaultQueue(self, ("start",))
+        self.stop: FaultQueue = FaultQueue(self, ("stop",))
         self._random = random.Random(seed)  # noqa: S311 - a share of requests, not cryptography
         self._lock = threading.RLock()
         self._planned: list[Planned] = []

@@ -30,3 +30,10 @@ def test_service_serves_all_and_reports_the_unknown() -> None:
     assert sum("not tried again" in line for line in lines) == 1
     assert lines[-2].startswith("look at this: start of 'reception', ")
     assert lines[-1] == "left on the server: 1"
+
+
+def test_traced_shows_a_retry_and_a_session() -> None:
+    """The console shows a start with its retry, and the session's own span."""
+    shown = run("traced.py")
+    for name in ("POST /v3/session-passes", "retry", "equos.session", "equos.client.starts"):
+        assert f'"name": "{name}"' in shown

@@ -8,6 +8,7 @@ import gc
 import logging
 import pickle
 import warnings
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -22,6 +23,7 @@ from equos_async import (
     EquosClient,
     Event,
     Limits,
+    NotFoundError,
     RetryPolicy,
     StartOutcomeUnknownError,
     StartUnreadableError,
@@ -70,8 +72,9 @@ class TestSettings:
     def test_a_wrong_argument_is_named(self, wrong: dict[str, Any]) -> None:
         """No setting is None, or something else, by accident."""
         (name,) = wrong
+        settings: dict[str, Any] = {"client_key": KEY, **wrong}
         with pytest.raises(ConfigurationError, match=f"^{name} must"):
-            EquosClient(**{"client_key": KEY, **wrong})
+            EquosClient(**settings)
 
     @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, pickle.dumps])
     def test_it_stays_where_it_is(self, travel: Any) -> None:
@@ -135,17 +138,23 @@ class TestLife:
     ) -> None:
         """It is a note then, and raised where the body succeeded; both times it is reported."""
         emulator.faults.stop.add(Status(403, message="no"), times=2)
-        with pytest.raises(ZeroDivisionError) as caught:
-            async with client.session(request_) as first:
+        ids: list[str] = []
+
+        async def fail() -> None:
+            async with client.session(request_) as started:
+                ids.append(started.session.id)
                 raise ZeroDivisionError
-        assert caught.value.__notes__ == [f"stopping session {first.session.id} failed: 403: no"]
+
+        with pytest.raises(ZeroDivisionError) as caught:
+            await fail()
+        assert caught.value.__notes__ == [f"stopping session {ids[0]} failed: 403: no"]
         with pytest.raises(Exception, match="403: no"):
-            async with client.session(request_) as second:
-                pass
-        found = [(one.operation, one.session_id) for one in client.unresolved]
-        assert found == [("stop", first.session.id), ("stop", second.session.id)]
-        await client.stop_session(first.session.id)
-        assert [one.session_id for one in client.unresolved] == [second.session.id]
+            async with client.session(request_) as started:
+                ids.append(started.session.id)
+        assert [one.session_id for one in client.unresolved] == ids
+        assert {one.operation for one in client.unresolved} == {"stop"}
+        await client.stop_session(ids[0])
+        assert [one.session_id for one in client.unresolved] == ids[1:]
 
     async def test_closing_twice_and_at_once(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
@@ -317,7 +326,7 @@ class TestLateAnswers:
         assert not client.unresolved
         assert emulator.live_sessions == {}
         assert emulator.ended_count == 1
-        assert [event.kind for event in events] == ["start_unknown", "orphan_stopped"]
+        assert [event.kind for event in events] == ["start_unknown", "ended", "orphan_stopped"]
 
     async def test_a_late_refusal_settles_it(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
@@ -433,7 +442,7 @@ class TestEvents:
         request_: CreateSessionPassRequest,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Retries and pauses at DEBUG, money at stake as warnings; the hook gets the same."""
+        """Retries, pauses and ends at DEBUG, money at stake as warnings; the hook gets the same."""
         events: list[Event] = []
         caplog.set_level(logging.DEBUG, logger="equos_async")
         async with EquosClient(
@@ -445,15 +454,105 @@ class TestEvents:
             with pytest.raises(StartOutcomeUnknownError):
                 await client.start_session(request_)
             await client.stop_session(started.session.id)
-        assert [event.kind for event in events] == ["paused", "retry", "start_unknown"]
-        assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG", "WARNING"]
-        assert [getattr(record, "equos_event", None) for record in caplog.records] == events
+        kinds = [event.kind for event in events]
+        assert kinds == ["paused", "retry", "ended", "start_unknown", "ended", "ended"]
+        levels = [record.levelname for record in caplog.records]
+        assert levels == ["DEBUG", "DEBUG", "DEBUG", "WARNING", "DEBUG", "DEBUG"]
+        assert [record.getMessage() for record in caplog.records] == list(map(str, events))
         retry = events[1]
         assert (retry.operation, retry.attempts, retry.status) == ("start", 1, 429)
         assert retry.delay is not None
         assert 1.0 <= retry.delay <= 1.5
-        assert str(retry).startswith("retry, ")
+        assert str(retry).startswith(f"retry, {retry.delay:.2f} s: ")
         assert "'support call', after 1 requests: status 429" in str(retry)
+
+    async def test_records_are_flat(
+        self,
+        emulator: EquosEmulator,
+        request_: CreateSessionPassRequest,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A formatter finds plain values by names that collide with nothing."""
+        emulator.faults.start.add(Drop("after"))
+        async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
+            with pytest.raises(StartOutcomeUnknownError):
+                await client.start_session(request_)
+        (record,) = caplog.records
+        flat = {name: value for name, value in vars(record).items() if name.startswith("equos_")}
+        assert flat.pop("equos_reason")
+        assert flat == {
+            "equos_event": "start_unknown",
+            "equos_operation": "start",
+            "equos_attempts": 1,
+            "equos_name": "support call",
+            "equos_client": "tenant-42",
+        }
+
+    async def test_how_a_call_ended(
+        self, emulator: EquosEmulator, clock: SkippingClock, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its end tells how long it took, what came of it, where it went, and its retries."""
+        events: list[Event] = []
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, clock=clock, on_event=events.append
+        ) as client:
+            emulator.faults.start.add(Status(429, retry_after=1), times=2)
+            started = await client.start_session(request_)
+            emulator.faults.stop.add(Status(404))
+            with pytest.raises(NotFoundError):
+                await client.stop_session(started.session.id)
+            await client.stop_session(started.session.id)
+        start, refused, stop = (event for event in events if event.kind == "ended")
+        assert (start.status, start.error, start.attempts) == (201, None, 3)
+        assert (start.method, start.url) == ("POST", f"{emulator.endpoint}/v3/session-passes")
+        assert start.session_id == stop.session_id == started.session.id
+        assert [retry.status for retry in start.retries] == [429, 429]
+        first, second = (retry.seconds or 0 for retry in start.retries)
+        assert 0 < first < second - 1 < (start.seconds or 0) - 2
+        assert (refused.status, refused.error, refused.retries) == (404, "NotFoundError", ())
+        assert (stop.method, stop.error, stop.status) == ("PATCH", None, 200)
+        assert stop.url == f"{emulator.endpoint}/v3/session-passes/{{id}}/stop"
+
+    async def test_who_cancels_a_call_is_told_so(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """A call ends with its caller; the client's own stop has an event of its own."""
+        events: list[Event] = []
+        async with EquosClient(KEY, endpoint=emulator.endpoint, on_event=events.append) as client:
+            emulator.faults.start.add(Delay(30))
+            start = asyncio.create_task(client.start_session(request_))
+            await until(lambda: emulator.requests)
+            start.cancel()
+            await asyncio.wait([start])
+            emulator.advance(30)
+        assert [(event.kind, event.error) for event in events] == [
+            ("ended", "CancelledError"),
+            ("orphan_stopped", None),
+        ]
+        assert (events[1].method, events[1].status, events[1].attempts) == ("PATCH", 200, 1)
+
+    async def test_events_come_in_the_callers_context(
+        self, emulator: EquosEmulator, clock: SkippingClock, request_: CreateSessionPassRequest
+    ) -> None:
+        """A tracer finds the span that was current when the call was made."""
+        current = ContextVar("current", default="none")
+        seen: list[tuple[str, str]] = []
+        async with EquosClient(
+            KEY,
+            endpoint=emulator.endpoint,
+            clock=clock,
+            on_event=lambda event: seen.append((event.kind, current.get())),
+        ) as client:
+            emulator.faults.start.add(Status(503, retry_after=0))
+            token = current.set("outer")
+            started = await client.start_session(request_)
+            current.reset(token)
+            await client.stop_session(started.session.id)
+        assert [one for one in seen if one[0] != "paused"] == [
+            ("retry", "outer"),
+            ("ended", "outer"),
+            ("ended", "none"),
+        ]
 
     async def test_a_hook_that_raises_is_logged_once(
         self,

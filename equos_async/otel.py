@@ -1,0 +1,254 @@
+"""OpenTelemetry: spans and metrics, made from the events of clients and fleets.
+
+It needs ``pip install 'equos-async[otel]'``, and nothing else in this package imports it::
+
+    telemetry = Telemetry()
+    async with EquosClient(on_event=telemetry.client()) as client:
+        async with SessionFleet(client, on_event=telemetry.fleet()) as fleet:
+            ...
+
+Spans:
+
+- For each call one of kind ``CLIENT`` by the conventions for HTTP, a child of the span in which
+  the call was made, with its retries as events. It is made when the call has ended for its caller,
+  or when the client has stopped a session that nobody held.
+- For each session of a fleet ``equos.session``, from its start until the fleet knows that it is
+  over. It lasts for minutes, so it is a trace of its own, linked to the span of its start.
+
+Metrics:
+
+====================================  ==============  ==========================================
+name                                  unit            what, by which attributes
+====================================  ==============  ==========================================
+``http.client.request.duration``      s               calls, their retries included
+``equos.client.starts``               ``{start}``     calls, by ``equos.outcome``: ``started``,
+                                                      ``refused``, ``not_sent``, ``unknown``,
+                                                      ``cancelled``
+``equos.client.stop.duration``        s               stops, also of sessions that nobody held
+``equos.client.events``               ``{event}``     ``equos.event``: ``retry``, ``paused``,
+                                                      ``start_unknown``, ``orphan_stopped``,
+                                                      ``stop_failed``; by ``equos.operation``
+``equos.fleet.live``                  ``{session}``   live sessions of all fleets
+``equos.fleet.waiting``               ``{start}``     starts that wait for a place
+====================================  ==============  ==========================================
+
+``error.type`` is the name of the exception's class. A session's id is told. What callers named,
+and what the server said in words, is not: neither keys nor tokens, bodies, names or identities.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TracerProvider,
+    get_tracer,
+)
+
+from . import Event, FleetEvent, __version__
+
+__all__ = ["Telemetry"]
+
+SCHEMA: Final = "https://opentelemetry.io/schemas/1.27.0"
+MAX_STARTS: Final = 1000
+"""Starts whose spans are remembered until a fleet tells of their sessions."""
+
+# The conventions for HTTP metrics; an SDK's own boundaries are meant for milliseconds.
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+_OUTCOMES: Final[dict[str | None, str]] = {
+    None: "started",
+    "CancelledError": "cancelled",
+    "StartOutcomeUnknownError": "unknown",
+    "StartUnreadableError": "unknown",
+    "APIConnectionError": "not_sent",
+    "APITimeoutError": "not_sent",
+    "ClientClosedError": "not_sent",
+    "OverloadedError": "not_sent",
+}
+
+_Attributes = dict[str, str | int | float]
+
+
+class Telemetry:
+    """Makes hooks for clients and fleets that share a tracer and instruments.
+
+    Args:
+        tracer_provider: Where spans go; by default the global one.
+        meter_provider: Where metrics go; by default the global one.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        self._tracer = get_tracer("equos_async", __version__, tracer_provider, SCHEMA)
+        meter = get_meter("equos_async", __version__, meter_provider, SCHEMA)
+        self._requests = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._starts = meter.create_counter(
+            "equos.client.starts", "{start}", "Calls that were to start a session, by outcome."
+        )
+        self._stops = meter.create_histogram(
+            "equos.client.stop.duration",
+            "s",
+            "Duration of calls that were to stop a session.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._events = meter.create_counter(
+            "equos.client.events", "{event}", "Retries, pauses, and sessions in nobody's hands."
+        )
+        self._live = meter.create_up_down_counter(
+            "equos.fleet.live", "{session}", "Sessions of fleets that are live."
+        )
+        self._waiting = meter.create_up_down_counter(
+            "equos.fleet.waiting", "{start}", "Starts that wait for a place in a fleet."
+        )
+        self._started: dict[str, SpanContext] = {}
+
+    def client(self, also: Callable[[Event], object] | None = None) -> Callable[[Event], None]:
+        """Make the ``on_event`` of a client.
+
+        Args:
+            also: A hook of yours, called with each event afterwards.
+        """
+
+        def on_event(event: Event) -> None:
+            self._tell(event)
+            if also is not None:
+                also(event)
+
+        return on_event
+
+    def fleet(
+        self, also: Callable[[FleetEvent], object] | None = None
+    ) -> Callable[[FleetEvent], None]:
+        """Make the ``on_event`` of one fleet; each needs its own.
+
+        Args:
+            also: A hook of yours, called with each event afterwards.
+        """
+        live = waiting = 0
+        spans: dict[str, Span] = {}
+
+        def on_event(event: FleetEvent) -> None:
+            nonlocal live, waiting
+            grown, live = event.live - live, event.live
+            longer, waiting = event.waiting - waiting, event.waiting
+            self._live.add(grown)
+            self._waiting.add(longer)
+            self._follow(event, spans, over=grown < 0)
+            if also is not None:
+                also(event)
+
+        return on_event
+
+    def _tell(self, event: Event) -> None:
+        if event.kind != "ended":
+            self._events.add(1, {"equos.event": event.kind, "equos.operation": event.operation})
+        if event.url is None or event.method is None or event.seconds is None:
+            return  # the call goes on, or another event tells of its end
+        facts = _facts(event.url, event.method, event.status, event.error)
+        self._requests.record(event.seconds, facts)
+        if event.operation == "stop":
+            self._stops.record(event.seconds, _error(event.error))
+        else:
+            self._starts.add(1, {"equos.outcome": _OUTCOMES.get(event.error, "refused")})
+        self._draw(event, event.url, event.seconds, facts)
+
+    def _draw(self, event: Event, url: str, seconds: float, facts: _Attributes) -> None:
+        """Make the span of a call that is over, with the times at which things happened."""
+        end = time.time_ns()
+        start = end - _nanoseconds(seconds)
+        session_id = event.session_id or ""
+        attributes = {**facts, "url.full": url.replace("{id}", quote(session_id, safe=""))}
+        if session_id:
+            attributes["equos.session.id"] = session_id
+        if event.attempts > 1:
+            attributes["http.request.resend_count"] = event.attempts - 1
+        span = self._tracer.start_span(
+            f"{facts['http.request.method']} {facts['url.template']}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=start,
+        )
+        for retry in event.retries:
+            when = start + _nanoseconds(retry.seconds or 0)
+            span.add_event("retry", _retry(retry), when)
+        if event.error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end)
+        if event.operation == "start" and event.error is None:
+            self._started[session_id] = span.get_span_context()
+            if len(self._started) > MAX_STARTS:
+                del self._started[next(iter(self._started))]
+
+    def _follow(self, event: FleetEvent, spans: dict[str, Span], *, over: bool) -> None:
+        """Begin or end the span of a session."""
+        session_id = event.session_id or ""
+        if event.kind == "started":
+            start = self._started.pop(session_id, None)
+            spans[session_id] = self._tracer.start_span(
+                "equos.session",
+                Context(),  # empty: the caller's span ends long before this one
+                attributes={"equos.session.id": session_id},
+                links=() if start is None else [Link(start)],
+            )
+        elif over:
+            span = spans.pop(session_id)
+            span.set_attribute("equos.outcome", event.kind)
+            if event.kind == "failed":
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+        elif event.kind == "failed":
+            spans[session_id].add_event("stop failed")
+
+
+def _facts(url: str, method: str, status: int | None, error: str | None) -> _Attributes:
+    """What the conventions for HTTP want of spans and of metrics alike."""
+    parts = urlsplit(url)
+    facts: _Attributes = {
+        "http.request.method": method,
+        "server.address": parts.hostname or "",
+        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+        "url.template": parts.path,
+        **_error(error),
+    }
+    if status is not None:
+        facts["http.response.status_code"] = status
+    return facts
+
+
+def _error(error: str | None) -> _Attributes:
+    return {} if error is None else {"error.type": error}
+
+
+def _retry(retry: Event) -> _Attributes:
+    attributes: _Attributes = {
+        "http.request.resend_count": retry.attempts,
+        "equos.retry.delay": retry.delay or 0.0,
+    }
+    if retry.status is not None:
+        attributes["http.response.status_code"] = retry.status
+    return attributes
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
