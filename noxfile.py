@@ -10,6 +10,7 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).parent
+EPOCH = {"SOURCE_DATE_EPOCH": "1580601600"}  # any time will do; hatchling's own when there is none
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
@@ -36,10 +37,8 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
-@nox.session(python=installed())
-def tests(session: nox.Session) -> None:
-    """Run the tests against the built wheel, with the source tree out of the way."""
-    session.install(".[cli]", *group("test"))
+def run_tests(session: nox.Session) -> None:
+    """The tests against what is installed, with the source tree out of the way."""
     # Not in a temporary folder of nox's: that becomes TMPDIR, below this project's pyproject.toml.
     away = Path(session.virtualenv.location) / "checkout"
     shutil.rmtree(away, ignore_errors=True)
@@ -55,6 +54,20 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
+@nox.session(python=installed())
+def tests(session: nox.Session) -> None:
+    """Run the tests against the built wheel, on every Python that is installed."""
+    session.install(".[cli,otel,redis]", *group("test"))
+    run_tests(session)
+
+
+@nox.session(python=installed()[0], venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest version of each dependency that is declared."""
+    session.install("--resolution=lowest-direct", ".[cli,otel,redis]", *group("test"))
+    run_tests(session)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
@@ -65,10 +78,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types with mypy --strict and pyright --strict."""
-    session.install(".[cli]", *group("types"))
+    """Check types with mypy and pyright, both strict, and that users see all of them."""
+    session.install(".[cli,otel,redis]", *group("types"))
     session.run("mypy")
     session.run("pyright")
+    session.chdir(session.create_tmp())  # away from the source: what is installed is what counts
+    session.run("pyright", "--verifytypes", "equos_async", "--ignoreexternal")
 
 
 @nox.session
@@ -87,11 +102,27 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel and check their metadata."""
-    session.install("build", "twine")
+    """Build sdist and wheel twice, check their bytes, files and metadata, and import the wheel."""
+    session.install("build[uv]", "twine")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
-    session.run("python", "-m", "build")
+    away = Path(session.create_tmp())
+    command = ("python", "-m", "build", "--installer=uv", "--outdir")
+    session.run(*command, str(ROOT / "dist"), str(ROOT), env=EPOCH)
+    (sdist,) = (ROOT / "dist").glob("*.tar.gz")
+    shutil.rmtree(away)
+    shutil.unpack_archive(sdist, away, filter="data")
+    unpacked = away / sdist.name.removesuffix(".tar.gz")
+    session.run(*command, str(away / "again"), str(unpacked), env=EPOCH)
+    session.run("python", "-m", "tests.guards.check_dist", "dist", str(away / "again"))
     session.run("twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+    # With the declared dependencies and nothing else, not even what builds and checks.
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    clean = away / "clean"
+    session.run("uv", "venv", "--quiet", str(clean))
+    session.run("uv", "pip", "install", "--quiet", f"--python={clean}", str(wheel))
+    python = clean / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    program = str(ROOT / "tests" / "guards" / "import_all.py")
+    session.run(str(python), "-I", "-W", "error", program, external=True)
 
 
 @nox.session

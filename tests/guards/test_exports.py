@@ -20,8 +20,6 @@ MODULES = sorted(
     if "__main__" not in one.name
 )
 
-EXTRAS = {"redis", "rich"}
-
 PUBLIC = """
 APIConnectionError APIStatusError APITimeoutError AgentProvider AuthenticationError BadRequestError
 ClientClosedError Clock ConfigurationError ConflictError CreateEquosSessionResponse
@@ -76,11 +74,21 @@ def test_only_the_transport_knows_aiohttp() -> None:
 
 
 def test_what_only_the_declared_dependencies_bring() -> None:
-    """The package imports what it declares, the standard library, and what extras bring."""
+    """The package imports what it declares, the standard library, and an extra's where it is."""
     tests = {"pytest", "pytest_asyncio"}  # of the plugin, which only a test run loads
-    declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "equos_async"} | EXTRAS
+    declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "rich", "equos_async"}
+    extras = {"otel.py": {"opentelemetry"}, "ledger_redis.py": {"redis"}}
     for path in PACKAGE.rglob("*.py"):
-        assert imports(path) <= declared | set(sys.stdlib_module_names) | tests, path
+        known = declared | set(sys.stdlib_module_names) | tests | extras.get(path.name, set())
+        assert imports(path) <= known, f"{path} imports what pyproject.toml does not declare"
+
+
+def test_the_adapter_uses_public_names_only() -> None:
+    """What `equos_async.otel` does, an adapter of a user's own can do as well."""
+    tree = ast.walk(ast.parse((PACKAGE / "otel.py").read_text(encoding="utf-8")))
+    own = [node for node in tree if isinstance(node, ast.ImportFrom) and node.level]
+    assert [node.module for node in own] == [None], "import from the package itself: from . import"
+    assert {name.name for node in own for name in node.names} <= set(equos_async.__all__)
 
 
 def test_there_is_nothing_to_be_done_later() -> None:
