@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp.client_reqrep import ClientResponse
@@ -59,11 +59,16 @@ class _Response(ClientResponse):
 
 
 class Replies(aioresponses):
-    """aioresponses with that response class filled in."""
+    """aioresponses with that response class filled in, and with types."""
 
-    def add(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("response_class", _Response)
-        super().add(*args, **kwargs)
+    def post(self, url: Any, **reply: Any) -> None:
+        self.reply("POST", url, **reply)
+
+    def patch(self, url: Any, **reply: Any) -> None:
+        self.reply("PATCH", url, **reply)
+
+    def reply(self, method: str, url: Any, **reply: Any) -> None:
+        cast("Any", self).add(url, method=method, response_class=_Response, **reply)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -158,7 +158,7 @@ async def grow(name: str, engine: Open) -> None:
 
 
 @asynccontextmanager
-async def engines() -> AsyncIterator[dict[str, Open]]:
+async def engines() -> AsyncGenerator[dict[str, Open]]:
     """Both, fresh."""
     with tempfile.TemporaryDirectory() as directory:
         redis = RedisServer(Path(directory))

@@ -102,7 +102,7 @@ class World:
         """Run a process until it waits, and whenever its wait is over."""
         for wait in process:
             resume = partial(self.spawn, process)
-            if isinstance(wait, float):
+            if isinstance(wait, (int, float)):
                 self.at(self.now + wait, resume)
                 return
             if wait.value is None:

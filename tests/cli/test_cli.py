@@ -284,7 +284,11 @@ class TestDemo:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A session that is left and that the client does not know of is exit code 1."""
-        monkeypatch.setattr(demo, "unreported", lambda live, unresolved: ["demo-1"])
+
+        def unreported(*_: object) -> list[str]:
+            return ["demo-1"]
+
+        monkeypatch.setattr(demo, "unreported", unreported)
         assert main(["demo", "--sessions=1"]) == 1
         assert "not reported: ['demo-1']" in capsys.readouterr().out
 

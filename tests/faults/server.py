@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
@@ -117,15 +117,15 @@ class RawServer:
 
     def __init__(
         self,
-        script: list[Behaviour] | None = None,
+        script: Sequence[Behaviour] = (),
         *,
         always: Behaviour = good,
-        on_accept: list[Behaviour] | None = None,
+        on_accept: Sequence[Behaviour] = (),
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self.script = list(script or [])
+        self.script = list(script)
         self.always = always
-        self.on_accept = list(on_accept or [])
+        self.on_accept = list(on_accept)
         self.context = context
         self.live: set[str] = set()
         self.made: list[str] = []

@@ -95,9 +95,10 @@ async def by_timeout(work: Work, number: int) -> None:
         with suppress(RuntimeError):  # the work was done first
             timeout.reschedule(asyncio.get_running_loop().time())
 
+    timeout = asyncio.timeout(30)
+    expiring = asyncio.ensure_future(expire(timeout))
     with suppress(TimeoutError, EquosError):
-        async with asyncio.timeout(30) as timeout:
-            expiring = asyncio.ensure_future(expire(timeout))
+        async with timeout:
             await work()
     await expiring
 
@@ -126,8 +127,9 @@ async def by_anyio(work: Work, number: int) -> None:
         await steps(number)
         scope.cancel()
 
-    with suppress(EquosError), anyio.move_on_after(30) as scope:
-        cancelling = asyncio.ensure_future(cancel(scope))
+    scope = anyio.move_on_after(30)
+    cancelling = asyncio.ensure_future(cancel(scope))
+    with suppress(EquosError), scope:
         await work()
     await cancelling
 
@@ -231,10 +233,13 @@ def cancel_with_the_answer(client: EquosClient, starting: list[asyncio.Task[obje
     """Cancel the caller between its answer being there and its being seen."""
     launch = client._launch
 
+    def cancel(_: object) -> None:
+        starting.pop().cancel()
+
     def spied(call: Any, run: Any) -> None:
         # Added before the caller begins to wait, so it is called before the caller wakes up.
         if starting:
-            call.answer.add_done_callback(lambda _: starting.pop().cancel())
+            call.answer.add_done_callback(cancel)
         launch(call, run)
 
     client._launch = spied  # type: ignore[method-assign]

@@ -382,7 +382,7 @@ async def outcome(work: Awaitable[Any]) -> tuple[type[EquosError] | str, EquosEr
 
 def make_client(server: RawServer, **settings: Any) -> EquosClient:
     """A client with short timeouts, for which backoff takes no time."""
-    given = {"timeouts": TIMEOUTS, "clock": SkippingClock(), **settings}
+    given: dict[str, Any] = {"timeouts": TIMEOUTS, "clock": SkippingClock(), **settings}
     return EquosClient(KEY, endpoint=server.endpoint, **given)
 
 

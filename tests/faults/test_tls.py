@@ -26,14 +26,15 @@ def serving(ca: trustme.CA, host: str = "127.0.0.1", *, expired: bool = False) -
     """A server's context with a certificate of a CA's."""
     past = datetime(2020, 1, 1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(host, not_after=past if expired else None).configure_cert(context)
+    cert = ca.issue_cert(host, not_after=past if expired else None)
+    cert.configure_cert(context)  # pyright: ignore[reportUnknownMemberType] - takes PyOpenSSL's too
     return context
 
 
 def trusting(ca: trustme.CA) -> ssl.SSLContext:
     """A client's context that trusts a CA."""
     context = ssl.create_default_context()
-    ca.configure_trust(context)
+    ca.configure_trust(context)  # pyright: ignore[reportUnknownMemberType] - takes PyOpenSSL's too
     return context
 
 

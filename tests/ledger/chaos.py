@@ -34,7 +34,7 @@ class Worker:
 
     name: str
     process: asyncio.subprocess.Process
-    said: list[str] = field(factory=list)
+    said: list[str] = field(factory=list[str])
 
     async def listen(self) -> None:
         """Keep what it says."""

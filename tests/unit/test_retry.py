@@ -62,8 +62,8 @@ def test_what_an_outcome_means(outcome: Outcome, start: Verdict, stop: Verdict) 
 
 def delay(outcome: Outcome, **changes: Any) -> float | None:
     """The default policy's wait, for a start's first attempt with an hour left."""
-    given = {"repeatable": False, "attempts": 1, "left": 3600.0, "chance": 0.5, **changes}
-    return RetryPolicy().delay(outcome, **given)
+    given: dict[str, Any] = {"repeatable": False, "attempts": 1, "left": 3600.0, "chance": 0.5}
+    return RetryPolicy().delay(outcome, **given | changes)
 
 
 class TestDelay:
@@ -253,8 +253,7 @@ class TestLanes:
         for expected in (2.5, 2.9):
             lane.succeeded()
             assert lane.window == expected
-        while lane.window is not None:
-            lane.succeeded()
+        until_open(lane)
         lane.pause(2.0, 1.0)
         lane.succeeded()
         assert lane.window is None
@@ -298,9 +297,15 @@ class TestStopGate:
         assert gate.enter(100.0) == 0.0
 
 
+def until_open(lane: StartLane) -> None:
+    """Answers come until the lane has no window any more."""
+    while lane.window is not None:
+        lane.succeeded()
+
+
 def learn(traffic: Traffic, outcome: Outcome, **changes: Any) -> Verdict:
     """Let all calls learn from a start's first attempt at time 0."""
-    given = {
+    given: dict[str, Any] = {
         "repeatable": False,
         "attempts": 1,
         "paid": 0.0,
@@ -352,7 +357,8 @@ class TestTraffic:
         assert traffic.delay(Outcome(status=429), repeatable=False, **given) == 0.5
         assert traffic.delay(Outcome(status=429), repeatable=False, **given) is None
         assert traffic.delay(Outcome(status=429), repeatable=True, **given) == 0.5
-        assert traffic.delay(Outcome(status=429), repeatable=True, **{**given, "left": 0.1}) is None
+        given["left"] = 0.1
+        assert traffic.delay(Outcome(status=429), repeatable=True, **given) is None
 
 
 @pytest.mark.parametrize(
