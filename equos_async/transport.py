@@ -1,8 +1,8 @@
 """One pooled aiohttp session: a request goes in, a reply or a failure comes out, both values.
 
-This is the only file that knows aiohttp. Its exceptions end here, because they do not tell what
-matters: a total timeout, say, looks the same while waiting for the pool and after the server has
-acted. Whether a request may have left is told by the request's own body instead.
+aiohttp's exceptions end here, because they do not tell what matters: a total timeout, say, looks
+the same while waiting for the pool and after the server has acted. Whether a request may have left
+is told by the request's own body instead.
 """
 
 from __future__ import annotations
