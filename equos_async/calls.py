@@ -16,8 +16,9 @@ from .errors import (
     StartOutcomeUnknownError,
 )
 from .events import Event, Reporter, Subject
+from .request import Failure, Reply, Request
 from .retry import Outcome, Timeouts, Traffic, Verdict, parse_retry_after
-from .transport import Failure, Reply, Request, Transport
+from .transport import Transport
 from .waiting import Clock, Timer, Turnstile
 
 T = TypeVar("T")

@@ -26,8 +26,9 @@ from .errors import (
 )
 from .events import Event, EventKind, Reporter, Subject, Unresolved
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from .request import Reply
 from .retry import Limits, RetryPolicy, Timeouts, Traffic
-from .transport import Reply, Transport
+from .transport import Transport
 from .waiting import Clock, set_unless_done
 
 T = TypeVar("T")
@@ -268,12 +269,7 @@ class EquosClient:
         if self._closing is not None:
             raise _closed_error("start")
         checks.instance("request", request, CreateSessionPassRequest)
-        subject = Subject(
-            operation="start",
-            name=request.name,
-            client=request.client,
-            max_duration=request.max_duration,
-        )
+        subject = Subject("start", None, request.name, request.client, request.max_duration)
         # The body is in no local variable: this frame is in the traceback of every failed start.
         call = self._call(wire.START, subject, wire.encode(request), deadline, in_block=in_block)
         self._launch(call, self._run_start)
@@ -286,7 +282,7 @@ class EquosClient:
     def _stop_call(
         self, session_id: str, deadline: float | None = None
     ) -> Call[EquosSession | None]:
-        subject = Subject(operation="stop", session_id=checks.session_id(session_id))
+        subject = Subject("stop", checks.session_id(session_id))
         if self._closed:
             raise _closed_error("stop", session_id)
         return self._call(wire.STOP, subject, wire.EMPTY_BODY, deadline)
@@ -456,8 +452,10 @@ class EquosClient:
         Two things cancel it: `aclose` when its time is over, and the shutdown of the event loop
         (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
         """
-        with suppress(asyncio.CancelledError):
+        try:
             return await self._caller.carry_out(call)
+        except asyncio.CancelledError:
+            pass
         if self._given_up:
             raise call.describe(APITimeoutError("the client closed before the stop was answered"))
         call.deadline = min(call.deadline, self._clock.now() + SHUTDOWN_GRACE)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, define, frozen
 
 from .errors import Operation
 from .waiting import Clock
@@ -118,7 +118,7 @@ class Unresolved:
     max_duration: float | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@define(eq=False)
 class Subject:
     """The session that a call is about; each call has one, known by its identity."""
 

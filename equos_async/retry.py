@@ -15,12 +15,13 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
-from attrs import Attribute, define, field, frozen
+from attrs import Attribute, field, frozen
 
 from . import checks
 
-_DIGITS = re.compile(r"[0-9]{1,9}")
-_HTTP_DATE = re.compile(
+# Patterns are compiled at first use: most programs never need them, and all would wait for it.
+_DIGITS = r"[0-9]{1,9}"
+_HTTP_DATE = (
     # RFC 9110, 5.6.7: the preferred form, and the two obsolete ones that must be accepted.
     r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
     r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
@@ -211,7 +212,6 @@ class RetryPolicy:
         return self.connection_cost if outcome.status is None else self.throttled_cost
 
 
-@define
 class RetryBudget:
     """Tokens for the retries of all starts of one client.
 
@@ -219,12 +219,10 @@ class RetryBudget:
     from multiplying it, however many callers there are.
     """
 
-    policy: RetryPolicy
-    tokens: float = field(init=False)
-    updated: float = field(default=0.0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.tokens = self.policy.budget
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+        self.tokens = policy.budget
+        self.updated = 0.0
 
     def take(self, cost: float, now: float) -> bool:
         """Pay for one retry; False, and nothing taken, where that cannot be afforded."""
@@ -240,12 +238,12 @@ class RetryBudget:
         self.tokens = min(self.policy.budget, self.tokens + tokens)
 
 
-@define
 class Lane:
     """A number of permits. Waiting for one means that nothing was sent yet."""
 
-    limit: int
-    in_flight: int = field(default=0, init=False)
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
 
     def enter(self, now: float) -> float:
         """0 and a permit, or seconds until it is worth asking again (inf: when one is left)."""
@@ -259,7 +257,6 @@ class Lane:
         self.in_flight -= 1
 
 
-@define
 class StartLane(Lane):
     """The permits of starts, held back while the server wants a pause, then let out slowly.
 
@@ -269,10 +266,12 @@ class StartLane(Lane):
     (RFC 5681), fast until the limit was met once, and carefully afterwards.
     """
 
-    policy: RetryPolicy
-    paused_until: float = field(default=-math.inf, init=False)
-    window: float | None = field(default=None, init=False)
-    careful: bool = field(default=False, init=False)
+    def __init__(self, limit: int, policy: RetryPolicy) -> None:
+        super().__init__(limit)
+        self.policy = policy
+        self.paused_until = -math.inf
+        self.window: float | None = None
+        self.careful = False
 
     def enter(self, now: float) -> float:
         """0 and a permit, or seconds until it is worth asking again (inf: when one is left)."""
@@ -307,7 +306,6 @@ class StartLane(Lane):
             self.window, self.careful = None, False
 
 
-@define
 class StopGate(Lane):
     """How many retries of stops go at once (``limit``), and how soon after one another.
 
@@ -315,10 +313,11 @@ class StopGate(Lane):
     further apart the longer they fail.
     """
 
-    limit: int  # another one after each answer
-    policy: RetryPolicy
-    gap: float = field(default=0.0, init=False)
-    not_before: float = field(default=-math.inf, init=False)
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy.gate_width)  # another limit after each answer
+        self.policy = policy
+        self.gap = 0.0
+        self.not_before = -math.inf
 
     def enter(self, now: float) -> float:
         """0 and a place, or seconds until it is worth asking again (inf: when one is left)."""
@@ -337,22 +336,15 @@ class StopGate(Lane):
         self.not_before = -math.inf
 
 
-@define
 class Traffic:
     """All that the calls of one client share: two lanes, the budget, the gate and the pause."""
 
-    policy: RetryPolicy
-    limits: Limits
-    budget: RetryBudget = field(init=False)
-    starts: StartLane = field(init=False)
-    stops: Lane = field(init=False)
-    stop_retries: StopGate = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.budget = RetryBudget(self.policy)
-        self.starts = StartLane(self.limits.start_connections, self.policy)
-        self.stops = Lane(self.limits.stop_connections)
-        self.stop_retries = StopGate(self.policy.gate_width, self.policy)
+    def __init__(self, policy: RetryPolicy, limits: Limits) -> None:
+        self.policy = policy
+        self.budget = RetryBudget(policy)
+        self.starts = StartLane(limits.start_connections, policy)
+        self.stops = Lane(limits.stop_connections)
+        self.stop_retries = StopGate(policy)
 
     def learn(
         self,
@@ -415,10 +407,10 @@ def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
         wall: Seconds since the epoch here, for a date in an answer without a ``Date`` of its own.
     """
     milliseconds = headers.get("Retry-After-Ms", "").strip()
-    if _DIGITS.fullmatch(milliseconds):
+    if re.fullmatch(_DIGITS, milliseconds):
         return int(milliseconds) / 1000
     value = headers.get("Retry-After", "").strip()
-    if _DIGITS.fullmatch(value):
+    if re.fullmatch(_DIGITS, value):
         return float(value)
     until = _http_date(value)
     if until is None:
@@ -428,7 +420,7 @@ def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
 
 
 def _http_date(value: str) -> float | None:
-    if not _HTTP_DATE.fullmatch(value):
+    if not re.fullmatch(_HTTP_DATE, value):
         return None
     try:
         moment: datetime = parsedate_to_datetime(value)

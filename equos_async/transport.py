@@ -1,30 +1,28 @@
 """One pooled aiohttp session: a request goes in, a reply or a failure comes out, both values.
 
-This is the only file that knows aiohttp. Its exceptions end here, because they do not tell what
-matters: a total timeout, say, looks the same while waiting for the pool and after the server has
-acted. Whether a request may have left is told by the request's own body instead.
+aiohttp's exceptions end here, because they do not tell what matters: a total timeout, say, looks
+the same while waiting for the pool and after the server has acted. Whether a request may have left
+is told by the request's own body instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 from aiohttp.tracing import Trace
-from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
 
 from ._version import __version__
 from .errors import ConfigurationError
-
-MAX_BODY: Final = 1 << 20
-"""Bytes of an answer, after decompression; a longer one is cut and its connection closed."""
+from .express import Express, is_plain
+from .request import Failure, Reply, Request
 
 MAX_UNASKED: Final = 32
 """Connections on which the server spoke unasked that one request skips before it gives up."""
@@ -37,154 +35,7 @@ _FATAL: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-_NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
-
-_BODY_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-
-
-@frozen(kw_only=True)
-class Reply:
-    """An answer's head and as much of its body as came within the bounds."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-
-
-@frozen(kw_only=True)
-class Failure:
-    """No answer came.
-
-    Attributes:
-        sent: Whether any of the request may have left.
-        reason: The cause in words, from the HTTP library or the system.
-        timed_out: Whether time ran out.
-        fatal: Whether no repetition can help.
-    """
-
-    sent: bool
-    reason: str = field(repr=False)  # a broken status line may echo the key, masked later
-    timed_out: bool = False
-    fatal: bool = False
-
-
-class Request(aiohttp.Payload):
-    """A request that goes on the wire at most once, and knows whether it may have.
-
-    aiohttp lets the headers leave with the first bytes of the body, so the moment at which it
-    asks for the body is the moment at which the request stops being unsent.
-
-    The base class would make a dictionary of headers for each request; this one shares them, and
-    keeps its state itself.
-
-    Attributes:
-        sent: Whether any of the request may have left.
-    """
-
-    def __init__(
-        self,
-        method: str,
-        url: str,
-        body: bytes,
-        is_foreign: Callable[[bytes], bool] | None = None,
-    ) -> None:
-        """Make a request.
-
-        Args:
-            method: The HTTP method.
-            url: The full URL, percent-encoded.
-            body: JSON.
-            is_foreign: Tells of a 2xx answer's body whether it answers another request.
-        """
-        self.body = body
-        self.method = method
-        self.url: URL = URL(url, encoded=True)
-        self.is_foreign = is_foreign
-        self.sent: bool = False
-        self.withdrawn: bool = False
-        self.expired: bool = False
-        self._sender: asyncio.Task[Any] | None = None
-        self._drop: Callable[[], None] = _nothing
-        self._status: int | None = None
-        self._answer_headers = _NO_HEADERS
-        self._answer: list[bytes] = []
-        self._room = MAX_BODY
-
-    @property
-    def headers(self) -> CIMultiDict[str]:
-        """What aiohttp adds to the request's own headers."""
-        return _BODY_HEADERS
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self.body)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text, for who asks aiohttp for it."""
-        return self.body.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Called by aiohttp where no length is known."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(
-        self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        """Called by aiohttp when headers and body are about to leave."""
-        wire: asyncio.Transport | None = getattr(writer, "transport", None)
-        if wire is None or wire.is_closing():
-            raise aiohttp.ClientConnectionError("the connection closed before the request left")
-        if self.withdrawn or self.sent:
-            raise aiohttp.ClientConnectionError("the request was withdrawn, or sent before")
-        self.sent = True
-        self._drop = wire.abort
-        await writer.write(self.body[:content_length])
-
-    def withdraw(self) -> None:
-        """From now on it cannot be sent any more.
-
-        Before Python 3.12 aiohttp writes in a task of its own, which outlives the cancellation
-        of the sender by a step: withdraw first, then cancel.
-        """
-        self.withdrawn = True
-
-    def expire(self) -> None:
-        """Its time is over: withdraw it, and let the sender return with what there is."""
-        self.withdraw()
-        if self._sender is not None:
-            self.expired = True
-            self._sender.cancel()
-
-    def sending(self, task: asyncio.Task[Any] | None) -> None:
-        """The task that :meth:`expire` interrupts, while there is one."""
-        self._sender = task
-
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """The head of an answer came."""
-        self._status = status
-        self._answer_headers = headers
-
-    def receive(self, chunk: bytes) -> bool:
-        """Keep a part of the answer's body; False where that is all that will be kept."""
-        self._answer.append(chunk[: self._room])
-        self._room -= len(chunk)
-        return self._room > 0
-
-    def outcome(self, failure: Failure | None = None) -> Reply | Failure:
-        """What is known when no more will come: a reply once there was a head, even if cut."""
-        if self._status is None:
-            return failure or Failure(sent=self.sent, reason="no answer")
-        body = b"".join(self._answer)
-        if 200 <= self._status <= 299 and self.is_foreign is not None and self.is_foreign(body):
-            self._drop()  # whose answers come over it cannot be known any more
-            return Failure(sent=True, reason="the answer belongs to another request")
-        return Reply(status=self._status, headers=self._answer_headers, body=body)
-
-
-def _nothing() -> None:
-    """There is no connection to drop."""
+_NETWORK: Final = (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -230,6 +81,7 @@ class Transport:
         self._trust_env = trust_env
         self._injected = http_session is not None
         self._session = http_session
+        self._express: Express | None = None  # for a session of its own
         self._loop: asyncio.AbstractEventLoop | None = None
         # A session of its own is made with these; another has to be told with each request.
         self._options: dict[str, Any] = (
@@ -272,17 +124,7 @@ class Transport:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         request.sending(task)
         try:
-            response = await self._open().request(
-                request.method, request.url, data=request, allow_redirects=False, **self._options
-            )
-            try:
-                request.answered(response.status, response.headers)
-                while not response.content.at_eof():
-                    if not request.receive(await response.content.readany()):
-                        break
-            finally:
-                # Hands the connection back, or closes it where the body was not read to its end.
-                response.release()
+            await self._exchange(request)
         except asyncio.CancelledError:
             if not request.expired:
                 raise
@@ -296,19 +138,40 @@ class Transport:
             request.sending(None)
         return request.outcome()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=_Connector(
-                    limit=0,
-                    keepalive_timeout=self._keepalive or None,
-                    force_close=not self._keepalive,
-                ),
-                headers=self._headers,
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self._trust_env,
-            )
+    async def _exchange(self, request: Request) -> None:
+        session = self._session or self._open(request.url)
+        if self._express is not None and is_plain(session, request.size):
+            await self._express.carry(request)
+            return
+        response = await session.request(
+            request.method,
+            URL(request.url, encoded=True),
+            data=request,
+            allow_redirects=False,
+            **self._options,
+        )
+        try:
+            request.answered(response.status, response.headers)
+            while request.wants_more and not response.content.at_eof():
+                request.receive(await response.content.readany())
+        finally:
+            # Hands the connection back, or closes it where the body was not read to its end.
+            response.release()
+
+    def _open(self, url: str) -> aiohttp.ClientSession:
+        connector = _Connector(
+            limit=0, keepalive_timeout=self._keepalive or None, force_close=not self._keepalive
+        )
+        self._express = Express(
+            connector, URL(url, encoded=True), headers=self._headers, timeout=self._timeout
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
+        )
         return self._session
 
     async def close(self) -> None:

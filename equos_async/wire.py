@@ -50,11 +50,12 @@ MAX_MESSAGE: Final = 2048
 """How many characters of a server's error text are kept."""
 
 _UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
-_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
-_SESSION_HEAD = re.compile(rb'\A\s*\{\s*"session"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"')
+# Compiled when they are first needed, which in most programs is never.
+_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
+_SESSION_HEAD = rb'\s*\{\s*"session"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"'
 
 
-@frozen
+@frozen(eq=False)
 class Endpoint(Generic[T_co]):
     """One operation of the API.
 
@@ -166,7 +167,7 @@ def masker(client_key: str) -> Callable[[str], str]:
     def mask(text: str) -> str:
         for form in forms:
             text = text.replace(form, "***")
-        return _JWT.sub("***", text)
+        return re.sub(_JWT, "***", text)
 
     return mask
 
@@ -187,7 +188,7 @@ def _salvaged_id(body: bytes) -> str | None:
     try:
         found = _object(body)["session"]["id"]
     except (*_UNUSABLE, TypeError, KeyError):
-        head = _SESSION_HEAD.match(body)
+        head = re.match(_SESSION_HEAD, body)
         found = head and head[1].decode("utf-8", "replace")
     try:
         return checks.session_id(found)
@@ -202,8 +203,9 @@ def _object(body: bytes) -> dict[str, Any]:
         ValueError: It is not JSON, or JSON of another kind.
         RecursionError: It is nested deeper than any answer.
     """
-    value = _DECODER.decode(body.decode())
-    if not isinstance(value, dict):
+    text = body.decode().strip(_WHITESPACE)
+    value, end = _DECODER.raw_decode(text)
+    if not isinstance(value, dict) or end != len(text):
         raise ValueError
     return cast("dict[str, Any]", value)
 
@@ -214,6 +216,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 # Made once: `json.loads` and `json.dumps` with an argument make one for each call.
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_WHITESPACE: Final = " \t\n\r"  # RFC 8259, 2
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -257,6 +260,8 @@ def _converter() -> Converter:
     @converter.register_structure_hook_factory(_is_optional)
     def optional(union: Any) -> Callable[[Any, Any], Any]:
         (inner,) = set(get_args(union)) - {NoneType}
+        if inner is str:
+            return _structure_text_or_none
         hook = converter.get_structure_hook(inner)
         return lambda value, _: None if value is None else hook(value, inner)
 
@@ -286,6 +291,12 @@ def _structure_text(value: object, _: object) -> str:
     return value
 
 
+def _structure_text_or_none(value: object, _: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _structure_flag(value: object, _: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -303,9 +314,7 @@ def _structure_number(value: object, _: object) -> float:
 
 def _structure_datetime(value: object, _: object) -> datetime:
     """SDK: RFC 3339 with milliseconds and ``Z``."""
-    if not isinstance(value, str):
-        raise TypeError
-    moment = datetime.fromisoformat(value)
+    moment = datetime.fromisoformat(cast("str", value))  # a TypeError if it is none
     if moment.tzinfo is None:
         raise ValueError
     return moment

@@ -12,7 +12,6 @@ import gc
 import json
 import resource
 import statistics
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +24,6 @@ Pair: TypeAlias = Callable[[], Awaitable[None]]
 Arm: TypeAlias = Callable[[str], AbstractAsyncContextManager[Pair]]
 
 KEY: Final = "pk_bench_51a7c0ffee"
-FAST_JSON: Final = ("orjson", "msgspec")
 
 
 def body() -> dict[str, Any]:
@@ -175,7 +173,6 @@ async def streams(url: str) -> AsyncGenerator[Pair, None]:
 
 ARMS: Final[dict[str, Arm]] = {
     "ours": ours,
-    "ours-fast-json": ours,
     "raw": raw,
     "aiohttp-retry": retrying,
     "vendor-sdk": vendor,
@@ -204,8 +201,6 @@ async def measure(arm: str, url: str, callers: int, pairs: int) -> dict[str, Any
     """Warm up, so that connections are open and code is compiled; then measure."""
     async with ARMS[arm](url) as pair:
         await drive(pair, callers, min(pairs, callers + 64))
-        if arm == "ours-fast-json" and not set(FAST_JSON) & set(sys.modules):
-            raise ImportError("the library did not pick up a fast JSON library")
         gc.collect()
         cpu, wall = time.process_time(), time.perf_counter()
         seconds = await drive(pair, callers, pairs)
@@ -259,9 +254,6 @@ def main() -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--soak", action="store_true", help="the memory in use, time and again")
     args = parser.parse_args()
-    if args.arm == "ours":
-        for name in FAST_JSON:
-            sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
     factory = import_module("uvloop").new_event_loop if args.loop == "uvloop" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         if args.soak:

@@ -29,7 +29,7 @@ from .arms import ARMS
 VENDOR_SHARE: Final = 0.1
 """The vendor's SDK takes so long that fewer pairs measure it as well."""
 
-PACKAGES: Final = ("aiohttp", "aiohttp-retry", "cattrs", "equos", "orjson", "msgspec", "uvloop")
+PACKAGES: Final = ("aiohttp", "aiohttp-retry", "cattrs", "equos", "uvloop")
 
 
 @frozen

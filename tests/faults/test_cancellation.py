@@ -30,6 +30,10 @@ from tests.faults.test_matrix import ends
 
 STEPS = 40
 TIMEOUTS = Timeouts(start_attempt=0.1, stop_attempt=0.5, deadline=2)
+"""For servers that do not answer, each of which is waited for in vain."""
+
+AMPLE = Timeouts(start_attempt=10, stop_attempt=10, deadline=20)
+"""For servers that do, on a machine that may be busy."""
 
 
 async def slow(connection: Connection) -> None:
@@ -168,7 +172,8 @@ async def test_a_cancelled_start(behave: str, way: str, request_: CreateSessionP
     """Cancelled at each step, its session is stopped, or its outcome is reported."""
     for number in range(STEPS):
         async with RawServer(always=only_starts(SERVERS[behave])) as server:
-            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+            timeouts = TIMEOUTS if behave == "hang" else AMPLE
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=timeouts)
             held: set[str] = set()
 
             async def start(client: EquosClient = client, held: set[str] = held) -> None:
@@ -185,14 +190,14 @@ async def test_a_cancelled_block(behave: str, way: str, request_: CreateSessionP
     """Cancelled at each step, before, in and after its body, it leaves nothing."""
     for number in range(STEPS):
         async with RawServer(always=only_starts(SERVERS[behave])) as server:
-            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=TIMEOUTS)
+            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=AMPLE)
 
             async def block(client: EquosClient = client) -> None:
                 async with client.session(request_):
                     await steps(5)
 
             await WAYS[way](block, number)
-            await client.aclose(deadline=1)
+            await client.aclose(deadline=5)
             judge(server, client, set(), answered=True)
 
 

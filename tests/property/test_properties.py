@@ -213,7 +213,7 @@ class TestRetry:
     @given(st.lists(st.tuples(st.sampled_from("elrsp"), st.floats(0, 3)), max_size=60))
     def test_lanes_keep_their_limits(self, moves: list[tuple[str, float]]) -> None:
         """However they are entered, left, refused, succeeded and paused."""
-        lane, gate, now = StartLane(5, RetryPolicy()), StopGate(4, RetryPolicy()), 0.0
+        lane, gate, now = StartLane(5, RetryPolicy()), StopGate(RetryPolicy()), 0.0
         for move, passed in moves:
             now += passed
             if move == "e":

@@ -276,7 +276,7 @@ class TestLanes:
 class TestStopGate:
     def test_it_lets_a_few_retries_go_at_once(self) -> None:
         """Four to begin with, one more with each success, eight at most."""
-        gate = StopGate(4, RetryPolicy())
+        gate = StopGate(RetryPolicy())
         assert [gate.enter(0.0) for _ in range(5)] == [0.0] * 4 + [math.inf]
         for expected in (5, 6, 7, 8, 8):
             gate.succeeded()
@@ -284,7 +284,7 @@ class TestStopGate:
 
     def test_failures_make_it_narrow_and_slow(self) -> None:
         """Each failed retry halves the width and doubles the gap, up to five seconds."""
-        gate = StopGate(4, RetryPolicy())
+        gate = StopGate(RetryPolicy())
         for width, gap in ((2, 0.25), (1, 0.5), (1, 1.0), (1, 2.0), (1, 4.0), (1, 5.0), (1, 5.0)):
             gate.failed(100.0, 1.0)
             assert (gate.limit, gate.gap) == (width, gap)

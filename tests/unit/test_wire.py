@@ -168,6 +168,7 @@ class TestDecodeStart:
             {"name": None},
             {"name": 7},
             {"name": ...},
+            {"client": 7},
             {"freemium": "no"},
             {"freemium": 0},
             {"host": None},
