@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from attrs import define, field
+
 from . import wire
 from .errors import (
     APIConnectionError,
@@ -25,6 +27,7 @@ T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=EquosError)
 
 
+@define(eq=False, repr=False, kw_only=True)
 class Call(Generic[T]):
     """One start or stop, with what is known of it and the future that its caller waits for.
 
@@ -43,35 +46,23 @@ class Call(Generic[T]):
         last_attempt: Whether no further one may follow, whatever comes of it.
     """
 
-    def __init__(
-        self,
-        endpoint: wire.Endpoint[T],
-        subject: Subject,
-        *,
-        url: str,
-        body: bytes,
-        began: float,
-        deadline: float,
-        answer: asyncio.Future[T],
-        in_block: bool = False,
-    ) -> None:
-        self.endpoint = endpoint
-        self.subject = subject
-        self.url = url
-        self.body = body
-        self.began = began
-        self.deadline = deadline
-        self.answer = answer
-        self.in_block = in_block
-        self.task: asyncio.Task[None]  # set when it is launched
-        self.on_wire: Request | None = None
-        self.timer: Timer | None = None
-        self.attempts = 0
-        self.status: int | None = None
-        self.retries: tuple[Event, ...] = ()
-        self.paid: float = 0.0
-        self.accepted = False
-        self.last_attempt = False
+    endpoint: wire.Endpoint[T]
+    subject: Subject
+    url: str
+    body: bytes
+    began: float
+    deadline: float
+    answer: asyncio.Future[T]
+    in_block: bool = False
+    task: asyncio.Task[None] = field(init=False)
+    on_wire: Request | None = None
+    timer: Timer | None = None
+    attempts: int = 0
+    status: int | None = None
+    retries: tuple[Event, ...] = ()
+    paid: float = 0.0
+    accepted: bool = False
+    last_attempt: bool = False
 
     @property
     def on_server(self) -> bool:

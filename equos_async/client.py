@@ -8,7 +8,6 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 import aiohttp
@@ -236,12 +235,7 @@ class EquosClient:
             raise _closed_error()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
@@ -302,8 +296,8 @@ class EquosClient:
         loop = self._transport.bind()
         began = self._clock.now()
         return Call(
-            endpoint,
-            subject,
+            endpoint=endpoint,
+            subject=subject,
             url=endpoint.url(self._base, subject.session_id or ""),
             body=body,
             began=began,
