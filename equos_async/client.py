@@ -149,7 +149,7 @@ class EquosClient:
             deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
 
         Returns:
-            The ended session, or None: it is not running, and the server sent no details.
+            The ended session; None where it is not running, and the server sent no details.
 
         Raises:
             ConfigurationError: Bad input; nothing was sent.

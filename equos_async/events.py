@@ -82,7 +82,7 @@ class Event:
 
     @property
     def level(self) -> int:
-        """The logging level that fits: WARNING where money is at stake."""
+        """The logging level that fits; WARNING where money is at stake."""
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:

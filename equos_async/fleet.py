@@ -205,7 +205,7 @@ class SessionFleet:
 
     @property
     def worker(self) -> str | None:
-        """What this fleet is called in the ledger: host, process and a number of its own."""
+        """This fleet's name in its ledger, of host, process and random letters; else None."""
         return None if self._keeper.registrar is None else self._keeper.registrar.worker
 
     def stats(self) -> FleetStats:
