@@ -57,14 +57,17 @@ def public_name(app: Any, env: Any, node: Any, content: Any) -> Any:
     return env.domains["py"].resolve_xref(*where, node, content)
 
 
-def short_defaults(_: Any, __: str, ___: str, ____: Any, _____: Any, args: str, back: str) -> Any:
-    """Show `Limits()` as a default, and not all that is in it."""
+def signature(_: Any, kind: str, *rest: Any) -> Any:
+    """Show `Limits()` as a default and not all that is in it; nobody makes our exceptions."""
+    args, back = rest[-2:]
+    if kind == "exception":
+        return "", ""
     args = re.sub(r"= (Timeouts|Limits|RetryPolicy)\([^()]*\)", r"= \1()", args or "")
     return args.replace("= NOTHING", "= {}") or None, back
 
 
 def setup(app: Any) -> None:
     """Connect them; called by Sphinx."""
-    app.connect("autodoc-process-signature", short_defaults)
+    app.connect("autodoc-process-signature", signature)
     app.connect("source-read", first_page)
     app.connect("missing-reference", public_name)

@@ -175,6 +175,9 @@ class SessionFleet:
 
         Args:
             deadline: Seconds to wait, by default the fleet's ``drain_deadline``.
+
+        Returns:
+            What became of each; those that are not done yet are ``unresolved`` in it.
         """
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._keeper.drain(

@@ -115,7 +115,7 @@ class EquosEmulator:
 
     @property
     def billed_seconds(self) -> float:
-        """What all sessions cost so far."""
+        """Seconds that all sessions ran so far, which is what is billed."""
         return self._books.billed_seconds
 
     @property
