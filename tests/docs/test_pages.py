@@ -164,7 +164,7 @@ def test_each_of_the_two_commands_is_one_line(mark: str) -> None:
 
 def test_the_tree_of_errors_is_whole() -> None:
     """Whoever adds an error draws it."""
-    (tree,) = [block.code for block in BLOCKS if block.language == "text"]
+    (tree,) = [b.code for b in BLOCKS if b.language == "text" and b.page == README]
     public = [getattr(equos_async, name) for name in equos_async.__all__ if name[:1].isupper()]
     errors = {one.__name__ for one in public if issubclass(one, EquosError)}
     assert set(re.findall(r"\b[A-Z]\w+Error\b", tree)) - {"ValueError"} == errors
