@@ -30,7 +30,7 @@ def installed() -> list[str]:
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "layers", "tests", "demo", "build"]
+nox.options.sessions = ["lint", "types", "layers", "tests", "demo", "docs", "build"]
 
 
 def group(name: str) -> list[str]:
@@ -43,7 +43,7 @@ def run_tests(session: nox.Session) -> None:
     away = Path(session.virtualenv.location) / "checkout"
     shutil.rmtree(away, ignore_errors=True)
     away.mkdir()
-    for name in ("tests", "examples", ".github"):
+    for name in ("tests", "examples", ".docs", ".github"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, away / name)
     for name in ("README.md", "CHANGELOG.md", "pyproject.toml", "noxfile.py"):
@@ -98,6 +98,16 @@ def demo(session: nox.Session) -> None:
     """Run the demo as the README says it."""
     session.install(".[cli]")
     session.run("python", "-m", "equos_async", "demo", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Draw the house and build the pages in build/docs; a warning is an error."""
+    session.install(".[otel,redis]", *group("docs"))
+    session.run("python", "-m", "tests.docs.house", "--out", ".docs/house.svg")
+    out = ("build/doctrees", ".docs", "build/docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-nqEa", "-d", *out)
+    session.log(f"open {ROOT / 'build' / 'docs' / 'index.html'}")
 
 
 @nox.session

@@ -1,4 +1,8 @@
-"""The asyncio client for Equos live avatar sessions."""
+"""The asyncio client for Equos live avatar sessions.
+
+Begin with :class:`EquosClient`; :class:`SessionFleet` runs many sessions under one limit, and
+``equos_async.testing`` is a local server to test against.
+"""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class EquosClient:
             deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
 
         Raises:
-            ConfigurationError: Bad input; nothing was sent.
+            ConfigurationError: Bad input, or another event loop than before; nothing was sent.
             ClientClosedError: The client is closed; nothing was sent.
             APIConnectionError: Nothing was sent, nothing exists.
             OverloadedError: Nothing was sent: the server wants a longer pause than the deadline.
@@ -149,10 +149,10 @@ class EquosClient:
             deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
 
         Returns:
-            The ended session, or None: it is not running, and the server sent no details.
+            The ended session; None where it is not running, and the server sent no details.
 
         Raises:
-            ConfigurationError: Bad input; nothing was sent.
+            ConfigurationError: Bad input, or another event loop than before; nothing was sent.
             ClientClosedError: The client is closed; nothing was sent.
             APIConnectionError: No usable answer came.
             APIStatusError: The server refused.

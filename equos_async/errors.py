@@ -116,9 +116,9 @@ class APIStatusError(EquosError):
 
     Attributes:
         status: The HTTP status code.
-        message: The server's own words, joined where it sent several; bounded.
+        message: The server's own words, joined where it sent several; at most 2,048 characters.
         retry_after: Seconds that the server asked to wait, where it sent a valid value.
-        body: The start of the answer's body as text, for people to read; bounded.
+        body: The answer's body as text, for people to read; at most 2,048 characters.
     """
 
     status: int
@@ -167,7 +167,7 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: no such route. It never means "already stopped": the API answers 200 for that."""
+    """404: of a stop, no such route. It never means "already stopped": that is answered 200."""
 
 
 class ConflictError(APIStatusError):

@@ -82,7 +82,7 @@ class Event:
 
     @property
     def level(self) -> int:
-        """The logging level that fits: WARNING where money is at stake."""
+        """The logging level that fits; WARNING where money is at stake."""
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Unresolved:
     Attributes:
         operation: ``"start"``: its outcome never became known. ``"stop"``: stopping it failed.
         reason: Why, in words.
-        at: When that became clear.
+        at: When that became clear, in UTC.
         session_id: The session, where known.
         name: Its name as the caller gave it, where the start was made here.
         client: The caller's own identifier, where the start had one.

@@ -175,6 +175,9 @@ class SessionFleet:
 
         Args:
             deadline: Seconds to wait, by default the fleet's ``drain_deadline``.
+
+        Returns:
+            What became of each; those that are not done yet are ``unresolved`` in it.
         """
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._keeper.drain(
@@ -205,7 +208,7 @@ class SessionFleet:
 
     @property
     def worker(self) -> str | None:
-        """What this fleet is called in the ledger: host, process and a number of its own."""
+        """This fleet's name in its ledger, of host, process and random letters; else None."""
         return None if self._keeper.registrar is None else self._keeper.registrar.worker
 
     def stats(self) -> FleetStats:

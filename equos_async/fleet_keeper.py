@@ -65,7 +65,7 @@ class LiveSession:
 
     @property
     def consumer_access_token(self) -> str | None:
-        """The LiveKit token of the end user: a secret, for that user only."""
+        """The LiveKit token of the end user; a secret, for that user only."""
         return self._held.started.consumer_access_token
 
     @property
@@ -86,7 +86,7 @@ class LiveSession:
         itself does so when the session's time is over.
 
         Returns:
-            The ended session, or None: it was not running, and the server sent no details.
+            The ended session; None where it was not running, and the server sent no details.
 
         Raises:
             EquosError: As ``EquosClient.stop_session``; it may still be running.

@@ -81,7 +81,7 @@ class DrainReport:
 
     @property
     def left(self) -> tuple[SessionEnd, ...]:
-        """What may still be running, and be billed: failed and unresolved."""
+        """The failed and the unresolved, which may still be running, and be billed."""
         return self.failed + self.unresolved
 
     def __str__(self) -> str:

@@ -105,7 +105,7 @@ class SessionLedger(Protocol):
         """Write what is known of a session, over its intent or anew, whatever the limit.
 
         Returns:
-            Who has the row now: its owner, or the worker that claimed it meanwhile.
+            The worker that has the row now; its owner, or one that claimed it meanwhile.
         """
         ...
 

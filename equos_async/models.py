@@ -63,7 +63,7 @@ def _optional_seconds(_: object, attribute: Attribute[Any], value: object) -> No
 
 @frozen
 class EquosResourceReference:
-    """Names an avatar or an agent that exists already."""
+    """Names an avatar or an agent that exists already, by its id."""
 
     id: str
 
@@ -154,7 +154,11 @@ class EquosSessionServer:
 
 @frozen(kw_only=True)
 class EquosAvatar:
-    """An avatar as the server describes it."""
+    """An avatar as the server describes it.
+
+    ``identity`` is its LiveKit identity, in the rooms of its sessions; ``agent_id`` and ``agent``
+    are as the server sent them.
+    """
 
     id: str
     organization_id: str
@@ -172,7 +176,11 @@ class EquosAvatar:
 
 @frozen(kw_only=True)
 class EquosAgent:
-    """An agent as the server describes it."""
+    """An agent as the server describes it.
+
+    ``provider`` is a value of :class:`AgentProvider`, or a newer one; ``model`` and ``voice`` are
+    the provider's own names.
+    """
 
     id: str
     organization_id: str
@@ -195,7 +203,8 @@ class EquosAgent:
 class EquosSession:
     """A session as the server describes it.
 
-    ``max_duration`` is in seconds; ``additional_ctx``, ``template_vars``,
+    ``status`` is a value of :class:`SessionStatus`, or a newer one; ``max_duration`` is in
+    seconds, and every date has a timezone. ``additional_ctx``, ``template_vars``,
     ``remote_agent_identity`` and ``transcript`` are as the server sent them.
     """
 

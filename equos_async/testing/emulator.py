@@ -115,7 +115,7 @@ class EquosEmulator:
 
     @property
     def billed_seconds(self) -> float:
-        """What all sessions cost so far."""
+        """Seconds that all sessions ran so far, which is what is billed."""
         return self._books.billed_seconds
 
     @property
@@ -132,7 +132,7 @@ class EquosEmulator:
 
     @property
     def suspended(self) -> bool:
-        """Whether the organisation is suspended: starts are refused."""
+        """Whether the organisation is suspended; if so, starts are refused."""
         return self._service.suspended
 
     @suspended.setter
@@ -141,7 +141,7 @@ class EquosEmulator:
 
     @property
     def limit_concurrent(self) -> int | None:
-        """How many sessions may be live at once; None: any number."""
+        """How many sessions may be live at once; any number where it is None."""
         return self._service.limit_concurrent
 
     @limit_concurrent.setter
@@ -150,7 +150,7 @@ class EquosEmulator:
 
     @property
     def limit_duration(self) -> float | None:
-        """How many seconds a session may ask for; None: any number."""
+        """How many seconds a session may ask for; any number where it is None."""
         return self._service.limit_duration
 
     @limit_duration.setter

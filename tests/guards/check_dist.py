@@ -34,7 +34,12 @@ TOP = {
     "noxfile.py",
     "pyproject.toml",
 }
-SHIPPED = {"tests": {".py"}, "examples": {".py", ".html"}}
+SHIPPED = {
+    ".docs": {".css", ".md", ".py", ".svg"},
+    ".github": {".svg"},
+    "examples": {".py", ".html"},
+    "tests": {".py"},
+}
 """The other folders of the sdist, by the suffixes of what belongs there."""
 
 

@@ -1,0 +1,1 @@
+"""The pages: their programs run, and their pictures are true."""

@@ -1,0 +1,25 @@
+"""The picture of the house is the house."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.docs.house import arcs, draw, imports, ordered
+
+PICTURE = Path(__file__).parent.parent.parent / ".docs" / "house.svg"
+
+
+def test_it_is_up_to_date() -> None:
+    """A new file, import or first sentence is drawn: run `nox -s docs`, which draws it anew."""
+    assert PICTURE.read_text(encoding="utf-8") == draw()
+
+
+def test_every_arc_leads_upwards() -> None:
+    """Each file stands below all that it imports, and nothing is on the picture twice."""
+    house = imports()
+    order = ordered(house)
+    assert sorted(order) == sorted(house)
+    assert all(order.index(one) < order.index(name) for name, one in arcs(house))
+    assert ("client", "calls") in arcs(house)
+    assert "errors" in house["client"]
+    assert ("client", "errors") not in arcs(house)

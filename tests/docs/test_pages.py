@@ -1,0 +1,198 @@
+"""The README and the pages tell the truth: their code runs, and what they name is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import equos_async
+import equos_async.testing
+from equos_async import EquosError, Limits, RetryPolicy, Timeouts
+from equos_async.__main__ import _parser
+from tests.emulator.test_plugin import PLUGINS, run
+
+pytest_plugins = ["pytester"]
+
+PACKAGE = Path(equos_async.__file__).parent
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+NOT_RUN: dict[tuple[str, str], str] = {}
+"""Blocks that cannot run here, by their page and first line, each with the reason."""
+
+
+@attrs.frozen
+class Block:
+    """A block of code on a page."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """All that a page shows as code, but for what Sphinx itself runs and what is marked."""
+    for found in re.finditer(r"^( *)```(.*)\n([\s\S]*?)^\1```$", TEXT[page], re.MULTILINE):
+        indent, language, code = found.groups()
+        code = re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
+        marked = (page.name, code.partition("\n")[0]) in NOT_RUN
+        if not language.startswith("{") and not marked:
+            yield Block(page, TEXT[page][: found.start(3)].count("\n"), language, code)
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """What can be run, with a name: a page as one program, but each of the README by itself."""
+    for page in PAGES:
+        program = ""
+        for block in BLOCKS:
+            if block.page == page and block.language == "python":
+                # An error is told with the line of the page.
+                program += "\n" * (block.line - program.count("\n")) + block.code
+                if page == README:
+                    yield f"{page.name}:{block.line}", program
+                    program = ""
+        if program:
+            yield page.name, program
+
+
+def commands() -> Iterator[list[str]]:
+    """All commands in shell blocks, as words."""
+    for block in BLOCKS:
+        if block.language == "sh":
+            for command in re.split(r"\n|&&", block.code.strip()):
+                yield shlex.split(command)
+
+
+def sessions() -> set[str]:
+    """What `nox -s` takes."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {one.name for one in functions if "nox.session" in map(_called, one.decorator_list)}
+
+
+def _called(decorator: ast.expr) -> str:
+    return ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
+
+
+@pytest.mark.parametrize(("name", "program"), list(programs()))
+def test_each_program_runs(
+    name: str, program: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a page shows can be pasted and run, from its first block to its last; tests pass."""
+    if "def test_" in program:
+        result = run(pytester, monkeypatch, program, *PLUGINS["auto"])
+        result.assert_outcomes(passed=len(re.findall(r"def test_", program)))
+    else:
+        exec(compile(program, name, "exec"), {"__name__": "__main__"})
+
+
+def test_each_block_is_of_a_kind_that_is_checked() -> None:
+    """Add a check here for a new language, or say in NOT_RUN why a block cannot run."""
+    unknown = [block for block in BLOCKS if block.language not in {"python", "sh", "text"}]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=shlex.join)
+def test_each_command_is_one(command: list[str]) -> None:
+    """Its options and names are those of the real command line, nox sessions, extras and files."""
+    match [Path(command[0]).name, *command[1:]]:
+        case ["python", "-m", "equos_async", *rest]:
+            assert _parser().parse_args(rest)
+        case ["python" | "pytest", program]:
+            assert (ROOT / program).is_file()
+        case ["uvicorn", "--app-dir", folder, app]:
+            assert (ROOT / folder / app.replace(":app", ".py")).is_file()
+        case ["nox", *rest]:
+            assert rest == [] or (rest[0] == "-s" and set(rest[1:]) <= sessions())
+        case ["pip", "install", *what]:
+            extras = {one for name in what for one in re.findall(r"\[(\w+)\]", name)}
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+            assert extras <= {*project["project"]["optional-dependencies"], "uv"}  # nox's own
+        case ["python3", "-m", "venv", ".venv"] | ["export", "EQUOS_CLIENT_KEY=any-key"]:
+            pass
+        case _:
+            pytest.fail(f"{shlex.join(command)}: say here how it is checked, or in NOT_RUN why not")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """No guarantee is proved by a test that is not there, and no session is named in vain."""
+    named = re.findall(r"`((?:tests|examples|equos_async|\.docs)/[\w./]+)`", TEXT[page])
+    roots = ROOT, PACKAGE.parent  # the package is tested where it is installed
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+    assert set(re.findall(r"`nox -s (\w+)", TEXT[page])) <= sessions()
+
+
+def test_the_first_block_is_the_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first program needs no key, handles a failure and leaves no session behind."""
+    program = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    assert BLOCKS[0].code in program
+    assert len(program.splitlines()) <= 25
+    exec(compile(program, "quickstart.py", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.splitlines() == [
+        "joinable at wss://rtc.example.test",
+        "refused: 403: Organization is suspended",
+        "left on the server: 0",
+    ]
+
+
+def test_a_newcomer_finds_the_program_early() -> None:
+    """The first program starts within the first 15 lines."""
+    assert TEXT[README].splitlines().index("```python") < 15
+
+
+@pytest.mark.parametrize("mark", ["demo-command", "test-command"])
+def test_each_of_the_two_commands_is_one_line(mark: str) -> None:
+    """What a newcomer types, and what CI runs, stands between its marks."""
+    found = re.search(rf"<!-- {mark} -->\n```sh\n(.+)\n```\n<!-- end -->", TEXT[README])
+    assert found is not None
+    assert found[1].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_the_tree_of_errors_is_whole() -> None:
+    """Whoever adds an error draws it."""
+    (tree,) = [b.code for b in BLOCKS if b.language == "text" and b.page == README]
+    public = [getattr(equos_async, name) for name in equos_async.__all__ if name[:1].isupper()]
+    errors = {one.__name__ for one in public if issubclass(one, EquosError)}
+    assert set(re.findall(r"\b[A-Z]\w+Error\b", tree)) - {"ValueError"} == errors
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    """Each setting stands in it, with its default."""
+    told: dict[str, float] = {}
+    rows = re.findall(r"^\| `(\w+)\.(.*?) \| (.*?) \|", TEXT[ROOT / ".docs/retry.md"], re.MULTILINE)
+    for settings, names, defaults in rows:
+        numbers = map(float, re.findall(r"[\d.]+", defaults))
+        told |= zip(
+            (f"{settings}.{name}" for name in re.findall(r"\w+", names)), numbers, strict=True
+        )
+    assert told == {
+        f"{settings.__name__}.{one.name}": one.default
+        for settings in (Timeouts, Limits, RetryPolicy)
+        for one in attrs.fields(settings)
+    }
+
+
+@pytest.mark.parametrize(
+    "package", [equos_async, equos_async.testing], ids=lambda one: one.__name__
+)
+def test_the_reference_is_whole(package: object) -> None:
+    """Each public name is documented on one page: add a new one to its group in `.docs/api/`."""
+    pages = [TEXT[page] for page in PAGES if page.parent.name == "api"]
+    testing = [text for text in pages if "currentmodule:: equos_async.testing" in text]
+    chosen = testing if package is equos_async.testing else [t for t in pages if t not in testing]
+    documented = re.findall(r"^\.\. auto\w+:: (\w+)", "".join(chosen), re.MULTILINE)
+    assert sorted(documented) == sorted(set(getattr(package, "__all__", ())) - {"__version__"})
