@@ -143,11 +143,19 @@ def simulate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.simulate", "--out", out, *session.posargs)
 
 
-@nox.session
+@nox.session(python=installed()[-1], venv_backend="uv")
 def bench(session: nox.Session) -> None:
     """Measure CPU, latency and memory against raw aiohttp and others, and a fleet at scale."""
-    session.install(".", *group("bench"))
-    session.run("python", "-m", "tests.bench.bench", *session.posargs)
+    needs = [".", *group("bench")]
+    session.install(*needs)
+    also: list[str] = []
+    if installed()[0] != installed()[-1]:
+        oldest = Path(session.create_tmp()) / "oldest"
+        session.run("uv", "venv", "--quiet", f"--python={installed()[0]}", str(oldest))
+        also = ["--also", str(oldest / "bin" / "python")]
+        session.run("uv", "pip", "install", "--quiet", f"--python={also[1]}", *needs)
+    shown = ["--tables=.docs/bench.md", "--picture=.github/assets/bench.svg", "--readme=README.md"]
+    session.run("python", "-m", "tests.bench.bench", *also, *shown, *session.posargs)
     session.run("python", "-m", "tests.bench.fleet_scale")
 
 

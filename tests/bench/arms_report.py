@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from html import escape
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
@@ -46,13 +46,26 @@ def ratios(rounds: Rounds, arm: str, base: str = "raw", figure: str = "cpu_us") 
     return spread(mine[figure] / other[figure] for mine, other in pairs)
 
 
-def markdown(settings: Mapping[str, Rounds], imports: list[dict[str, float]], about: str) -> str:
+def markdown(
+    settings: Mapping[str, Rounds], imports: Mapping[str, list[dict[str, float]]], about: str
+) -> str:
     """All tables, with the conditions above them."""
     blocks = [f"# Benchmark\n\n{about}\n"]
     blocks += [_table(title, rounds) for title, rounds in settings.items()]
-    if imports:
-        blocks.append(_import_table(imports))
+    blocks += [_import_table(release, found) for release, found in imports.items()]
     return "\n".join(blocks)
+
+
+def summary(settings: Mapping[str, Rounds]) -> str:
+    """What the README shows: the ratios alone, a column a setting."""
+    first = next(iter(settings.values()))
+    order = sorted(first, key=lambda arm: ratios(first, arm).median)
+    lines = [f"| CPU of a pair, × raw aiohttp | {' | '.join(settings)} |"]
+    lines.append("|---|" + "---|" * len(settings))
+    for arm in order:
+        cells = " | ".join(str(ratios(rounds, arm)) for rounds in settings.values())
+        lines.append(f"| {LABELS[arm]} | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def _table(title: str, rounds: Rounds) -> str:
@@ -71,8 +84,8 @@ def _table(title: str, rounds: Rounds) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _import_table(imports: list[dict[str, float]]) -> str:
-    lines = ["## Import\n", "| | CPU, ms | × `import aiohttp` |", "|---|---|---|"]
+def _import_table(release: str, imports: list[dict[str, float]]) -> str:
+    lines = [f"## Import, {release}\n", "| | CPU, ms | × `import aiohttp` |", "|---|---|---|"]
     for statement in imports[0]:
         middle = statistics.median(one[statement] for one in imports)
         ratio = spread(one[statement] / one["import aiohttp"] for one in imports)
@@ -146,8 +159,3 @@ def _bar(arm: str, ratio: Spread, top: float) -> str:
         f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{length:.1f}" height="22" rx="3"/>'
         f'{mark}<text x="{label:.1f}" y="{middle + 4}">{ratio.median:.2f} ×</text>'
     )
-
-
-def as_json(settings: Mapping[str, Rounds], imports: Any, conditions: Any) -> dict[str, Any]:
-    """The raw figures, with what they were measured on."""
-    return {"conditions": conditions, "settings": settings, "import_ms": imports}

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +40,19 @@ class Setting:
     callers: int
     loop: str = "asyncio"
     tls: bool = False
+    python: str = sys.executable
 
     def __str__(self) -> str:
         callers = "1 caller" if self.callers == 1 else f"{self.callers} callers"
-        return f"{callers}, {self.loop}, {'TLS' if self.tls else 'plain HTTP'}"
+        wire = "TLS" if self.tls else "plain HTTP"
+        return f"{release(self.python)}, {callers}, {self.loop}, {wire}"
+
+
+@cache
+def release(python: str) -> str:
+    """What an interpreter is called."""
+    program = "import platform; print('Python', platform.python_version())"
+    return subprocess.check_output([python, "-c", program], text=True).strip()
 
 
 MAIN: Final = Setting(64)
@@ -102,7 +112,7 @@ class Bench:
     def _child(
         self, arm: str, url: str, setting: Setting, pairs: int, *options: str
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.bench.arms", arm, url, "--loop", setting.loop]
+        command = [setting.python, "-m", "tests.bench.arms", arm, url, "--loop", setting.loop]
         command += ["--callers", str(setting.callers), "--pairs", str(pairs), *options]
         trust = {"SSL_CERT_FILE": str(self._certificate.with_name("ca.pem"))}
         return subprocess.run(
@@ -126,7 +136,6 @@ def certificate() -> Generator[Path, None, None]:
 def conditions() -> dict[str, Any]:
     """What the figures depend on besides the code."""
     return {
-        "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -145,8 +154,7 @@ def describe(found: dict[str, Any], rounds: int, pairs: int) -> str:
     """The conditions in a line or two."""
     packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items() if number)
     return (
-        f"`{' '.join(['python -m tests.bench.bench', *sys.argv[1:]])}`: Python {found['python']}, "
-        f"{found['system']}, {found['cpus']} CPUs, {found['date']}; {packages}. "
+        f"`nox -s bench`: {found['system']}, {found['cpus']} CPUs, {found['date']}; {packages}. "
         f"{rounds} rounds of {pairs:,} pairs; medians, with ranges in brackets."
     )
 
@@ -157,7 +165,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="of the main setting")
     parser.add_argument("--pairs", type=int, default=1500, help="in each arm of each round")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--out", type=Path, default=Path("bench"), help="directory for results")
+    parser.add_argument("--also", nargs="*", default=[], help="interpreters of other releases")
+    parser.add_argument("--tables", type=Path, default=Path("bench.md"))
+    parser.add_argument("--picture", type=Path, default=Path("bench.svg"))
+    parser.add_argument("--readme", type=Path, help="where to renew the table")
     parser.add_argument("--quick", action="store_true", help="few rounds of the main setting only")
     parser.add_argument("--soak", action="store_true", help="only watch memory, over many pairs")
     parser.add_argument("--soak-pairs", type=int, default=200_000)
@@ -165,7 +176,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run it all, print the tables, and write tables, picture and figures."""
+    """Run it all, print the tables, and write tables and picture."""
     args = parse()
     if args.quick:
         args.rounds, args.pairs = 2, 400
@@ -176,26 +187,35 @@ def main() -> None:
             in_use = bench.soak(args.soak_pairs)
             print(f"MiB in use over {args.soak_pairs:,} pairs:", *(f"{one:.1f}" for one in in_use))
             return
-        settings = {str(MAIN): bench.run(MAIN, args.rounds)}
+        mains = [MAIN, *(Setting(MAIN.callers, python=python) for python in args.also)]
+        settings = {str(one): bench.run(one, args.rounds) for one in mains}
+        imports = {
+            release(one.python): importtime.measure(one.python, 4 * args.rounds) for one in mains
+        }
         if not args.quick:
             fewer = max(1, args.rounds // 3)
             settings |= {str(one): bench.run(one, fewer) for one in OTHERS}
-    write(args, bench, settings)
+    write(args, bench, settings, imports)
 
 
-def write(args: argparse.Namespace, bench: Bench, settings: dict[str, Any]) -> None:
-    """Print the tables, and write tables, picture and figures into the output directory."""
-    imports = importtime.measure(3 if args.quick else 4 * args.rounds)
+def write(
+    args: argparse.Namespace, bench: Bench, settings: dict[str, Any], imports: dict[str, Any]
+) -> None:
+    """Print the tables, and write them and the picture to where they are shown."""
     found = conditions()
-    table = arms_report.markdown(settings, imports, describe(found, args.rounds, args.pairs))
+    about = describe(found, args.rounds, args.pairs)
+    table = arms_report.markdown(settings, imports, about)
     table += "".join(f"\nNot measured: {arm} ({why}).\n" for arm, why in bench.skipped.items())
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench.md").write_text(table)
-    note = f"{MAIN}, Python {found['python']}, aiohttp {found['packages']['aiohttp']}"
+    args.tables.write_text(table)
+    note = f"{MAIN}, aiohttp {found['packages']['aiohttp']}"
     title = "CPU of a start-and-stop pair, as a ratio to raw aiohttp"
-    (args.out / "bench.svg").write_text(arms_report.picture(title, settings[str(MAIN)], note))
-    figures = arms_report.as_json(settings, imports, found)
-    (args.out / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
+    args.picture.write_text(arms_report.picture(title, settings[str(MAIN)], note))
+    if args.readme:
+        mains = {setting: settings[setting] for setting in list(settings)[: 1 + len(args.also)]}
+        text = args.readme.read_text()
+        start, end = (text.index(mark) for mark in ("<!-- bench -->", "<!-- /bench -->"))
+        short = arms_report.summary(mains)
+        args.readme.write_text(f"{text[:start]}<!-- bench -->\n{short}\n{about}\n{text[end:]}")
     print(table)
 
 

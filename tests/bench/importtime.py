@@ -7,7 +7,6 @@ ratio is taken of neighbours, so that what the machine does meanwhile falls on b
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Final
 
 # The package itself loads what it is asked for, so that is asked for too.
@@ -25,19 +24,19 @@ print((time.process_time() - begun) * 1e3)
 """
 
 
-def import_ms(statement: str) -> float:
+def import_ms(python: str, statement: str) -> float:
     """Milliseconds of CPU that one import takes in a fresh process."""
-    command = [sys.executable, "-c", _MEASURE.format(statement=statement)]
+    command = [python, "-c", _MEASURE.format(statement=statement)]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-def measure(rounds: int) -> list[dict[str, float]]:
+def measure(python: str, rounds: int) -> list[dict[str, float]]:
     """The import times in each round."""
     for statement in STATEMENTS:
-        import_ms(statement)  # writes the bytecode, fills the disk cache
+        import_ms(python, statement)  # writes the bytecode, fills the disk cache
     results: list[dict[str, float]] = []
     for number in range(rounds):
         order = STATEMENTS if number % 2 else STATEMENTS[::-1]
-        found = {statement: import_ms(statement) for statement in order}
+        found = {statement: import_ms(python, statement) for statement in order}
         results.append({statement: found[statement] for statement in STATEMENTS})
     return results
