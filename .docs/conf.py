@@ -32,7 +32,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(aiohttp|asyncio|attrs|collections|datetime|opentelemetry|os|signal|types)\..*"),
     (r"py:.*", r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|Operation|PathLike|typing\..*"),
-    (r"py:.*", r"equos_async\.(fleet_keeper\.HandOver|testing\.faults\.When|waiting\.Timer)"),
+    (r"py:.*", r"equos_async\.(fleet_session\.HandOver|testing\.faults\.When|waiting\.Timer)"),
 ]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from .events import Event, Unresolved
     from .fleet import SessionFleet
-    from .fleet_keeper import LiveSession
+    from .fleet_session import LiveSession
     from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
     from .ledger import LedgerRow, Placing, SessionLedger
     from .ledger_redis import RedisLedger
@@ -112,7 +112,7 @@ _HOMES = (
     "errors",
     "events",
     "fleet",
-    "fleet_keeper",
+    "fleet_session",
     "fleet_values",
     "models",
     "retry",

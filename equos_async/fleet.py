@@ -23,8 +23,9 @@ from .errors import (
     EquosError,
 )
 from .events import logger
-from .fleet_keeper import HandOver, Held, Keeper, LiveSession, Order, closed_error
+from .fleet_keeper import Keeper, closed_error
 from .fleet_ledger import Registrar
+from .fleet_session import HandOver, Held, LiveSession, Order
 from .fleet_values import DrainReport, FleetEvent, FleetStats
 from .ledger import SessionLedger
 from .models import CreateSessionPassRequest, EquosSession

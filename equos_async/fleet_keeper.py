@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Hashable
-from datetime import UTC, datetime
+from collections.abc import Callable, Hashable
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
-
-from attrs import define, field
+from typing import Any, Final, Literal, get_args
 
 from .client import EquosClient
 from .errors import (
@@ -22,13 +18,13 @@ from .errors import (
     StartOutcomeUnknownError,
 )
 from .events import logger
+from .fleet_drain import Drain
 from .fleet_ledger import Entry, Registrar
 from .fleet_places import Agenda, Alarm, Places
+from .fleet_session import Held, Order, granted
 from .fleet_values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
-from .waiting import Clock, Timer, set_unless_done
-
-T = TypeVar("T")
+from .waiting import Clock, set_unless_done
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
@@ -36,179 +32,9 @@ LAST_DATE: Final = 253_402_300_799.0
 TIME_OVER: Final = "its time was over"
 
 
-class LiveSession:
-    """A live session of a fleet, to be stopped by :meth:`stop` or by leaving ``async with``.
-
-    The API cannot be asked how a session is: that one ended by itself is known when it is
-    stopped, at the latest by the fleet when its time is over.
-    """
-
-    __slots__ = ("__weakref__", "_held")
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-
-    @property
-    def key(self) -> Hashable:
-        """Whose session it is."""
-        return self._held.key
-
-    @property
-    def session(self) -> EquosSession:
-        """The session as the server described it when it was started."""
-        return self._held.started.session
-
-    @property
-    def server_url(self) -> str:
-        """The LiveKit server to join, ``wss://…``."""
-        return self.session.host.server_url
-
-    @property
-    def consumer_access_token(self) -> str | None:
-        """The LiveKit token of the end user; a secret, for that user only."""
-        return self._held.started.consumer_access_token
-
-    @property
-    def expires_at(self) -> datetime:
-        """When the fleet stops it, in UTC."""
-        return datetime.fromtimestamp(self._held.expires, UTC)
-
-    @property
-    def remaining(self) -> float:
-        """Seconds until then; 0 where it has ended."""
-        held = self._held
-        return 0.0 if held.end else max(0.0, held.ends - held.keeper.clock.now())
-
-    async def stop(self) -> EquosSession | None:
-        """Stop it. Calls at the same time, and later ones, get the same answer.
-
-        It goes on where its caller is cancelled. One that failed may be tried again; the fleet
-        itself does so when the session's time is over.
-
-        Returns:
-            The ended session; None where it was not running, and the server sent no details.
-
-        Raises:
-            EquosError: As ``EquosClient.stop_session``; it may still be running.
-        """
-        return await shared(self._held.keeper.stop(self._held))
-
-    async def ended(self) -> SessionEnd:
-        """Wait until it is over: stopped by anyone, or at its end."""
-        held = self._held
-        if held.end is not None:
-            return held.end
-        if held.over is None:
-            held.over = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(held.over)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self.stop()
-        except EquosError as failure:
-            if exc is None:
-                raise
-            exc.add_note(f"stopping session {self.session.id} failed: {failure}")
-
-    def __repr__(self) -> str:
-        end = self._held.end
-        state = f"live, {self.remaining:.0f} s left" if end is None else end.outcome
-        return f"<LiveSession {self.key!r} {self.session.id} {state}>"
-
-
-HandOver = Callable[[LiveSession, LiveSession], Awaitable[object] | None]
-
-
 def closed_error() -> ClientClosedError:
     """For a fleet that is at its end."""
     return ClientClosedError("the fleet is at its end", operation="start")
-
-
-async def shared(task: asyncio.Task[T]) -> T:
-    """The result of a task that others wait for too: cancelling a waiter leaves it alone."""
-    await asyncio.wait([task])
-    return task.result()
-
-
-@define(eq=False)
-class Order:
-    """One start, from the reservation of its key to its session or its error.
-
-    Attributes:
-        duration: Seconds that the session is asked for.
-        replaces: The session that it renews.
-        seconds: What is reserved for it in the budget.
-        called_off: Why its session is not wanted any more.
-        entry: What the ledger holds of it, where there is one.
-        answer: What whoever started it waits for; cancelled where nobody does any more.
-        task: What carries it out, once it has a place; then what stops an unreadable session.
-    """
-
-    key: Hashable
-    request: CreateSessionPassRequest
-    duration: float
-    deadline: float | None
-    hand_over: HandOver | None
-    replaces: Held | None = None
-    seconds: float = 0.0
-    called_off: EquosError | None = None
-    entry: Entry | None = None
-    answer: asyncio.Future[Held] = field(init=False)
-    task: asyncio.Task[Any] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        self.answer = asyncio.get_running_loop().create_future()
-
-
-@define(eq=False)
-class Held:
-    """What the fleet knows of one live session.
-
-    Attributes:
-        began: When it was known to be live, on the clock.
-        ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
-        asked: Seconds that it was asked for.
-        seconds: What is reserved for it in the budget.
-        request: What to start again shortly before the end, where it is to be renewed.
-        hand_over: Who is told of the replacement then.
-        entry: What the ledger holds of it, where there is one.
-        alarm: What the agenda will do about it next.
-        why: Why it is being stopped, where that was nobody's wish.
-        stopping: The latest attempt to stop it.
-        renewing: The task that gets its replacement, until that is there.
-        end: How it ended.
-        over: What waits for that.
-    """
-
-    keeper: Keeper
-    key: Hashable
-    started: CreateEquosSessionResponse
-    began: float
-    ends: float
-    expires: float
-    asked: float
-    seconds: float
-    request: CreateSessionPassRequest | None
-    hand_over: HandOver | None
-    entry: Entry | None
-    handle: LiveSession = field(init=False)
-    alarm: Alarm = field(init=False)
-    why: str = ""
-    stopping: asyncio.Task[EquosSession | None] | None = None
-    renewing: asyncio.Task[None] | None = None
-    end: SessionEnd | None = None
-    over: asyncio.Future[SessionEnd] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        self.handle = LiveSession(self)
 
 
 class Keeper:
@@ -246,7 +72,7 @@ class Keeper:
         self._unknown: dict[Order, str] = {}
         self._drains: set[Drain] = set()
         self._renewals: set[asyncio.Task[None]] = set()
-        self._counts: dict[FleetEventKind, int] = dict.fromkeys(_COUNTED, 0)
+        self._counts: dict[FleetEventKind, int] = dict.fromkeys(get_args(FleetEventKind), 0)
         self._budget = budget
         self._committed = 0.0
         self._seconds_ended = 0.0
@@ -431,7 +257,8 @@ class Keeper:
         # not come before the server's.
         began = self.clock.now()
         return Held(
-            keeper=self,
+            clock=self.clock,
+            stop=self.stop,
             key=order.key,
             started=started,
             began=began,
@@ -710,75 +537,8 @@ class Keeper:
                 logger.exception("the fleet's on_event raised; this is not logged again")
 
 
-_COUNTED: Final[tuple[FleetEventKind, ...]] = (
-    "waiting",
-    "started",
-    "stopped",
-    "expired",
-    "refused",
-    "failed",
-    "unknown",
-    "lost",
-    "reaped",
-)
-
-
-def granted(asked: float, told: float | None) -> float:
-    """Seconds that a session has: the server may grant less than was asked for."""
-    return told if told is not None and 0 < told < asked else asked
-
-
 def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:
     """A task's error; a cancelled one was cut off by the event loop's end."""
     if task.cancelled():
         return cut_off("the event loop shut down before the answer came")
     return task.exception()
-
-
-class Drain:
-    """One drain under way: what it still waits for, and what ended.
-
-    Attributes:
-        pending: What has not ended, with what to say of it at the deadline.
-        ends: What did.
-        done: Done when nothing is pending, at the deadline, or when it is given up.
-    """
-
-    def __init__(self, call_at: Callable[..., Timer], deadline: float) -> None:
-        self.pending: dict[Held | Order, str] = {}
-        self.ends: list[SessionEnd] = []
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timer: Timer = call_at(deadline, set_unless_done, self.done, None)
-
-    def settle(self, subject: Held | Order, end: SessionEnd | None) -> None:
-        """Something is over, or failed for now; None: there was nothing."""
-        if self.pending.pop(subject, None) is not None:
-            if end is not None:
-                self.ends.append(end)
-            self.check()
-
-    def replace(self, order: Order, held: Held) -> None:
-        """A start that was on its way brought a session after all."""
-        if self.pending.pop(order, None) is not None:
-            self.pending[held] = "its stop was not answered in time"
-
-    def check(self) -> None:
-        """Be done when nothing is pending."""
-        if not self.pending:
-            set_unless_done(self.done, None)
-
-    def report(self) -> DrainReport:
-        """What is known now."""
-        ends = self.ends + [
-            SessionEnd(
-                key=subject.key,
-                session_id=subject.started.session.id if isinstance(subject, Held) else None,
-                outcome="unresolved",
-                reason=reason,
-            )
-            for subject, reason in self.pending.items()
-        ]
-        by_outcome: dict[str, list[SessionEnd]] = {}
-        for end in ends:
-            by_outcome.setdefault(end.outcome, []).append(end)
-        return DrainReport(**{outcome: tuple(found) for outcome, found in by_outcome.items()})

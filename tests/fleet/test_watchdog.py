@@ -15,8 +15,8 @@ import pytest
 
 from equos_async import EquosClient, EquosError, RateLimitError, StartOutcomeUnknownError
 from equos_async.fleet import SessionFleet
-from equos_async.fleet_keeper import LiveSession
 from equos_async.fleet_places import MIN_DROPPED, Agenda
+from equos_async.fleet_session import LiveSession
 from equos_async.fleet_values import DrainReport
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, FakeTimer, settle
