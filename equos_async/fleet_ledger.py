@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from attrs import define, evolve, field
 
@@ -310,11 +310,18 @@ class Registrar:
 
     async def _ask(self, answer: Awaitable[T]) -> T:
         """An answer of the engine, in time; any failure is a LedgerError."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(PATIENCE):
                 return await answer
         except TimeoutError:
             raise LedgerError(f"the ledger did not answer within {PATIENCE:g} s") from None
+        finally:
+            # An engine's client may lose a cancellation, as asyncio.wait_for does until 3.12. A
+            # task is cancelled once: it would go on for good, and so would a shutdown.
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
 
     def _failed(self, error: LedgerError) -> None:
         if not self._failing:
@@ -336,12 +343,12 @@ class Registrar:
 
     async def leave(self) -> None:
         """Be late from now on: what could not be stopped is for other workers to stop."""
-        ending = [task for task in (self._upkeep, self._listener) if task is not None]
+        ending = {task for task in (self._upkeep, self._listener) if task is not None}
         self._upkeep = self._listener = None
         for task in ending:
             task.cancel()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
+        if ending or self._tasks:
+            _, late = await asyncio.wait(ending | self._tasks, timeout=PATIENCE)
             for task in late:
                 task.cancel()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -43,7 +44,7 @@ class RedisLedger:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never told.
         namespace: What its keys begin with: one ledger is one organisation, and one limit.
-        timeout: Seconds to wait for a connection, and for an answer.
+        timeout: Seconds that a step may take.
         connections: How many there may be, besides one that listens.
 
     Raises:
@@ -72,7 +73,9 @@ class RedisLedger:
         self._settings: dict[str, Any] = {
             "max_connections": connections,
             "timeout": timeout,
-            "socket_timeout": timeout,
+            # One timeout is over a whole step. Not the client's own for each answer: it would be
+            # another task each time, and loses cancellations on Python 3.11.
+            "socket_timeout": None,
             "socket_connect_timeout": timeout,
             "health_check_interval": 5,
             "decode_responses": True,
@@ -181,12 +184,11 @@ class RedisLedger:
     async def _run(self, step: str, *args: object, moved: bool = False) -> Any:
         if self._closed:
             raise LedgerError("the ledger is closed")
-        names = [*self._keys, step, self._channel, *map(str, args)]
         try:
-            try:
-                return await self._redis.evalsha(self._digest, len(self._keys), *names)
-            except self._exceptions.NoScriptError:
-                return await self._redis.eval(self._script, len(self._keys), *names)
+            async with asyncio.timeout(self._timeout):
+                return await self._evaluate([*self._keys, step, self._channel, *map(str, args)])
+        except TimeoutError:
+            raise LedgerError(f"Redis: no answer within {self._timeout:g} s") from None
         except self._exceptions.MovedError as error:
             if moved:
                 raise _failure(error) from None
@@ -194,6 +196,12 @@ class RedisLedger:
             return await self._run(step, *args, moved=True)
         except self._exceptions.RedisError as error:
             raise _failure(error) from None
+
+    async def _evaluate(self, names: Sequence[str]) -> Any:
+        try:
+            return await self._redis.evalsha(self._digest, len(self._keys), *names)
+        except self._exceptions.NoScriptError:
+            return await self._redis.eval(self._script, len(self._keys), *names)
 
     async def _move(self, host: str, port: int) -> None:
         """Go to the node of a cluster on which all of the ledger's keys lie."""

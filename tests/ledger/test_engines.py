@@ -158,6 +158,23 @@ class TestRedis:
                     break
             assert held == {"worker-1/a": "s1"}
 
+    async def test_no_cancellation_is_lost(self, redis: RedisServer) -> None:
+        """Whoever is cancelled in a step, at any moment of it, ends as cancelled."""
+        async with RedisLedger(redis.url, connections=2) as ledger:
+            await ledger.rows()
+            early = 0
+            for n in range(300):
+                step = asyncio.create_task(place(ledger, row(f"{n}"), limit=1000))
+                for _ in range(n % 30):
+                    await asyncio.sleep(0)
+                if step.cancel():
+                    early += 1
+                    with pytest.raises(asyncio.CancelledError):
+                        await step
+            assert early > 100
+            # All connections are in their places again.
+            await asyncio.gather(*(ledger.renew(f"w{n}", lease=LEASE) for n in range(10)))
+
     async def test_out_of_memory(self, own_redis: RedisServer) -> None:
         """A server that is full takes nothing more, and lets go of what is there."""
         async with RedisLedger(own_redis.url) as ledger:

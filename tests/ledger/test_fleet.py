@@ -39,6 +39,7 @@ class Moody:
         failing: The steps that fail before anything is done.
         deaf: The steps that are done, and whose answers are lost.
         hanging: The steps that are never answered.
+        swallowing: The steps in which a cancellation is lost, as in ``asyncio.wait_for`` of 3.11.
         calls: What is called to the worker before anything else; the calls end with it.
         asked: All steps that were asked for.
     """
@@ -48,6 +49,7 @@ class Moody:
         self.failing: set[str] = set()
         self.deaf: set[str] = set()
         self.hanging: set[str] = set()
+        self.swallowing: set[str] = set()
         self.calls: list[str] = []
         self.asked: list[str] = []
 
@@ -55,6 +57,9 @@ class Moody:
         self.asked.append(step)
         if step in self.hanging:
             await asyncio.get_running_loop().create_future()
+        if step in self.swallowing:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
         if step in self.failing:
             raise LedgerError("the engine is down")
         answer = await getattr(self.engine, step)(*args, **settings)
@@ -97,6 +102,9 @@ class Moody:
         self.asked.append("turns")
         if "turns" in self.failing:
             raise LedgerError("the engine is down")
+        if "turns" in self.swallowing:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
         while self.calls:
             yield self.calls.pop()
             if not self.calls:
@@ -720,6 +728,38 @@ class TestTheEngineFails:
             await live.stop()
         assert scripted.live == {}
         assert fleet.report.left == ()
+
+    @pytest.mark.parametrize("failing", [set[str](), {"place"}])
+    async def test_an_engine_that_loses_a_cancellation(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock, failing: set[str]
+    ) -> None:
+        """A start that is cancelled ends as cancelled, whatever its engine makes of that."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            ledger.swallowing, ledger.failing = {"place"}, failing
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: "place" in ledger.asked)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            await written(ledger, {})
+        assert scripted.requests == []
+
+    async def test_calls_that_lose_a_cancellation(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A fleet that was left listens no more."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            await fleet.start(REQUEST, key="a")
+            ledger.swallowing = {"turns"}
+            waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
+            await eventually(lambda: "turns" in ledger.asked)
+            waiting.cancel()
+            registrar = fleet._keeper.registrar
+            assert registrar is not None
+            listener = registrar._listener
+            assert listener is not None
+        await settle()
+        assert listener.done()
 
     async def test_a_reaper_that_hangs(
         self,
