@@ -4,7 +4,7 @@
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
--- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, counted, number
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, number
 local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
   unpack(KEYS)
 local CHANNEL, REMEMBERED, MOST_CLAIMED, NOBODY = ARGV[2], 86400, 500, ''
@@ -64,21 +64,36 @@ local function call_first()
   end
 end
 
--- Note that a worker lives, and forget what expired in nobody's hands. Nobody is late for a while
--- in which nobody could be heard. A server that was started anew may have forgotten rows: places
--- are counted when all workers had the time to write theirs again.
-local function hear(worker, lease, knows)
-  local heard = tonumber(redis.call('HGET', ENGINE, 'heard') or 0)
-  if lease > 0 and now - heard > lease / 2 then redis.call('HSET', ENGINE, 'since', now) end
+-- Note that a worker lives, forget what expired in nobody's hands, and tell which ledger this is.
+-- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
+-- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
+-- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
+local function hear(worker, lease, knew)
+  if lease == 0 then
+    redis.call('ZADD', WORKERS, now, worker)
+    return knew
+  end
+  local heard, before, born, counted =
+    unpack(redis.call('HMGET', ENGINE, 'heard', 'run', 'born', 'counted'))
+  heard = tonumber(heard or 0)
+  if now < heard then
+    -- The server's clock was set back: everybody has as long as before.
+    for _, one in ipairs(redis.call('ZRANGE', WORKERS, 0, -1)) do
+      redis.call('ZINCRBY', WORKERS, now - heard, one)
+    end
+  end
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
-  local before = redis.call('HGET', ENGINE, 'run') or (knows == '1' and 'lost')
-  if before and before ~= run then
-    redis.call('HSET', ENGINE, 'since', now, 'counted', now + lease)
+  born = born or run .. clock[1] .. '.' .. clock[2]
+  local lost = before and before ~= run or not counted and knew ~= '' and knew ~= born
+  if lost or math.abs(now - heard) > lease / 2 then
+    redis.call('HSET', ENGINE, 'since', now)
   end
-  redis.call('HSET', ENGINE, 'heard', now, 'run', run)
+  if lost then redis.call('HSET', ENGINE, 'counted', now + lease) end
+  redis.call('HSET', ENGINE, 'heard', now, 'run', run, 'born', born)
   redis.call('ZADD', WORKERS, now + lease, worker)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', UNRESOLVED, '-inf', now)) do forget(id) end
+  return born
 end
 
 local function holder_of(key, owner)
@@ -90,14 +105,14 @@ end
 
 local steps = {}
 
-function steps.place(knows, text, seconds, most, wait, lease)
+function steps.place(knew, text, seconds, most, wait, lease)
   local row = cjson.decode(text)
-  hear(row.owner, tonumber(lease), knows)
-  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {'placed'} end
+  local born = hear(row.owner, tonumber(lease), knew)
+  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed'} end
   local holder = holder_of(row.key, row.owner)
   if holder then
     leave_line(row.id)
-    return {'held', holder}
+    return {born, 'held', holder}
   end
   local first = redis.call('ZRANGE', LINE, 0, 0)[1]
   local counted = tonumber(redis.call('HGET', ENGINE, 'counted') or 0) <= now
@@ -106,7 +121,7 @@ function steps.place(knows, text, seconds, most, wait, lease)
     row.started, row.expires = now, now + tonumber(seconds)
     write(row)
     call_first()
-    return {'placed'}
+    return {born, 'placed'}
   end
   if wait == '1' and redis.call('HEXISTS', TICKETS, row.id) == 0 then
     redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
@@ -115,7 +130,7 @@ function steps.place(knows, text, seconds, most, wait, lease)
     redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
     redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   end
-  return {'full'}
+  return {born, 'full'}
 end
 
 function steps.record(text, seconds)
@@ -139,9 +154,8 @@ function steps.remove(id)
   call_first()
 end
 
-function steps.renew(knows, worker, lease)
-  hear(worker, tonumber(lease), knows)
-  local told = {}
+function steps.renew(knew, worker, lease)
+  local told = {hear(worker, tonumber(lease), knew)}
   for _, id in ipairs(of(OWNED, worker)) do
     local row = read(id)
     told[#told + 1] = id
@@ -150,33 +164,39 @@ function steps.renew(knows, worker, lease)
   return told
 end
 
-function steps.claim(knows, worker, endpoint, lease, at_once)
-  hear(worker, tonumber(lease), knows)
+-- Claim of one owner; whether there may be more.
+local function claim_of(owner, worker, endpoint, taken)
+  local left = false
+  for _, id in ipairs(of(OWNED, owner)) do
+    if #taken == MOST_CLAIMED then return true end
+    local row = read(id)
+    if not row then
+      leave_line(id)
+    elseif row.session_id and row.endpoint ~= endpoint then
+      left = true
+    else
+      forget(id)
+      taken[#taken + 1] = cjson.encode(row)
+      row.owner = row.session_id and worker or NOBODY
+      write(row)
+      redis.call('HSET', CLAIMED, id, row.owner)
+      redis.call('ZADD', CLAIMED_AT, now, id)
+    end
+  end
+  return left
+end
+
+function steps.claim(knew, worker, endpoint, lease, at_once)
+  local born = hear(worker, tonumber(lease), knew)
   local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
   if now - since < tonumber(lease) and at_once == '0' then
     call_first()
-    return {tostring(now)}
+    return {born, tostring(now)}
   end
   local taken = {}
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
-    if owner ~= worker then
-      local left = false
-      for _, id in ipairs(of(OWNED, owner)) do
-        local row = read(id)
-        if not row then
-          leave_line(id)
-        elseif #taken < MOST_CLAIMED and (not row.session_id or row.endpoint == endpoint) then
-          forget(id)
-          taken[#taken + 1] = cjson.encode(row)
-          row.owner = row.session_id and worker or NOBODY
-          write(row)
-          redis.call('HSET', CLAIMED, id, row.owner)
-          redis.call('ZADD', CLAIMED_AT, now, id)
-        else
-          left = true
-        end
-      end
-      if not left then redis.call('ZREM', WORKERS, owner) end
+    if owner ~= worker and not claim_of(owner, worker, endpoint, taken) then
+      redis.call('ZREM', WORKERS, owner)
     end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', CLAIMED_AT, '-inf', now - REMEMBERED)) do
@@ -184,7 +204,7 @@ function steps.claim(knows, worker, endpoint, lease, at_once)
     redis.call('HDEL', CLAIMED, id)
   end
   call_first()
-  return {tostring(now), unpack(taken)}
+  return {born, tostring(now), unpack(taken)}
 end
 
 function steps.rows(cursor)

@@ -303,6 +303,18 @@ class LedgerContract:
                 await asyncio.sleep(SHORT / 4)
         assert await ids(ledger) == ["worker-2/b"]
 
+    async def test_any_number_is_claimed(self, open_ledger: OpenLedger) -> None:
+        """As often as it is asked, until there are no more; each once."""
+        ledger = open_ledger()
+        for n in range(1200):
+            await ledger.record(row(f"guild-{n}", session_id=f"s{n}"), seconds=600)
+        await ledger.renew("worker-1", lease=0)
+        sessions: list[str | None] = []
+        while taken := await claim(ledger, "worker-2"):
+            sessions += [one.session_id for one in taken]
+        assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(1200))
+        assert len(await ledger.renew("worker-2", lease=LEASE)) == 1200
+
     async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
         """Sessions of another endpoint wait for somebody who has it."""
         ledger = open_ledger()
@@ -320,6 +332,7 @@ class LedgerContract:
         await live(ledger, row("a"), "s1")
         await ledger.renew("worker-1", lease=SHORT)
         await asyncio.sleep(SHORT * 2)  # nobody says a word
+        await ledger.renew("worker-3", lease=0)  # one that leaves does not hide it
         assert await ledger.claim("worker-2", endpoint=HERE, lease=SHORT) == []
         taken: Sequence[LedgerRow] = []
         async with asyncio.timeout(10):

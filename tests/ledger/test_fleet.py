@@ -719,9 +719,9 @@ class TestTheEngineFails:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It is waited for no longer than anybody's patience lasts."""
-        monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.05)
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
+            monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.05)
             ledger.hanging = {"place", "remove", "renew"}
             with pytest.raises(LedgerError, match="did not answer within"):
                 await fleet.start(REQUEST, key="b")
