@@ -16,7 +16,7 @@ import pytest
 from attrs import evolve
 
 from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import HERE, LEASE, live, place, row
+from equos_async.testing.ledger_contract import LEASE, live, place, row
 from tests.ledger.conftest import RedisServer
 
 
@@ -128,8 +128,8 @@ class TestSQLite:
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
             session = await live(mine, row("a"), "s1")
-            for part in tmp_path.iterdir():
-                part.unlink()
+            for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+                (tmp_path / part).unlink()
             assert await place(other, row("b", "worker-2"))
             assert await mine.renew("worker-1", lease=LEASE) == {}
             assert await mine.record(session, seconds=600) == "worker-1"
