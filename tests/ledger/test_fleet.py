@@ -15,20 +15,25 @@ from equos_async import (
     APIConnectionError,
     ClientClosedError,
     ConfigurationError,
+    EquosClient,
     EquosError,
+    EquosParticipantIdentity,
     FleetFullError,
     LedgerError,
     LedgerRow,
     Placing,
     RateLimitError,
+    RedisLedger,
     SessionFleet,
     SQLiteLedger,
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
 from equos_async.fleet_ledger import AT_ONCE
+from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, Events, ScriptedClient
+from tests.ledger.conftest import RedisServer
 
 LEASE = 15.0
 
@@ -326,6 +331,39 @@ class TestOneSession:
     async def test_without_a_ledger(self, scripted: ScriptedClient) -> None:
         """There is no worker then."""
         assert SessionFleet(scripted).worker is None
+
+
+class TestSecrets:
+    """What is written down, as it lies on the disk."""
+
+    @pytest.mark.parametrize("engine", ["sqlite", "redis"])
+    async def test_none_is_written(
+        self, own_redis: RedisServer, emulator: EquosEmulator, tmp_path: Path, engine: str
+    ) -> None:
+        """Neither the key nor a token, a context, a variable or an identity; names and ids are."""
+        request = evolve(
+            REQUEST,
+            name="a call",
+            client="tenant-42",
+            additional_ctx="secret-context",
+            template_vars={"who": "secret-variable"},
+            consumer_identity=EquosParticipantIdentity(identity="secret-id", name="secret-name"),
+        )
+        db = SQLiteLedger(tmp_path / "ledger.db")
+        ledger = db if engine == "sqlite" else RedisLedger(own_redis.url)
+        async with (
+            ledger,
+            EquosClient("pk_secret", endpoint=emulator.endpoint) as client,
+            SessionFleet(client, ledger=ledger) as fleet,
+        ):
+            live = await fleet.start(request, key="guild-7")
+            assert live.consumer_access_token is not None
+            secrets = ["secret", live.consumer_access_token]
+            names = ["guild-7", "a call", "tenant-42", live.session.id]
+            parts = "ledger.db*" if engine == "sqlite" else "appendonlydir/*.aof"
+            found = b"".join(part.read_bytes() for part in sorted(tmp_path.glob(parts)))  # noqa: ASYNC240
+        assert [name for name in names if name.encode() not in found] == []
+        assert [secret for secret in secrets if secret.encode() in found] == []
 
 
 class TestOneLimit:
