@@ -1,32 +1,38 @@
 -- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
 --
--- rows        hash    id -> row as JSON                 line      sorted set  id by its number
+-- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
 -- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, number
 local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
   unpack(KEYS)
-local CHANNEL, REMEMBERED, MOST_CLAIMED, NOBODY = ARGV[2], 86400, 500, ''
+local CHANNEL, REMEMBERED, MOST_CLAIMED, PORTION, NOBODY = ARGV[2], 86400, 500, 500, ''
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 
-local function of(index, name)
-  local ids = {}
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. name .. '\0', '(' .. name .. '\1')) do
-    ids[#ids + 1] = string.sub(member, #name + 2)
-  end
+local function of(index, name, skip, most)
+  local ids, from, to = {}, '[' .. name .. '\0', '(' .. name .. '\1'
+  local found = redis.call('ZRANGEBYLEX', index, from, to, 'LIMIT', skip or 0, most or -1)
+  for _, member in ipairs(found) do ids[#ids + 1] = string.sub(member, #name + 2) end
   return ids
+end
+
+-- A row's session id stands before it, with its length, so that not all of it has to be read.
+local function unpacked(text)
+  local length, first = string.match(text, '^(%d+):()')
+  return string.sub(text, first, first + length - 1), string.sub(text, first + length)
 end
 
 local function read(id)
   local text = redis.call('HGET', ROWS, id)
-  return text and cjson.decode(text)
+  return text and cjson.decode(select(2, unpacked(text)))
 end
 
 local function write(row)
-  redis.call('HSET', ROWS, row.id, cjson.encode(row))
+  local session = row.session_id or ''
+  redis.call('HSET', ROWS, row.id, #session .. ':' .. session .. cjson.encode(row))
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
   if row.owner == NOBODY then
     redis.call('ZADD', UNRESOLVED, row.expires, row.id)
@@ -155,35 +161,41 @@ function steps.remove(id)
 end
 
 function steps.renew(knew, worker, lease)
-  local told = {hear(worker, tonumber(lease), knew)}
-  for _, id in ipairs(of(OWNED, worker)) do
-    local row = read(id)
-    told[#told + 1] = id
-    told[#told + 1] = row and row.session_id or ''
+  local born, told, held = hear(worker, tonumber(lease), knew), {}, of(OWNED, worker)
+  for first = 1, #held, PORTION do
+    local last = math.min(first + PORTION - 1, #held)
+    for place, text in ipairs(redis.call('HMGET', ROWS, unpack(held, first, last))) do
+      told[#told + 1] = held[first + place - 1]
+      told[#told + 1] = text and unpacked(text) or ''
+    end
   end
-  return told
+  -- As one text: to read ten thousand answers would keep a worker's loop for long.
+  return {born, #told > 0 and cjson.encode(told) or '[]'}
 end
 
 -- Claim of one owner; whether there may be more.
 local function claim_of(owner, worker, endpoint, taken)
-  local left = false
-  for _, id in ipairs(of(OWNED, owner)) do
-    if #taken == MOST_CLAIMED then return true end
-    local row = read(id)
-    if not row then
-      leave_line(id)
-    elseif row.session_id and row.endpoint ~= endpoint then
-      left = true
-    else
-      forget(id)
-      taken[#taken + 1] = cjson.encode(row)
-      row.owner = row.session_id and worker or NOBODY
-      write(row)
-      redis.call('HSET', CLAIMED, id, row.owner)
-      redis.call('ZADD', CLAIMED_AT, now, id)
+  local left, ids = 0, nil
+  repeat
+    ids = of(OWNED, owner, left, PORTION)
+    for _, id in ipairs(ids) do
+      if #taken == MOST_CLAIMED then return true end
+      local row = read(id)
+      if not row then
+        leave_line(id)
+      elseif row.session_id and row.endpoint ~= endpoint then
+        left = left + 1
+      else
+        forget(id)
+        taken[#taken + 1] = cjson.encode(row)
+        row.owner = row.session_id and worker or NOBODY
+        write(row)
+        redis.call('HSET', CLAIMED, id, row.owner)
+        redis.call('ZADD', CLAIMED_AT, now, id)
+      end
     end
-  end
-  return left
+  until #ids == 0
+  return left > 0
 end
 
 function steps.claim(knew, worker, endpoint, lease, at_once)
@@ -210,7 +222,9 @@ end
 function steps.rows(cursor)
   local found = redis.call('HSCAN', ROWS, cursor, 'COUNT', 500)
   local told = {tostring(now), found[1]}
-  for place = 2, #found[2], 2 do told[#told + 1] = found[2][place] end
+  for place = 2, #found[2], 2 do
+    told[#told + 1] = select(2, unpacked(found[2][place]))
+  end
   return told
 end
 

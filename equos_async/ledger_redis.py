@@ -155,10 +155,9 @@ class RedisLedger:
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
         """As :meth:`SessionLedger.renew`."""
-        told = await self._hear("renew", worker, lease)
-        return {
-            row_id: told_id or None for row_id, told_id in zip(told[::2], told[1::2], strict=True)
-        }
+        (text,) = await self._hear("renew", worker, lease)
+        told: list[str] = json.loads(text)
+        return {row_id: known or None for row_id, known in zip(told[::2], told[1::2], strict=True)}
 
     async def claim(
         self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
