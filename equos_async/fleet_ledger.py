@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -17,13 +16,12 @@ from attrs import define, evolve, field
 from . import checks
 from .client import EquosClient
 from .errors import ConfigurationError, EquosError, FleetFullError, LedgerError
+from .events import logger
 from .ledger import LedgerRow, SessionLedger
 from .models import CreateSessionPassRequest
 from .waiting import Clock
 
 T = TypeVar("T")
-
-logger = logging.getLogger("equos_async")
 
 PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
@@ -83,7 +81,7 @@ class Registrar:
         clock: Clock,
         tell: Callable[..., None],
     ) -> None:
-        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.worker: str = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._ledger = ledger
         self._client = client
         self._limit = limit

@@ -69,9 +69,7 @@ async def ids(ledger: SessionLedger) -> list[str]:
 
 async def another(turns: AsyncIterator[str], told: str) -> str:
     """The next turn that is not the one told before: an engine may repeat itself."""
-    while (turn := await anext(turns)) == told:
-        pass
-    return turn
+    return await anext(turn async for turn in turns if turn != told)
 
 
 @pytest.mark.asyncio

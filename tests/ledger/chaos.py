@@ -167,7 +167,8 @@ class Chaos:
         until = loop.time() + seconds
         while left := await self.orphans():
             if loop.time() > until + SLACK:
-                raise AssertionError(f"not stopped {SLACK:g} s after {seconds:g}: {sorted(left)}")
+                held = {row.key: row for row in await self.rows() if row.key in left}
+                raise AssertionError(f"not stopped {SLACK:g} s after {seconds:g}: {left}, {held}")
             await asyncio.sleep(0.02)
         return loop.time() - until
 
@@ -214,7 +215,7 @@ async def sweep(
     ) as chaos:
         await chaos.spawn(workers)
         await chaos.busy(limit // 2)
-        longest = 0.0
+        longest = -lease
         for _ in range(rounds):
             chaos.kill()
             longest = max(longest, await chaos.orphans_gone(lease))
@@ -238,8 +239,8 @@ async def sweep(
         await chaos.leave()
         return (
             f"seed {seed}: {len(chaos.dead)} workers killed, {chaos.emulator.ended_count} sessions "
-            f"ended, none left that the ledger knew of, the last {longest:.1f} s "
-            f"after its lease; {len(chaos.emulator.live_sessions)} of "
+            f"ended, none left that the ledger knew of, the last {longest:+.1f} s "
+            f"from its lease's end; {len(chaos.emulator.live_sessions)} of "
             f"starts that nobody can know; the limit of {limit} was never exceeded"
         )
 

@@ -128,8 +128,10 @@ class TestSQLite:
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
             session = await live(mine, row("a"), "s1")
-            for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
-                (tmp_path / part).unlink()
+            for first in (mine, other):
+                for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+                    (tmp_path / part).unlink()
+                assert await first.renew("worker-2", lease=LEASE) == {}
             assert await place(other, row("b", "worker-2"))
             assert await mine.renew("worker-1", lease=LEASE) == {}
             assert await mine.record(session, seconds=600) == "worker-1"
