@@ -26,8 +26,8 @@ T = TypeVar("T")
 PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
 
-AT_ONCE: Final = 6
-"""Steps that an engine is asked for at once, for starts and for stops each; others wait here."""
+AT_ONCE: Final = 4
+"""Steps that an engine is asked for at once, by each line of those that wait for that."""
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
@@ -92,8 +92,10 @@ class Registrar:
         self._made = 0
         self._failing = False
         self._failures = 0
-        self._starts = asyncio.Semaphore(AT_ONCE)
-        self._stops = asyncio.Semaphore(AT_ONCE)  # never behind starts
+        # New starts, those that the ledger knows already, and stops: none waits for the others.
+        self._new = asyncio.Semaphore(AT_ONCE)
+        self._known = asyncio.Semaphore(AT_ONCE)
+        self._stops = asyncio.Semaphore(AT_ONCE)
         # By row id, from before the first word to the ledger until after the last.
         self._entries: dict[str, Entry] = {}
         self._line: dict[Entry, None] = {}
@@ -170,7 +172,7 @@ class Registrar:
         entry.turn.clear()
         try:
             placing = await self._in_turn(
-                self._starts,
+                self._known if entry in self._line else self._new,
                 partial(
                     self._ledger.place,
                     entry.row,
@@ -222,7 +224,7 @@ class Registrar:
                 return None  # removed while this waited
             left = max(0.0, entry.until - self._clock.now())
             record = partial(self._ledger.record, entry.row, seconds=left)
-            owner = await self._in_turn(self._starts, record)
+            owner = await self._in_turn(self._known, record)
             return None if owner == self.worker else owner or "that is unknown"
 
     async def remove(self, entry: Entry) -> None:

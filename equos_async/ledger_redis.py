@@ -46,7 +46,7 @@ class RedisLedger:
         url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never told.
         namespace: What its keys begin with: one ledger is one organisation, and one limit.
         timeout: Seconds that a step may take.
-        connections: How many there may be, besides one that listens.
+        connections: How many there may be, the one that listens included.
 
     Raises:
         ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.

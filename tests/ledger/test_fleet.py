@@ -694,7 +694,7 @@ class TestTheEngineFails:
         """The engine is asked for a few at a time; when it fails, those behind fail with it."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await asyncio.gather(*(fleet.start(REQUEST, key=n) for n in range(40)))
-            assert ledger.most <= 2 * AT_ONCE + 1
+            assert ledger.most <= 3 * AT_ONCE + 1
             ledger.failing = {"place"}
             asked = ledger.asked.count("place")
             starts = (fleet.start(REQUEST, key=n) for n in range(40, 80))
@@ -702,6 +702,22 @@ class TestTheEngineFails:
             assert {type(failure) for failure in failures} == {LedgerError}
             assert ledger.asked.count("place") - asked == AT_ONCE
             assert len(scripted.requests) == 40
+
+    async def test_who_stands_first_waits_for_no_newcomer(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """A worker with many starts that are new does not hold up the line of all."""
+        async with fleet_of(scripted, other, still, max_live=1) as two:
+            live = await two.start(REQUEST, key="a")
+            async with fleet_of(scripted, ledger, still, max_live=1) as one:
+                waiting = asyncio.create_task(one.start(REQUEST, key="b"))
+                await eventually(lambda: one.stats().waiting)
+                registrar = one._keeper.registrar
+                assert registrar is not None
+                for _ in range(AT_ONCE):
+                    await registrar._new.acquire()
+                await live.stop()
+                assert await asyncio.wait_for(waiting, 10)
 
     async def test_an_answer_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
