@@ -270,19 +270,22 @@ class Registrar:
     async def _renew(self) -> None:
         placed = [entry for entry in self._entries.values() if entry.until]
         held = await self._ask(self._ledger.renew(self.worker, lease=self._lease))
-        for entry in placed:
-            # Missing, or still an intent where the engine failed when the session came.
-            if held.get(entry.row.id, "") != entry.row.session_id:
-                claimer = await self._write(entry)
-                if claimer is not None and entry.lost is not None:
-                    entry.lost(claimer)
-                    entry.lost = None
+        # Missing, or still an intent where the engine failed when the session came. All together:
+        # ten thousand one after the other would take longer than a lease.
+        wrong = [one for one in placed if held.get(one.row.id, "") != one.row.session_id]
+        await asyncio.gather(*map(self._write_anew, wrong))
         for row_id in held.keys() - self._entries.keys() - self._orphans:
             # A removal that failed, or an answer that was lost: to end it is right for both.
             self._take_over(row_id, held[row_id], "an earlier answer of the ledger was lost")
         # A call may have been lost: whoever stands first asks.
         for entry in islice(self._line, 1):
             entry.turn.set()
+
+    async def _write_anew(self, entry: Entry) -> None:
+        claimer = await self._write(entry)
+        if claimer is not None and entry.lost is not None:
+            entry.lost(claimer)
+            entry.lost = None
 
     async def _claim(self) -> None:
         claim = partial(
