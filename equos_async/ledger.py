@@ -104,6 +104,8 @@ class SessionLedger(Protocol):
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         """Write what is known of a session, over its intent or anew, whatever the limit.
 
+        A worker that the engine does not know any more is late until it renews its lease.
+
         Returns:
             Who has the row now: its owner, or the worker that claimed it meanwhile.
         """

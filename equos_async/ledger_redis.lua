@@ -151,6 +151,8 @@ function steps.record(text, seconds)
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
   write(row)
+  -- It may have been late, and forgotten: if it says no more, it must be late again.
+  redis.call('ZADD', WORKERS, 'NX', now, row.owner)
   return row.owner
 end
 

@@ -134,6 +134,8 @@ class SQLiteLedger:
             else:
                 db.execute("DELETE FROM rows WHERE id = ?", [row.id])
             db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
+            # It may have been late, and forgotten: if it says no more, it must be late again.
+            db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
             return row.owner
 
         return await self._run(work)

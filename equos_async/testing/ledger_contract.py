@@ -289,6 +289,17 @@ class LedgerContract:
         assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
         assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
 
+    async def test_a_late_start_whose_worker_dies(self, open_ledger: OpenLedger) -> None:
+        """Who was late, came back for a moment and died is late still: its session is claimed."""
+        ledger = open_ledger()
+        intent = row("a")
+        await place(ledger, intent)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
+        await asyncio.sleep(0.01)
+        assert [one.session_id for one in await claim(ledger, "worker-3")] == ["s1"]
+
     async def test_what_is_nobodys_expires(self, open_ledger: OpenLedger) -> None:
         """It keeps its place until its time is over."""
         ledger = open_ledger()

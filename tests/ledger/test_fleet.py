@@ -523,6 +523,7 @@ class TestOthers:
         events = Events()
         async with fleet_of(scripted, ledger, still, on_event=events) as one:
             live = await one.start(REQUEST, key="a")
+            await quiet(ledger)
             await other.renew(str(one.worker), lease=0)
             async with fleet_of(scripted, other, still) as two:
                 await two.start(REQUEST, key="b")
