@@ -107,7 +107,8 @@ class SessionLedger(Protocol):
         A worker that the engine does not know any more is late until it renews its lease.
 
         Returns:
-            Who has the row now: its owner, or the worker that claimed it meanwhile.
+            Who has it now: the row's owner, or the worker that has claimed the row, or started
+            another session for its key, while this one was late. Its session is to be stopped.
         """
         ...
 

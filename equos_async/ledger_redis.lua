@@ -153,7 +153,7 @@ function steps.record(text, seconds)
   write(row)
   -- It may have been late, and forgotten: if it says no more, it must be late again.
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
-  return row.owner
+  return holder_of(row.key, row.owner) or row.owner
 end
 
 function steps.remove(id)

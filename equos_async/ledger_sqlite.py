@@ -96,14 +96,9 @@ class SQLiteLedger:
             now = _hear(db, row.owner, lease)
             if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
                 return Placing(placed=True)
-            holder = db.execute(
-                "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
-                "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
-                {"key": row.key, "owner": row.owner, "nobody": NOBODY},
-            ).fetchone()
-            if holder:
+            if holder := _holder(db, row):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
-                return Placing(placed=False, holder=holder[0])
+                return Placing(placed=False, holder=holder)
             first = db.execute("SELECT id FROM line ORDER BY seq LIMIT 1").fetchone()
             (live,) = db.execute("SELECT live FROM engine").fetchone()
             if live < limit and (first is None or first[0] == row.id):
@@ -136,7 +131,7 @@ class SQLiteLedger:
             db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
             # It may have been late, and forgotten: if it says no more, it must be late again.
             db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
-            return row.owner
+            return _holder(db, row) or row.owner
 
         return await self._run(work)
 
@@ -302,6 +297,16 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     db.execute("UPDATE engine SET heard = ?", [now])
     db.execute("DELETE FROM rows WHERE owner = ? AND expires <= ?", [NOBODY, now])
     return now
+
+
+def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
+    """The other worker that has the row's key."""
+    holder = db.execute(
+        "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
+        "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
+        {"key": row.key, "owner": row.owner, "nobody": NOBODY},
+    ).fetchone()
+    return holder and str(holder[0])
 
 
 def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:

@@ -285,9 +285,21 @@ class LedgerContract:
         await place(ledger, intent)
         await ledger.renew("worker-1", lease=0)
         assert len(await claim(ledger, "worker-2")) == 1
-        assert await place(ledger, row("a", "worker-2")), "nobody's intent keeps no key"
         assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
         assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+
+    async def test_a_late_start_whose_key_is_gone(self, open_ledger: OpenLedger) -> None:
+        """Nobody's intent keeps no key: who has it now is told, and the row is there until then."""
+        ledger = open_ledger()
+        intent = row("a")
+        await place(ledger, intent)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert await place(ledger, row("a", "worker-2"))
+        assert await ledger.record(intent, seconds=600) == "worker-2"
+        assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-2"
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+        assert len(await ledger.rows()) == 2
 
     async def test_a_late_start_whose_worker_dies(self, open_ledger: OpenLedger) -> None:
         """Who was late, came back for a moment and died is late still: its session is claimed."""
