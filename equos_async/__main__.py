@@ -95,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(reap)
     ledger_cli.add_arguments(reap)
+    reap.add_argument(
+        "--wait",
+        type=float,
+        default=15.0,
+        help="seconds to look for late workers: a lease, in which those that live come back after "
+        "an outage; 0 where none lives; default %(default)g",
+    )
     reap.set_defaults(run=_run_reap)
     return parser
 

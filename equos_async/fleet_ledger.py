@@ -7,10 +7,13 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from typing import Any, Final, TypeVar
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypeVar, cast
 
 from attrs import define, evolve, field
 
+from . import checks
 from .client import EquosClient
 from .errors import ConfigurationError, EquosError, FleetFullError, LedgerError
 from .events import logger
@@ -23,6 +26,9 @@ T = TypeVar("T")
 PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
 
+AT_ONCE: Final = 4
+"""Steps that an engine is asked for at once, by each line of those that wait for that."""
+
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
 
@@ -33,7 +39,7 @@ class Entry:
 
     Attributes:
         row: As it is to be written.
-        until: When the session is over at the latest, on the clock; set when it is live.
+        until: When the session is over at the latest, on the clock; set when it has its place.
         lost: Called with the worker that claimed the row; set when the session is live.
         refused: Why its start is not to wait in the line any longer.
         turn: Set when it should ask for its place again.
@@ -85,9 +91,14 @@ class Registrar:
         self._tell = tell
         self._made = 0
         self._failing = False
+        self._failures = 0
+        # New starts, those that the ledger knows already, and stops: none waits for the others.
+        self._new = asyncio.Semaphore(AT_ONCE)
+        self._known = asyncio.Semaphore(AT_ONCE)
+        self._stops = asyncio.Semaphore(AT_ONCE)
         # By row id, from before the first word to the ledger until after the last.
         self._entries: dict[str, Entry] = {}
-        self._line: set[Entry] = set()
+        self._line: dict[Entry, None] = {}
         self._orphans: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._upkeep: asyncio.Task[None] | None = None
@@ -108,6 +119,7 @@ class Registrar:
             raise ConfigurationError(
                 f"key must be a string or an integer with a ledger, not {type(key).__name__}"
             )
+        checks.text("key", str(key), empty=True)
         self._made += 1
         return Entry(
             LedgerRow(
@@ -147,21 +159,28 @@ class Registrar:
                         f"all {self._limit} places of the ledger are taken", operation="start"
                     )
                 if entry not in self._line:
-                    self._line.add(entry)
+                    self._line[entry] = None
                     waits()
                 await entry.turn.wait()
                 if entry.refused is not None:
                     raise entry.refused
         finally:
-            self._line.discard(entry)
+            self._line.pop(entry, None)
+        entry.until = self._clock.now() + seconds
 
     async def _placed(self, entry: Entry, seconds: float, *, wait: bool) -> bool:
         entry.turn.clear()
         try:
-            placing = await self._ask(
-                self._ledger.place(
-                    entry.row, seconds=seconds, limit=self._limit, wait=wait, lease=self._lease
-                )
+            placing = await self._in_turn(
+                self._known if entry in self._line else self._new,
+                partial(
+                    self._ledger.place,
+                    entry.row,
+                    seconds=seconds,
+                    limit=self._limit,
+                    wait=wait,
+                    lease=self._lease,
+                ),
             )
         except LedgerError as error:
             self._failed(error)
@@ -175,7 +194,7 @@ class Registrar:
                 "stop it there first"
             )
         if not placing.placed and wait and self._listener is None:
-            self._listener = asyncio.create_task(self._listen())
+            self._listener = self._spawn(self._listen())
         return placing.placed
 
     def turn_away(self, entry: Entry, error: EquosError) -> None:
@@ -204,7 +223,8 @@ class Registrar:
             if self._entries.get(entry.row.id) is not entry:
                 return None  # removed while this waited
             left = max(0.0, entry.until - self._clock.now())
-            owner = await self._ask(self._ledger.record(entry.row, seconds=left))
+            record = partial(self._ledger.record, entry.row, seconds=left)
+            owner = await self._in_turn(self._known, record)
             return None if owner == self.worker else owner or "that is unknown"
 
     async def remove(self, entry: Entry) -> None:
@@ -215,7 +235,7 @@ class Registrar:
         async with entry.writing:
             entry.lost = None
             try:
-                await self._ask(self._ledger.remove(entry.row.id))
+                await self._in_turn(self._stops, partial(self._ledger.remove, entry.row.id))
             except LedgerError as error:
                 self._failed(error)
             finally:
@@ -229,7 +249,7 @@ class Registrar:
 
     def _keep_up(self) -> None:
         if self._upkeep is None:
-            self._upkeep = asyncio.create_task(self._look_after())
+            self._upkeep = self._spawn(self._look_after())
 
     async def _look_after(self) -> None:
         """Renew the lease, make the ledger agree, and look for workers that are late."""
@@ -242,35 +262,53 @@ class Registrar:
                     renew_at = now + self._lease / 3
                 await self._claim()
                 self._works()
+                self._attend()
             except LedgerError as error:
                 self._failed(error)
             await self._clock.sleep(min(BEAT, self._lease / 4))
 
     async def _renew(self) -> None:
-        live = [entry for entry in self._entries.values() if entry.lost is not None]
+        placed = [entry for entry in self._entries.values() if entry.until]
         held = await self._ask(self._ledger.renew(self.worker, lease=self._lease))
-        for entry in live:
-            # Missing, or still an intent where the engine failed when the session came.
-            if held.get(entry.row.id) != entry.row.session_id:
-                claimer = await self._write(entry)
-                if claimer is not None and entry.lost is not None:
-                    entry.lost(claimer)
-                    entry.lost = None
+        # Missing, or still an intent where the engine failed when the session came. All together:
+        # ten thousand one after the other would take longer than a lease.
+        wrong = [one for one in placed if held.get(one.row.id, "") != one.row.session_id]
+        await asyncio.gather(*map(self._write_anew, wrong))
         for row_id in held.keys() - self._entries.keys() - self._orphans:
             # A removal that failed, or an answer that was lost: to end it is right for both.
             self._take_over(row_id, held[row_id], "an earlier answer of the ledger was lost")
+        # A call may have been lost: whoever stands first asks.
+        for entry in islice(self._line, 1):
+            entry.turn.set()
+
+    async def _write_anew(self, entry: Entry) -> None:
+        claimer = await self._write(entry)
+        if claimer is not None and entry.lost is not None:
+            entry.lost(claimer)
+            entry.lost = None
 
     async def _claim(self) -> None:
-        for row in await self._ask(
-            self._ledger.claim(self.worker, endpoint=self._client.endpoint, lease=self._lease)
-        ):
-            left_by = f"left by worker {row.owner}"
-            if row.session_id is None:
-                reason = f"{left_by}; a session may run for {row.remaining:.0f} s"
-                logger.warning("start of %r (key %r) %s", row.name, row.key, reason)
-                self._tell("unknown", row.key, reason=reason)
-            else:
-                self._take_over(row.id, row.session_id, left_by, key=row.key)
+        claim = partial(
+            self._ledger.claim, self.worker, endpoint=self._client.endpoint, lease=self._lease
+        )
+        while rows := await self._ask(claim()):
+            for row in rows:
+                self._inherit(row)
+
+    def _inherit(self, row: LedgerRow) -> None:
+        left_by = f"left by worker {row.owner}"
+        if row.session_id is None:
+            reason = f"{left_by}; a session may run for {row.remaining:.0f} s"
+            logger.warning("start of %r (key %r) %s", row.name, row.key, reason)
+            self._tell("unknown", row.key, reason=reason)
+        else:
+            self._take_over(row.id, row.session_id, left_by, key=row.key)
+
+    def _attend(self) -> None:
+        """Listen only while somebody waits: where an engine cannot call, to listen is to look."""
+        if self._listener is not None and not self._line:
+            self._listener.cancel()
+            self._listener = None
 
     def _take_over(
         self, row_id: str, session_id: str | None, reason: str, key: Hashable = None
@@ -285,7 +323,7 @@ class Registrar:
                 await self._client.stop_session(session_id)
                 self._tell("reaped", key, session_id=session_id, reason=reason)
                 logger.info("stopped session %s: %s", session_id, reason)
-            await self._ask(self._ledger.remove(row_id))
+            await self._in_turn(self._stops, partial(self._ledger.remove, row_id))
         except LedgerError as error:
             self._failed(error)
         except EquosError as error:
@@ -308,11 +346,35 @@ class Registrar:
 
     async def _ask(self, answer: Awaitable[T]) -> T:
         """An answer of the engine, in time; any failure is a LedgerError."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(PATIENCE):
                 return await answer
-        except TimeoutError:
-            raise LedgerError(f"the ledger did not answer within {PATIENCE:g} s") from None
+        except LedgerError:
+            self._failures += 1
+            raise
+        except Exception as error:  # an engine's mistake must not end the upkeep
+            self._failures += 1
+            late = isinstance(error, TimeoutError)
+            told = f"did not answer within {PATIENCE:g} s" if late else f"failed: {error!r}"
+            raise LedgerError(f"the ledger {told}") from error
+        finally:
+            # An engine's client may lose a cancellation, as asyncio.wait_for does until 3.12. A
+            # task is cancelled once: it would go on for good, and so would a shutdown.
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+
+    async def _in_turn(self, lane: asyncio.Semaphore, step: Callable[[], Awaitable[T]]) -> T:
+        """A step for one session. However many there are, each has all of the engine's time.
+
+        Those that waited while the engine failed fail with it, or each would wait in vain.
+        """
+        failures = self._failures
+        async with lane:
+            if self._failures != failures:
+                raise LedgerError("the ledger failed while others were asking it")
+            return await self._ask(step())
 
     def _failed(self, error: LedgerError) -> None:
         if not self._failing:
@@ -327,17 +389,20 @@ class Registrar:
             self._failing = False
             logger.info("the ledger is back, with all that this worker holds")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def leave(self) -> None:
         """Be late from now on: what could not be stopped is for other workers to stop."""
-        ending = [task for task in (self._upkeep, self._listener) if task is not None]
+        if self._upkeep is None:
+            return  # never heard of
+        for task in (self._upkeep, self._listener):
+            if task is not None:
+                task.cancel()
         self._upkeep = self._listener = None
-        for task in ending:
-            task.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
             for task in late:

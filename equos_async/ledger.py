@@ -104,8 +104,11 @@ class SessionLedger(Protocol):
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         """Write what is known of a session, over its intent or anew, whatever the limit.
 
+        A worker that the engine does not know any more is late until it renews its lease.
+
         Returns:
-            The worker that has the row now; its owner, or one that claimed it meanwhile.
+            Who has it now; the row's owner, or the worker that has claimed the row, or started
+            another session for its key, while this one was late. Its session is to be stopped.
         """
         ...
 

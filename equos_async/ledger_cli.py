@@ -9,19 +9,24 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from attrs import asdict
 
+from . import checks
 from .client import EquosClient
 from .errors import ConfigurationError, EquosError
-from .ledger import LedgerRow
+from .ledger import LedgerRow, SessionLedger
 from .ledger_redis import RedisLedger
 from .ledger_sqlite import SQLiteLedger
 
 LEASE: Final = 60.0
+
+BEAT: Final = 0.5
+"""Seconds between two looks of a reaper for workers that are late."""
 
 _HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
 
@@ -92,7 +97,8 @@ def _cells(row: LedgerRow) -> tuple[str, ...]:
 
 
 async def reap(args: argparse.Namespace) -> bool:
-    """Stop once what workers left that are late; whether nothing failed."""
+    """Stop once what workers left that are late, and tell; whether nothing failed."""
+    wait = checks.number("--wait", args.wait, zero=True)
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     reaped: list[Reaped] = []
     async with (
@@ -117,16 +123,31 @@ async def reap(args: argparse.Namespace) -> bool:
                 reason=reason,
             )
 
-        async def claim() -> Sequence[LedgerRow]:
-            return await ledger.claim(worker, endpoint=client.endpoint, lease=LEASE, at_once=True)
-
         try:
-            while rows := await claim():
+            async for rows in _claims(ledger, worker, client.endpoint, wait):
                 reaped += await asyncio.gather(*map(end, rows))
-        finally:
             await ledger.renew(worker, lease=0)  # what failed is for others to try
-    _report(reaped, as_json=args.json)
+        finally:
+            _report(reaped, as_json=args.json)
     return all(one["outcome"] != "failed" for one in reaped)
+
+
+async def _claims(
+    ledger: SessionLedger, worker: str, endpoint: str, wait: float
+) -> AsyncIterator[Sequence[LedgerRow]]:
+    """What late workers hold, until there has been no more for so long.
+
+    Workers that could not reach the engine are late as well: within a lease they come back.
+    """
+    over = time.monotonic() + wait
+    while True:
+        while rows := await ledger.claim(
+            worker, endpoint=endpoint, lease=wait or LEASE, at_once=not wait
+        ):
+            yield rows
+        if time.monotonic() >= over:
+            return
+        await asyncio.sleep(min(BEAT, wait / 4))
 
 
 def _report(reaped: Sequence[Reaped], *, as_json: bool) -> None:

@@ -1,32 +1,38 @@
 -- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
 --
--- rows        hash    id -> row as JSON                 line      sorted set  id by its number
+-- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
--- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, counted, number
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, number
 local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
   unpack(KEYS)
-local CHANNEL, REMEMBERED, MOST_CLAIMED, NOBODY = ARGV[2], 86400, 500, ''
+local CHANNEL, REMEMBERED, MOST_CLAIMED, PORTION, NOBODY = ARGV[2], 86400, 500, 500, ''
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 
-local function of(index, name)
-  local ids = {}
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. name .. '\0', '(' .. name .. '\1')) do
-    ids[#ids + 1] = string.sub(member, #name + 2)
-  end
+local function of(index, name, skip, most)
+  local ids, from, to = {}, '[' .. name .. '\0', '(' .. name .. '\1'
+  local found = redis.call('ZRANGEBYLEX', index, from, to, 'LIMIT', skip or 0, most or -1)
+  for _, member in ipairs(found) do ids[#ids + 1] = string.sub(member, #name + 2) end
   return ids
+end
+
+-- A row's session id stands before it, with its length, so that not all of it has to be read.
+local function unpacked(text)
+  local length, first = string.match(text, '^(%d+):()')
+  return string.sub(text, first, first + length - 1), string.sub(text, first + length)
 end
 
 local function read(id)
   local text = redis.call('HGET', ROWS, id)
-  return text and cjson.decode(text)
+  return text and cjson.decode(select(2, unpacked(text)))
 end
 
 local function write(row)
-  redis.call('HSET', ROWS, row.id, cjson.encode(row))
+  local session = row.session_id or ''
+  redis.call('HSET', ROWS, row.id, #session .. ':' .. session .. cjson.encode(row))
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
   if row.owner == NOBODY then
     redis.call('ZADD', UNRESOLVED, row.expires, row.id)
@@ -64,21 +70,36 @@ local function call_first()
   end
 end
 
--- Note that a worker lives, and forget what expired in nobody's hands. Nobody is late for a while
--- in which nobody could be heard. A server that was started anew may have forgotten rows: places
--- are counted when all workers had the time to write theirs again.
-local function hear(worker, lease, knows)
-  local heard = tonumber(redis.call('HGET', ENGINE, 'heard') or 0)
-  if lease > 0 and now - heard > lease / 2 then redis.call('HSET', ENGINE, 'since', now) end
+-- Note that a worker lives, forget what expired in nobody's hands, and tell which ledger this is.
+-- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
+-- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
+-- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
+local function hear(worker, lease, knew)
+  if lease == 0 then
+    redis.call('ZADD', WORKERS, now, worker)
+    return knew
+  end
+  local heard, before, born, counted =
+    unpack(redis.call('HMGET', ENGINE, 'heard', 'run', 'born', 'counted'))
+  heard = tonumber(heard or 0)
+  if now < heard then
+    -- The server's clock was set back: everybody has as long as before.
+    for _, one in ipairs(redis.call('ZRANGE', WORKERS, 0, -1)) do
+      redis.call('ZINCRBY', WORKERS, now - heard, one)
+    end
+  end
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
-  local before = redis.call('HGET', ENGINE, 'run') or (knows == '1' and 'lost')
-  if before and before ~= run then
-    redis.call('HSET', ENGINE, 'since', now, 'counted', now + lease)
+  born = born or run .. clock[1] .. '.' .. clock[2]
+  local lost = before and before ~= run or not counted and knew ~= '' and knew ~= born
+  if lost or math.abs(now - heard) > lease / 2 then
+    redis.call('HSET', ENGINE, 'since', now)
   end
-  redis.call('HSET', ENGINE, 'heard', now, 'run', run)
+  if lost then redis.call('HSET', ENGINE, 'counted', now + lease) end
+  redis.call('HSET', ENGINE, 'heard', now, 'run', run, 'born', born)
   redis.call('ZADD', WORKERS, now + lease, worker)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', UNRESOLVED, '-inf', now)) do forget(id) end
+  return born
 end
 
 local function holder_of(key, owner)
@@ -90,14 +111,14 @@ end
 
 local steps = {}
 
-function steps.place(knows, text, seconds, most, wait, lease)
+function steps.place(knew, text, seconds, most, wait, lease)
   local row = cjson.decode(text)
-  hear(row.owner, tonumber(lease), knows)
-  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {'placed'} end
+  local born = hear(row.owner, tonumber(lease), knew)
+  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed'} end
   local holder = holder_of(row.key, row.owner)
   if holder then
     leave_line(row.id)
-    return {'held', holder}
+    return {born, 'held', holder}
   end
   local first = redis.call('ZRANGE', LINE, 0, 0)[1]
   local counted = tonumber(redis.call('HGET', ENGINE, 'counted') or 0) <= now
@@ -106,7 +127,7 @@ function steps.place(knows, text, seconds, most, wait, lease)
     row.started, row.expires = now, now + tonumber(seconds)
     write(row)
     call_first()
-    return {'placed'}
+    return {born, 'placed'}
   end
   if wait == '1' and redis.call('HEXISTS', TICKETS, row.id) == 0 then
     redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
@@ -115,7 +136,7 @@ function steps.place(knows, text, seconds, most, wait, lease)
     redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
     redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   end
-  return {'full'}
+  return {born, 'full'}
 end
 
 function steps.record(text, seconds)
@@ -130,7 +151,9 @@ function steps.record(text, seconds)
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
   write(row)
-  return row.owner
+  -- It may have been late, and forgotten: if it says no more, it must be late again.
+  redis.call('ZADD', WORKERS, 'NX', now, row.owner)
+  return holder_of(row.key, row.owner) or row.owner
 end
 
 function steps.remove(id)
@@ -139,44 +162,55 @@ function steps.remove(id)
   call_first()
 end
 
-function steps.renew(knows, worker, lease)
-  hear(worker, tonumber(lease), knows)
-  local told = {}
-  for _, id in ipairs(of(OWNED, worker)) do
-    local row = read(id)
-    told[#told + 1] = id
-    told[#told + 1] = row and row.session_id or ''
+function steps.renew(knew, worker, lease)
+  local born, told, held = hear(worker, tonumber(lease), knew), {}, of(OWNED, worker)
+  for first = 1, #held, PORTION do
+    local last = math.min(first + PORTION - 1, #held)
+    for place, text in ipairs(redis.call('HMGET', ROWS, unpack(held, first, last))) do
+      told[#told + 1] = held[first + place - 1]
+      told[#told + 1] = text and unpacked(text) or ''
+    end
   end
-  return told
+  -- As one text: to read ten thousand answers would keep a worker's loop for long.
+  return {born, #told > 0 and cjson.encode(told) or '[]'}
 end
 
-function steps.claim(knows, worker, endpoint, lease, at_once)
-  hear(worker, tonumber(lease), knows)
+-- Claim of one owner; whether there may be more.
+local function claim_of(owner, worker, endpoint, taken)
+  local left, ids = 0, nil
+  repeat
+    ids = of(OWNED, owner, left, PORTION)
+    for _, id in ipairs(ids) do
+      if #taken == MOST_CLAIMED then return true end
+      local row = read(id)
+      if not row then
+        leave_line(id)
+      elseif row.session_id and row.endpoint ~= endpoint then
+        left = left + 1
+      else
+        forget(id)
+        taken[#taken + 1] = cjson.encode(row)
+        row.owner = row.session_id and worker or NOBODY
+        write(row)
+        redis.call('HSET', CLAIMED, id, row.owner)
+        redis.call('ZADD', CLAIMED_AT, now, id)
+      end
+    end
+  until #ids == 0
+  return left > 0
+end
+
+function steps.claim(knew, worker, endpoint, lease, at_once)
+  local born = hear(worker, tonumber(lease), knew)
   local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
   if now - since < tonumber(lease) and at_once == '0' then
     call_first()
-    return {tostring(now)}
+    return {born, tostring(now)}
   end
   local taken = {}
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
-    if owner ~= worker then
-      local left = false
-      for _, id in ipairs(of(OWNED, owner)) do
-        local row = read(id)
-        if not row then
-          leave_line(id)
-        elseif #taken < MOST_CLAIMED and (not row.session_id or row.endpoint == endpoint) then
-          forget(id)
-          taken[#taken + 1] = cjson.encode(row)
-          row.owner = row.session_id and worker or NOBODY
-          write(row)
-          redis.call('HSET', CLAIMED, id, row.owner)
-          redis.call('ZADD', CLAIMED_AT, now, id)
-        else
-          left = true
-        end
-      end
-      if not left then redis.call('ZREM', WORKERS, owner) end
+    if owner ~= worker and not claim_of(owner, worker, endpoint, taken) then
+      redis.call('ZREM', WORKERS, owner)
     end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', CLAIMED_AT, '-inf', now - REMEMBERED)) do
@@ -184,13 +218,15 @@ function steps.claim(knows, worker, endpoint, lease, at_once)
     redis.call('HDEL', CLAIMED, id)
   end
   call_first()
-  return {tostring(now), unpack(taken)}
+  return {born, tostring(now), unpack(taken)}
 end
 
 function steps.rows(cursor)
   local found = redis.call('HSCAN', ROWS, cursor, 'COUNT', 500)
   local told = {tostring(now), found[1]}
-  for place = 2, #found[2], 2 do told[#told + 1] = found[2][place] end
+  for place = 2, #found[2], 2 do
+    told[#told + 1] = select(2, unpacked(found[2][place]))
+  end
   return told
 end
 

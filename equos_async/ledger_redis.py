@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, Final, Self
@@ -43,11 +45,11 @@ class RedisLedger:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never told.
         namespace: What its keys begin with: one ledger is one organisation, and one limit.
-        timeout: Seconds to wait for a connection, and for an answer.
-        connections: How many there may be, besides one that listens.
+        timeout: Seconds that a step may take.
+        connections: How many there may be, the one that listens included.
 
     Raises:
-        ConfigurationError: The extra ``redis`` is not installed, or the URL is no such URL.
+        ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
     """
 
     def __init__(
@@ -67,12 +69,18 @@ class RedisLedger:
             raise ConfigurationError(
                 "RedisLedger needs the extra: pip install 'equos-async[redis]'"
             ) from None
+        if not set("{}").isdisjoint(checks.text("namespace", namespace)):
+            raise ConfigurationError("namespace must not hold braces: it stands between two")
+        checks.number("timeout", timeout)
+        checks.count("connections", connections)
         self._pools: Any = engine.BlockingConnectionPool  # its own types are not complete
         self._engine: Any = engine.Redis
         self._settings: dict[str, Any] = {
             "max_connections": connections,
             "timeout": timeout,
-            "socket_timeout": timeout,
+            # One timeout is over a whole step. Not the client's own for each answer: it would be
+            # another task each time, and loses cancellations on Python 3.11.
+            "socket_timeout": None,
             "socket_connect_timeout": timeout,
             "health_check_interval": 5,
             "decode_responses": True,
@@ -80,11 +88,13 @@ class RedisLedger:
             # done twice. What takes its time is not tried again, for a start must fail fast.
             "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         }
+        self._url = checks.hidden(url)
+        # By the node of a cluster that each goes to; an empty name is the URL's own.
+        self._clients: dict[tuple[str, int], Any] = {}
         try:
-            self._redis = self._connect(url)
+            self._redis = self._client()
         except ValueError:
             raise ConfigurationError("url must begin with redis://, rediss:// or unix://") from None
-        self._url = checks.hidden(url)
         self._exceptions: Any = exceptions
         self._namespace = namespace
         self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
@@ -92,14 +102,18 @@ class RedisLedger:
         self._script = files("equos_async").joinpath("ledger_redis.lua").read_text("utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._timeout = timeout
-        # Whether it was reached before: a server without any rows must have forgotten them then.
-        self._known = "0"
+        # Which ledger it was when it was reached last: another one has forgotten that.
+        self._knew = ""
         self._closed = False
 
-    def _connect(self, url: str, **where: object) -> Any:
-        pool = self._pools.from_url(url, **self._settings)
-        pool.connection_kwargs.update(where)
-        return self._engine.from_pool(pool)
+    def _client(self, host: str = "", port: int = 0) -> Any:
+        """What speaks to a node of a cluster, or to whatever the URL names."""
+        if (host, port) not in self._clients:
+            pool = self._pools.from_url(self._url, **self._settings)
+            if host:
+                pool.connection_kwargs.update(host=host, port=port)
+            self._clients[host, port] = self._engine.from_pool(pool)
+        return self._clients[host, port]
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +129,10 @@ class RedisLedger:
     async def aclose(self) -> None:
         """Close the connections; safe to call again."""
         self._closed = True
-        await self._redis.aclose()
+        for client in self._clients.values():
+            # A connection that cannot be closed politely is closed all the same.
+            with suppress(self._exceptions.RedisError):
+                await client.aclose()
 
     def __repr__(self) -> str:
         return f"<RedisLedger {self._namespace}>"
@@ -138,10 +155,9 @@ class RedisLedger:
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
         """As :meth:`SessionLedger.renew`."""
-        told = await self._hear("renew", worker, lease)
-        return {
-            row_id: told_id or None for row_id, told_id in zip(told[::2], told[1::2], strict=True)
-        }
+        (text,) = await self._hear("renew", worker, lease)
+        told: list[str] = json.loads(text)
+        return {row_id: known or None for row_id, known in zip(told[::2], told[1::2], strict=True)}
 
     async def claim(
         self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
@@ -174,31 +190,37 @@ class RedisLedger:
 
     async def _hear(self, step: str, *args: object) -> Any:
         """A step by which the server hears of the worker."""
-        told = await self._run(step, self._known, *args)
-        self._known = "1"
+        self._knew, *told = await self._run(step, self._knew, *args)
         return told
 
-    async def _run(self, step: str, *args: object, moved: bool = False) -> Any:
+    async def _run(self, step: str, *args: object) -> Any:
         if self._closed:
             raise LedgerError("the ledger is closed")
         names = [*self._keys, step, self._channel, *map(str, args)]
         try:
-            try:
-                return await self._redis.evalsha(self._digest, len(self._keys), *names)
-            except self._exceptions.NoScriptError:
-                return await self._redis.eval(self._script, len(self._keys), *names)
-        except self._exceptions.MovedError as error:
-            if moved:
-                raise _failure(error) from None
-            await self._move(error.host, error.port)
-            return await self._run(step, *args, moved=True)
-        except self._exceptions.RedisError as error:
-            raise _failure(error) from None
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await self._evaluate(names)
+                except self._exceptions.MovedError as moved:
+                    self._move(moved.host, moved.port)
+                    return await self._evaluate(names)
+        except TimeoutError:
+            error: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
+        except self._exceptions.RedisError as failure:
+            error = failure
+        self._redis = self._client()  # another node may have taken over, which the URL's tells
+        raise _failure(error)
 
-    async def _move(self, host: str, port: int) -> None:
+    async def _evaluate(self, names: Sequence[str]) -> Any:
+        client = self._redis
+        try:
+            return await client.evalsha(self._digest, len(self._keys), *names)
+        except self._exceptions.NoScriptError:
+            return await client.eval(self._script, len(self._keys), *names)
+
+    def _move(self, host: str, port: int) -> None:
         """Go to the node of a cluster on which all of the ledger's keys lie."""
-        elsewhere, self._redis = self._redis, self._connect(self._url, host=host, port=port)
-        await elsewhere.aclose()
+        self._redis = self._client(host, port)
 
 
 def _failure(error: Exception) -> LedgerError:

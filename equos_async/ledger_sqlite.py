@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -58,11 +58,12 @@ class SQLiteLedger:
         timeout: Seconds to wait for other processes that write.
     """
 
-    def __init__(self, path: str | PathLike[str], *, timeout: float = 1.0) -> None:
-        self._path = fspath(path)
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 1.0) -> None:
+        self._path = os.fspath(path)
         self._timeout = timeout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
         self._connection: sqlite3.Connection | None = None
+        self._opened: int | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -78,9 +79,10 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Close the file; safe to call again."""
-        self._closed = True
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
-        self._disconnect()
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+            self._thread.shutdown(wait=False)
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self._path}>"
@@ -94,14 +96,9 @@ class SQLiteLedger:
             now = _hear(db, row.owner, lease)
             if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
                 return Placing(placed=True)
-            holder = db.execute(
-                "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
-                "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
-                {"key": row.key, "owner": row.owner, "nobody": NOBODY},
-            ).fetchone()
-            if holder:
+            if holder := _holder(db, row):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
-                return Placing(placed=False, holder=holder[0])
+                return Placing(placed=False, holder=holder)
             first = db.execute("SELECT id FROM line ORDER BY seq LIMIT 1").fetchone()
             (live,) = db.execute("SELECT live FROM engine").fetchone()
             if live < limit and (first is None or first[0] == row.id):
@@ -132,7 +129,9 @@ class SQLiteLedger:
             else:
                 db.execute("DELETE FROM rows WHERE id = ?", [row.id])
             db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
-            return row.owner
+            # It may have been late, and forgotten: if it says no more, it must be late again.
+            db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
+            return _holder(db, row) or row.owner
 
         return await self._run(work)
 
@@ -189,7 +188,7 @@ class SQLiteLedger:
             now = _now(db)
             return [_row(values, now) for values in db.execute(f"{_SELECT} ORDER BY started")]
 
-        return await self._run(work)
+        return await self._run(work, write=False)
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`: looks at the line every 50 ms."""
@@ -228,12 +227,14 @@ class SQLiteLedger:
             raise LedgerError(f"{self._path}: {error}") from None
 
     def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and _file(self._path) != self._opened:
+            self._disconnect()  # it was removed: what is written there nobody else can see
         if self._connection is None:
-            # Threads take turns, one at a time: the ledger's own, and at last whichever closes.
             db = self._connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                self._path, timeout=self._timeout, isolation_level=None
             )
             self._prepare(db)
+            self._opened = _file(self._path)
         return self._connection
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -253,6 +254,14 @@ class SQLiteLedger:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _file(path: str) -> int | None:
+    """Which file a path leads to now."""
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - before each step
+    except FileNotFoundError:
+        return None
 
 
 def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
@@ -275,14 +284,29 @@ def _now(db: sqlite3.Connection) -> float:
 def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     """Note that a worker lives, forget what expired in nobody's hands, and tell the time."""
     now = _now(db)
+    db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
+    if not lease:
+        return now  # who leaves is not heard: that would hide a while of silence
     (heard,) = db.execute("SELECT heard FROM engine").fetchone()
-    if lease and now - heard > lease / 2:
+    if now < heard:
+        # The clock was set back: everybody has as long as before.
+        db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
+    if abs(now - heard) > lease / 2:
         # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
         db.execute("UPDATE engine SET since = ?", [now])
     db.execute("UPDATE engine SET heard = ?", [now])
-    db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     db.execute("DELETE FROM rows WHERE owner = ? AND expires <= ?", [NOBODY, now])
     return now
+
+
+def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
+    """The other worker that has the row's key."""
+    holder = db.execute(
+        "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
+        "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
+        {"key": row.key, "owner": row.owner, "nobody": NOBODY},
+    ).fetchone()
+    return holder and str(holder[0])
 
 
 def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:

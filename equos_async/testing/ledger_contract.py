@@ -285,9 +285,32 @@ class LedgerContract:
         await place(ledger, intent)
         await ledger.renew("worker-1", lease=0)
         assert len(await claim(ledger, "worker-2")) == 1
-        assert await place(ledger, row("a", "worker-2")), "nobody's intent keeps no key"
         assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
         assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+
+    async def test_a_late_start_whose_key_is_gone(self, open_ledger: OpenLedger) -> None:
+        """Nobody's intent keeps no key: who has it now is told, and the row is there until then."""
+        ledger = open_ledger()
+        intent = row("a")
+        await place(ledger, intent)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert await place(ledger, row("a", "worker-2"))
+        assert await ledger.record(intent, seconds=600) == "worker-2"
+        assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-2"
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+        assert len(await ledger.rows()) == 2
+
+    async def test_a_late_start_whose_worker_dies(self, open_ledger: OpenLedger) -> None:
+        """Who was late, came back for a moment and died is late still: its session is claimed."""
+        ledger = open_ledger()
+        intent = row("a")
+        await place(ledger, intent)
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        assert await ledger.record(evolve(intent, session_id="s1"), seconds=600) == "worker-1"
+        await asyncio.sleep(0.01)
+        assert [one.session_id for one in await claim(ledger, "worker-3")] == ["s1"]
 
     async def test_what_is_nobodys_expires(self, open_ledger: OpenLedger) -> None:
         """It keeps its place until its time is over."""
@@ -300,6 +323,18 @@ class LedgerContract:
             while not await place(ledger, row("b", "worker-2"), limit=1):  # noqa: ASYNC110
                 await asyncio.sleep(SHORT / 4)
         assert await ids(ledger) == ["worker-2/b"]
+
+    async def test_any_number_is_claimed(self, open_ledger: OpenLedger) -> None:
+        """As often as it is asked, until there are no more; each once."""
+        ledger = open_ledger()
+        for n in range(1200):
+            await ledger.record(row(f"guild-{n}", session_id=f"s{n}"), seconds=600)
+        await ledger.renew("worker-1", lease=0)
+        sessions: list[str | None] = []
+        while taken := await claim(ledger, "worker-2"):
+            sessions += [one.session_id for one in taken]
+        assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(1200))
+        assert len(await ledger.renew("worker-2", lease=LEASE)) == 1200
 
     async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
         """Sessions of another endpoint wait for somebody who has it."""
@@ -318,6 +353,7 @@ class LedgerContract:
         await live(ledger, row("a"), "s1")
         await ledger.renew("worker-1", lease=SHORT)
         await asyncio.sleep(SHORT * 2)  # nobody says a word
+        await ledger.renew("worker-3", lease=0)  # one that leaves does not hide it
         assert await ledger.claim("worker-2", endpoint=HERE, lease=SHORT) == []
         taken: Sequence[LedgerRow] = []
         async with asyncio.timeout(10):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import signal
 import statistics
 import tempfile
@@ -22,6 +23,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosParticipantIdentity,
+    LedgerRow,
     RedisLedger,
     SessionFleet,
     SQLiteLedger,
@@ -41,12 +43,13 @@ REQUEST = CreateSessionPassRequest(
     max_duration=600,
 )
 STEPS = 500
+"""How often each step is measured."""
 
 
 def percentiles(times: list[float]) -> str:
     """Median and 99th percentile, in milliseconds."""
     cuts = statistics.quantiles(times, n=100)
-    return f"{cuts[49] * 1e3:.2f} | {cuts[98] * 1e3:.2f}"
+    return f"{cuts[49] * 1e3:.2f} / {cuts[98] * 1e3:.2f}"
 
 
 async def timed(work: Awaitable[object]) -> float:
@@ -157,18 +160,62 @@ async def grow(name: str, engine: Open) -> None:
             await one.aclose()
 
 
+async def on_paper(redis: RedisServer, rows: int) -> None:
+    """What the server itself takes for a row and for each step, as it says."""
+
+    def told(section: str, pattern: str) -> float:
+        found = re.search(pattern, redis.ask("INFO", section))
+        assert found is not None
+        return float(found[1])
+
+    async with RedisLedger(redis.url, timeout=10) as ledger:
+        before = told("memory", r"used_memory:(\d+)")
+        for first in range(0, rows, 100):
+            some = (
+                LedgerRow(
+                    id=f"host-12-4711-ab12cd-{n}",
+                    key=f"guild-{n:012d}",
+                    name="support call",
+                    client="tenant-42",
+                    owner="host-12-4711-ab12cd",
+                    endpoint=HERE,
+                    session_id=f"0f9e3c52-7d1b-4c7e-9d55-{n:012d}",
+                )
+                for n in range(first, first + 100)
+            )
+            await asyncio.gather(*(ledger.record(one, seconds=600) for one in some))
+        each = (told("memory", r"used_memory:(\d+)") - before) / rows
+        print(f"| Redis: memory of a row, of {rows:,} | {each:.0f} bytes |")
+        new = [row(f"new-{n}") for n in range(STEPS)]
+        work: dict[str, Callable[[LedgerRow], Awaitable[object]]] = {
+            "place": lambda one: ledger.place(one, seconds=9, limit=10**6, wait=True, lease=LEASE),
+            "record": lambda one: ledger.record(one, seconds=9),
+            "remove": lambda one: ledger.remove(one.id),
+            f"renew {rows:,} rows": lambda _: ledger.renew("host-12-4711-ab12cd", lease=LEASE),
+        }
+        for step, ask in work.items():
+            redis.ask("CONFIG", "RESETSTAT")
+            for one in new if "renew" not in step else new[:10]:
+                await ask(one)
+            usec = told("commandstats", r"cmdstat_evalsha:.*usec_per_call=([\d.]+)")
+            print(f"| Redis: its own time to {step} | {usec / 1000:.3f} ms |")
+
+
 @asynccontextmanager
-async def engines() -> AsyncGenerator[dict[str, Open]]:
-    """Both, fresh."""
+async def engines() -> AsyncGenerator[tuple[RedisServer, dict[str, Open]]]:
+    """Both, fresh, and the server of one."""
     with tempfile.TemporaryDirectory() as directory:
         redis = RedisServer(Path(directory))
         redis.start()
         redis.ask("CONFIG", "SET", "appendfsync", "everysec")
         try:
-            yield {
-                "SQLite": lambda: SQLiteLedger(Path(directory) / "ledger.db", timeout=10),
-                "Redis": lambda: RedisLedger(redis.url, timeout=10),
-            }
+            yield (
+                redis,
+                {
+                    "SQLite": lambda: SQLiteLedger(Path(directory) / "ledger.db", timeout=10),
+                    "Redis": lambda: RedisLedger(redis.url, timeout=10),
+                },
+            )
         finally:
             redis.stop(signal.SIGKILL)
 
@@ -179,10 +226,12 @@ async def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     args = parser.parse_args()
     print("| what | measured |\n|---|---:|")
-    async with engines() as fresh:
+    async with engines() as (_, fresh):
         for name, engine in fresh.items():
             await measure(name, engine, args.rows)
-    async with engines() as fresh:
+    async with engines() as (redis, fresh):
+        await on_paper(redis, 10_000)
+        redis.ask("FLUSHALL")
         for name, engine in fresh.items():
             async with engine() as ledger:
                 print(f"| {name}: 1,000 orphans stopped | {await reap(ledger, 1000):.2f} s |")

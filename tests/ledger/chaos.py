@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import signal
 import sys
@@ -24,8 +25,11 @@ from equos_async.ledger_cli import open_ledger
 from equos_async.testing import EmulatorRequest, EquosEmulator
 from tests.ledger.conftest import RedisServer
 
-SLACK = 2.0
-"""Seconds after its worker's lease in which an orphan must have been stopped."""
+SLACK = 20.0 if os.environ.get("CI") else 2.0
+"""Seconds after its worker's lease in which an orphan must have been stopped.
+
+Two are what is promised. A machine of a CI may stand still for longer than that.
+"""
 
 
 @define
@@ -157,22 +161,34 @@ class Chaos:
             return left
         return left - {row.key for row in await self.rows() if row.session_id is None}
 
-    async def orphans_gone(self, seconds: float) -> None:
-        """Every orphan is stopped within a time."""
+    async def orphans_gone(self, seconds: float) -> float:
+        """Every orphan is stopped within a time and some slack; how much of that was needed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while left := await self.orphans():
-            if loop.time() > until:
-                raise AssertionError(f"not stopped within {seconds:g} s: {sorted(left)}")
+            if loop.time() > until + SLACK:
+                held = {row.key: row for row in await self.rows() if row.key in left}
+                raise AssertionError(f"not stopped {SLACK:g} s after {seconds:g}: {left}, {held}")
             await asyncio.sleep(0.02)
+        return loop.time() - until
 
-    async def leave(self) -> None:
-        """End all workers as an operator does; nothing is left but what nobody can know."""
+    async def end(self) -> None:
+        """End all workers as an operator does."""
         for worker in self.workers:
             worker.send(signal.SIGTERM)
         for worker in self.workers:
-            code = await asyncio.wait_for(worker.process.wait(), 60)
+            try:
+                code = await asyncio.wait_for(worker.process.wait(), 60)
+            except TimeoutError:
+                worker.send(signal.SIGUSR1)
+                await asyncio.sleep(5)
+                told = "\n".join(worker.said[-100:])
+                raise AssertionError(f"{worker.name} does not end: {told}") from None
             assert code == 0, f"{worker.name} ended with {code}: {worker.said[-5:]}"
+
+    async def leave(self) -> None:
+        """End all workers; nothing is left but what nobody can know."""
+        await self.end()
         rows = await self.rows()
         unknown = {row.key for row in rows if row.session_id is None}
         live = {one.name for one in self.emulator.live_sessions.values()}
@@ -199,29 +215,32 @@ async def sweep(
     ) as chaos:
         await chaos.spawn(workers)
         await chaos.busy(limit // 2)
+        longest = -lease
         for _ in range(rounds):
             chaos.kill()
-            await chaos.orphans_gone(lease + SLACK)
+            longest = max(longest, await chaos.orphans_gone(lease))
             await chaos.spawn(1)
             await asyncio.sleep(chaos.chance.uniform(0, 1))
             await chaos.pause(lease * 1.5)
             await asyncio.sleep(chaos.chance.uniform(0, 1))
-            redis.stop(chaos.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+            how = chaos.chance.choice([signal.SIGTERM, signal.SIGKILL])
+            await asyncio.to_thread(redis.stop, how)
             chaos.kill()
             await asyncio.sleep(chaos.chance.uniform(0.1, lease * 1.5))
-            redis.start()
+            await asyncio.to_thread(redis.start)
             await chaos.spawn(1)
             # Everybody may be late now, so nobody is for another lease.
-            await chaos.orphans_gone(2 * lease + 2 * SLACK)
-            redis.ask("CLIENT", "PAUSE", str(int(lease * 1500)))
+            await chaos.orphans_gone(2 * lease + SLACK)
+            await asyncio.to_thread(redis.ask, "CLIENT", "PAUSE", str(int(lease * 1500)))
             chaos.kill()
-            await chaos.orphans_gone(lease * 1.5 + 2 * lease + 2 * SLACK)
+            await chaos.orphans_gone(lease * 1.5 + 2 * lease + SLACK)
             await chaos.spawn(1)
             await chaos.busy(limit // 2)
         await chaos.leave()
         return (
             f"seed {seed}: {len(chaos.dead)} workers killed, {chaos.emulator.ended_count} sessions "
-            f"ended, none left that the ledger knew of; {len(chaos.emulator.live_sessions)} of "
+            f"ended, none left that the ledger knew of, the last {longest:+.1f} s "
+            f"from its lease's end; {len(chaos.emulator.live_sessions)} of "
             f"starts that nobody can know; the limit of {limit} was never exceeded"
         )
 

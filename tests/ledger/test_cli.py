@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from equos_async import CreateSessionPassRequest, EquosClient, LedgerRow, RedisLedger, SQLiteLedger
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    LedgerError,
+    LedgerRow,
+    RedisLedger,
+    SQLiteLedger,
+)
 from equos_async.__main__ import main
 from equos_async.testing import EquosEmulator, Status
 from tests.conftest import KEY
@@ -69,7 +76,7 @@ async def test_what_is_open_and_what_is_left(
     assert "\x1b" not in shown
     assert count == "2 open\n"
 
-    assert await command("reap", "--ledger", where) == 0
+    assert await command("reap", "--wait=0", "--ledger", where) == 0
     shown = capsys.readouterr().out
     assert f"stopped {session_id} of 'guild' left by dead" in shown
     assert r"unresolved a start of 'b\x1b[2J' left by dead: may run for 600 s" in shown
@@ -78,7 +85,7 @@ async def test_what_is_open_and_what_is_left(
 
     assert await command("sessions", "--ledger", where) == 0
     assert "nobody" in capsys.readouterr().out
-    assert await command("reap", "--ledger", where) == 0
+    assert await command("reap", "--wait=0", "--ledger", where) == 0
     assert capsys.readouterr().out == "0 stopped\n"
 
 
@@ -98,7 +105,7 @@ async def test_as_json(
     listed = json.loads(capsys.readouterr().out)
     assert {row["session_id"] for row in listed} == {session_id, None}
     assert all(0 <= row["age"] < 60 < row["remaining"] for row in listed)
-    assert await command("reap", "--json", "--namespace=mine") == 0
+    assert await command("reap", "--wait=0", "--json", "--namespace=mine") == 0
     reaped = json.loads(capsys.readouterr().out)
     assert {(one["session_id"], one["outcome"]) for one in reaped} == {
         (session_id, "stopped"),
@@ -115,10 +122,58 @@ async def test_a_stop_that_fails(
     """It is told, and stays in the ledger for the next time."""
     session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
     emulator.faults.stop.add(Status(401))
-    assert await command("reap", "--ledger", where) == 4
+    assert await command("reap", "--wait=0", "--ledger", where) == 4
     assert f"failed {session_id}" in capsys.readouterr().out
-    assert await command("reap", "--ledger", where) == 0
+    assert await command("reap", "--wait=0", "--ledger", where) == 0
     assert emulator.live_sessions == {}
+
+
+async def test_those_that_come_back(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A worker that was late because nobody could be heard keeps its sessions; a dead one not."""
+    session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
+    async with SQLiteLedger(where[7:]) as ledger:
+        alive = LedgerRow(id="w/1", key="x", name="x", owner="w", endpoint=emulator.endpoint)
+        await ledger.record(evolve(alive, session_id="s9"), seconds=600)
+        await ledger.renew("w", lease=0.2)
+        await asyncio.sleep(0.3)
+        reaping = asyncio.create_task(command("reap", "--wait=0.8", "--ledger", where))
+        while not reaping.done():
+            await ledger.renew("w", lease=0.8)
+            await asyncio.sleep(0.05)
+        assert await reaping == 0
+        assert [row.id for row in await ledger.rows() if row.session_id] == ["w/1"]
+    assert f"stopped {session_id}" in capsys.readouterr().out
+
+
+async def test_what_was_done_is_told(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An engine that fails in the middle takes nothing from the report."""
+    session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise LedgerError("the engine is down")
+
+    monkeypatch.setattr(SQLiteLedger, "renew", fail)
+    assert await command("reap", "--wait=0", "--ledger", where) == 4
+    told = capsys.readouterr()
+    assert f"stopped {session_id}" in told.out
+    assert "the engine is down" in told.err
+
+
+async def test_no_time_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no number of seconds is wrong usage."""
+    assert await command("reap", "--wait=-1", "--ledger=sqlite:x") == 2
+    assert "--wait must be a finite number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,14 @@ import pytest
 from attrs import evolve
 
 from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import HERE, LEASE, live, place, row
+from equos_async.testing.ledger_contract import LEASE, live, place, row
 from tests.ledger.conftest import RedisServer
+
+
+def fill_up(db: sqlite3.Connection) -> None:
+    """Let a file have no more pages than it has."""
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
 
 
 class TestSQLite:
@@ -52,9 +58,7 @@ class TestSQLite:
         """What cannot be written is told, and nothing is half written."""
         async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             await ledger.rows()
-            assert ledger._connection is not None
-            (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
-            ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+            await ledger._run(fill_up, write=False)
             placed = 0
             with pytest.raises(LedgerError, match="full"):  # noqa: PT012 - how many fit is open
                 while True:
@@ -104,6 +108,67 @@ class TestSQLite:
         for one in ledgers:
             await one.aclose()
 
+    async def test_a_clock_that_is_set_back(self, tmp_path: Path) -> None:
+        """Everybody has as long as before, and whoever is dead not longer."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+            with sqlite3.connect(path) as db:
+                db.execute("UPDATE engine SET heard = heard + 3600, since = since + 3600")
+                db.execute("UPDATE workers SET until = until + 3600")
+            db.close()
+            await ledger.renew("worker-2", lease=LEASE)
+            with sqlite3.connect(path) as db:
+                (until,) = db.execute("SELECT until FROM workers WHERE owner LIKE '%1'").fetchone()
+            db.close()
+            assert LEASE - 5 < until - time.time() <= LEASE
+
+    async def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
+        """Whoever has it open does not go on in a file that nobody else can see."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
+            session = await live(mine, row("a"), "s1")
+            for first in (mine, other):
+                for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+                    (tmp_path / part).unlink()
+                assert await first.renew("worker-2", lease=LEASE) == {}
+            assert await place(other, row("b", "worker-2"))
+            assert await mine.renew("worker-1", lease=LEASE) == {}
+            assert await mine.record(session, seconds=600) == "worker-1"
+            assert len(await other.rows()) == 2
+
+    async def test_a_file_that_is_damaged_inside(self, tmp_path: Path) -> None:
+        """It is told, and when the file is another one all works again."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            for n in range(50):
+                await place(ledger, row(f"{n}"))
+        head = path.read_bytes()[:100]
+        path.write_bytes(head + b"?" * (path.stat().st_size - 100))
+        async with SQLiteLedger(path) as ledger:
+            with pytest.raises(LedgerError, match="malformed"):
+                await place(ledger, row("a"))
+            path.unlink()
+            assert await place(ledger, row("a"))
+
+    async def test_a_file_that_may_only_be_read(self, tmp_path: Path) -> None:
+        """Nothing is placed, and what is there can be listed until it can be written again."""
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await live(ledger, row("a"), "s1")
+            await ledger._run(lambda db: db.execute("PRAGMA query_only = ON"), write=False)
+            assert len(await ledger.rows()) == 1
+            with pytest.raises(LedgerError, match="readonly"):
+                await place(ledger, row("b"))
+            assert await place(ledger, row("b"))
+
+    async def test_the_loop_is_never_blocked(self, tmp_path: Path) -> None:
+        """SQLite itself refuses the file to any thread but the ledger's, the loop's included."""
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await ledger.rows()
+            assert ledger._connection is not None
+            with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
+                ledger._connection.execute("SELECT 1")
+
 
 class TestRedis:
     """A server that goes away, and one that comes back without its memory."""
@@ -142,6 +207,42 @@ class TestRedis:
             assert not await place(mine, row("c"), limit=2, wait=False)
             assert await place(mine, row("c"), limit=3, wait=False)
 
+    async def test_one_that_is_new_to_the_first(self, redis: RedisServer) -> None:
+        """One that forgot is known as such by whoever was there before, not by a new worker."""
+        async with (
+            RedisLedger(redis.url) as mine,
+            RedisLedger(redis.url) as new,
+        ):
+            session = await live(mine, row("a"), "s1")
+            redis.ask("FLUSHALL")
+            assert await place(new, row("b", "worker-2"), limit=2)
+            assert await mine.renew("worker-1", lease=0.2) == {}
+            assert not await place(new, row("c", "worker-2"), limit=2, wait=False)
+            assert await mine.record(session, seconds=600) == "worker-1"
+            await asyncio.sleep(0.25)
+            assert not await place(new, row("c", "worker-2"), limit=2, wait=False)
+            assert await place(new, row("c", "worker-2"), limit=3, wait=False)
+
+    async def test_one_that_leaves_after_a_restart(self, own_redis: RedisServer) -> None:
+        """Whoever comes after it still knows that there was one."""
+        async with RedisLedger(own_redis.url) as ledger:
+            await live(ledger, row("a"), "s1")
+            own_redis.stop()
+            own_redis.start()
+            await ledger.renew("worker-2", lease=0)
+            assert not await place(ledger, row("b"), wait=False)
+
+    async def test_a_clock_that_is_set_back(self, redis: RedisServer) -> None:
+        """Everybody has as long as before, and whoever is dead not longer."""
+        async with RedisLedger(redis.url) as ledger:
+            await live(ledger, row("a"), "s1")
+            for key in ("heard", "since"):
+                redis.ask("HINCRBYFLOAT", "{equos}:engine", key, "3600")
+            redis.ask("ZINCRBY", "{equos}:workers", "3600", "worker-1")
+            await ledger.renew("worker-2", lease=LEASE)
+            left = float(redis.ask("ZSCORE", "{equos}:workers", "worker-1")) - time.time()
+            assert LEASE - 5 < left <= LEASE
+
     async def test_a_pause(self, own_redis: RedisServer) -> None:
         """A server that does not answer is not waited for."""
         async with RedisLedger(own_redis.url, timeout=0.1) as ledger:
@@ -157,6 +258,23 @@ class TestRedis:
                         continue
                     break
             assert held == {"worker-1/a": "s1"}
+
+    async def test_no_cancellation_is_lost(self, redis: RedisServer) -> None:
+        """Whoever is cancelled in a step, at any moment of it, ends as cancelled."""
+        async with RedisLedger(redis.url, connections=2) as ledger:
+            await ledger.rows()
+            early = 0
+            for n in range(300):
+                step = asyncio.create_task(place(ledger, row(f"{n}"), limit=1000))
+                for _ in range(n % 30):
+                    await asyncio.sleep(0)
+                if step.cancel():
+                    early += 1
+                    with pytest.raises(asyncio.CancelledError):
+                        await step
+            assert early > 100
+            # All connections are in their places again.
+            await asyncio.gather(*(ledger.renew(f"w{n}", lease=LEASE) for n in range(10)))
 
     async def test_out_of_memory(self, own_redis: RedisServer) -> None:
         """A server that is full takes nothing more, and lets go of what is there."""
@@ -210,11 +328,6 @@ class TestRedis:
                 await ledger.record(one, seconds=600)
             rows = await ledger.rows()
             assert sorted(int(one.key) for one in rows) == list(range(1200))
-            await ledger.renew("worker-1", lease=0)
-            claimed = 0
-            while taken := await ledger.claim("worker-2", endpoint=HERE, lease=LEASE, at_once=True):
-                claimed += len(taken)
-            assert claimed == 1200
 
     async def test_closed(self, redis: RedisServer) -> None:
         """Closing twice is harmless; afterwards nothing works."""
@@ -231,6 +344,14 @@ class TestRedis:
         with pytest.raises(ConfigurationError, match="must begin with redis://") as caught:
             RedisLedger("https://:hunter2@example.test")
         assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "settings", [{"namespace": ""}, {"namespace": "{a}"}, {"timeout": 0}, {"connections": 0}]
+    )
+    def test_wrong_settings(self, settings: dict[str, Any]) -> None:
+        """They are refused at once; a namespace is what is between the braces of a hash tag."""
+        with pytest.raises(ConfigurationError, match=next(iter(settings))):
+            RedisLedger("redis://127.0.0.1", **settings)
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It says what to install."""
@@ -302,12 +423,28 @@ class TestCluster:
             assert await asyncio.wait_for(told, 5) == "worker-2/b"
             assert await place(two, evolve(row("b", "worker-2")), limit=1)
 
+    async def test_many_find_it_at_once(self, nodes: list[int]) -> None:
+        """Nobody is cut off by another one's move."""
+        for port in nodes:
+            async with RedisLedger(f"redis://127.0.0.1:{port}") as ledger:
+                await asyncio.gather(*(place(ledger, row(f"{port}/{n}")) for n in range(50)))
+                assert len([one for one in await ledger.rows() if f"{port}/" in one.key]) == 50
+
+    async def test_its_node_is_gone(self, nodes: list[int]) -> None:
+        """It goes back to the URL, which may know of another one."""
+        async with RedisLedger(f"redis://127.0.0.1:{nodes[0]}") as ledger:
+            await live(ledger, row("a"), "s1")
+            ledger._move("127.0.0.1", 1)
+            with pytest.raises(LedgerError, match="Redis: "):
+                await ledger.rows()
+            assert len(await ledger.rows()) == 1
+
     async def test_it_does_not_go_round(
         self, nodes: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nodes that send it from one to the other are a failure of theirs."""
 
-        async def stay(self: RedisLedger, host: str, port: int) -> None:
+        def stay(self: RedisLedger, host: str, port: int) -> None:
             return None
 
         monkeypatch.setattr(RedisLedger, "_move", stay)

@@ -15,19 +15,25 @@ from equos_async import (
     APIConnectionError,
     ClientClosedError,
     ConfigurationError,
+    EquosClient,
     EquosError,
+    EquosParticipantIdentity,
     FleetFullError,
     LedgerError,
     LedgerRow,
     Placing,
     RateLimitError,
+    RedisLedger,
     SessionFleet,
     SQLiteLedger,
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
+from equos_async.fleet_ledger import AT_ONCE
+from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, Events, ScriptedClient
+from tests.ledger.conftest import RedisServer
 
 LEASE = 15.0
 
@@ -39,6 +45,9 @@ class Moody:
         failing: The steps that fail before anything is done.
         deaf: The steps that are done, and whose answers are lost.
         hanging: The steps that are never answered.
+        swallowing: The steps in which a cancellation is lost, as in ``asyncio.wait_for`` of 3.11.
+        mistaken: The steps that raise what no ledger may raise.
+        most: How many steps were asked for at once, at most.
         calls: What is called to the worker before anything else; the calls end with it.
         asked: All steps that were asked for.
     """
@@ -48,13 +57,31 @@ class Moody:
         self.failing: set[str] = set()
         self.deaf: set[str] = set()
         self.hanging: set[str] = set()
+        self.swallowing: set[str] = set()
+        self.mistaken: set[str] = set()
+        self.most = 0
+        self._now = 0
         self.calls: list[str] = []
         self.asked: list[str] = []
 
     async def _do(self, step: str, *args: Any, **settings: Any) -> Any:
         self.asked.append(step)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            return await self._act(step, *args, **settings)
+        finally:
+            self._now -= 1
+
+    async def _act(self, step: str, *args: Any, **settings: Any) -> Any:
+        await asyncio.sleep(0)
+        if step in self.mistaken:
+            raise TypeError("a field that nobody knows")
         if step in self.hanging:
             await asyncio.get_running_loop().create_future()
+        if step in self.swallowing:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
         if step in self.failing:
             raise LedgerError("the engine is down")
         answer = await getattr(self.engine, step)(*args, **settings)
@@ -97,6 +124,9 @@ class Moody:
         self.asked.append("turns")
         if "turns" in self.failing:
             raise LedgerError("the engine is down")
+        if "turns" in self.swallowing:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
         while self.calls:
             yield self.calls.pop()
             if not self.calls:
@@ -277,6 +307,15 @@ class TestOneSession:
             await eventually(lambda: scripted.stopped == ["s1"] and "remove" in ledger.asked)
             assert await ledger.owners() == {"guild": "s2"}
 
+    async def test_a_key_that_no_engine_can_carry(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Half a character is refused before anybody is asked."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(ConfigurationError, match="lone surrogate"):
+                await fleet.start(REQUEST, key="\ud800")
+        assert ledger.asked == []
+
     @pytest.mark.parametrize("key", [("a", 1), 1.5, None])
     async def test_keys_that_others_cannot_read(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock, key: Any
@@ -292,6 +331,39 @@ class TestOneSession:
     async def test_without_a_ledger(self, scripted: ScriptedClient) -> None:
         """There is no worker then."""
         assert SessionFleet(scripted).worker is None
+
+
+class TestSecrets:
+    """What is written down, as it lies on the disk."""
+
+    @pytest.mark.parametrize("engine", ["sqlite", "redis"])
+    async def test_none_is_written(
+        self, own_redis: RedisServer, emulator: EquosEmulator, tmp_path: Path, engine: str
+    ) -> None:
+        """Neither the key nor a token, a context, a variable or an identity; names and ids are."""
+        request = evolve(
+            REQUEST,
+            name="a call",
+            client="tenant-42",
+            additional_ctx="secret-context",
+            template_vars={"who": "secret-variable"},
+            consumer_identity=EquosParticipantIdentity(identity="secret-id", name="secret-name"),
+        )
+        db = SQLiteLedger(tmp_path / "ledger.db")
+        ledger = db if engine == "sqlite" else RedisLedger(own_redis.url)
+        async with (
+            ledger,
+            EquosClient("pk_secret", endpoint=emulator.endpoint) as client,
+            SessionFleet(client, ledger=ledger) as fleet,
+        ):
+            live = await fleet.start(request, key="guild-7")
+            assert live.consumer_access_token is not None
+            secrets = ["secret", live.consumer_access_token]
+            names = ["guild-7", "a call", "tenant-42", live.session.id]
+            parts = "ledger.db*" if engine == "sqlite" else "appendonlydir/*.aof"
+            found = b"".join(part.read_bytes() for part in sorted(tmp_path.glob(parts)))  # noqa: ASYNC240
+        assert [name for name in names if name.encode() not in found] == []
+        assert [secret for secret in secrets if secret.encode() in found] == []
 
 
 class TestOneLimit:
@@ -429,6 +501,21 @@ class TestOthers:
             await written(other, {"b": None, "c": "s3"})
         await one.__aexit__(None, None, None)
 
+    async def test_any_number_is_taken_over_at_once(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A beat is enough for more sessions than an engine gives at a time."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            for n in range(600):
+                left = LedgerRow(
+                    id=f"dead/{n}", key=f"{n}", name="x", owner="dead", endpoint=scripted.endpoint
+                )
+                await ledger.engine.record(evolve(left, session_id=f"d{n}"), seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            await beat(still, ledger)
+            await eventually(lambda: fleet.stats().reaped == 600)
+
     async def test_who_was_only_slow_learns_of_it(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
@@ -436,6 +523,7 @@ class TestOthers:
         events = Events()
         async with fleet_of(scripted, ledger, still, on_event=events) as one:
             live = await one.start(REQUEST, key="a")
+            await quiet(ledger)
             await other.renew(str(one.worker), lease=0)
             async with fleet_of(scripted, other, still) as two:
                 await two.start(REQUEST, key="b")
@@ -571,6 +659,67 @@ class TestTheEngineFails:
             await beat(still, ledger)
             await written(ledger, {"a": "s1"})
 
+    async def test_an_engine_that_forgets_an_unknown_start(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Its place is taken again, for as long as its session may run."""
+        scripted.start_errors = [StartOutcomeUnknownError("gone")]
+        async with fleet_of(scripted, ledger, still) as fleet:
+            with pytest.raises(StartOutcomeUnknownError):
+                await fleet.start(REQUEST, key="a")
+            (row,) = await ledger.rows()
+            await ledger.engine.remove(row.id)
+            await beat(still, ledger)
+            await written(ledger, {"a": None})
+            (row,) = await ledger.rows()
+            assert 640 < row.remaining < 660
+
+    async def test_an_engine_that_makes_mistakes(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What no ledger may raise is a failure like any other, and the upkeep goes on."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            ledger.mistaken = {"place", "claim", "renew"}
+            with pytest.raises(LedgerError, match="TypeError") as caught:
+                await fleet.start(REQUEST, key="b")
+            assert isinstance(caught.value.__cause__, TypeError)
+            await beat(still, ledger)
+            ledger.mistaken = set()
+            await beat(still, ledger)
+            assert await ledger.owners() == {"a": "s1"}
+
+    async def test_many_starts_at_once(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The engine is asked for a few at a time; when it fails, those behind fail with it."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await asyncio.gather(*(fleet.start(REQUEST, key=n) for n in range(40)))
+            assert ledger.most <= 3 * AT_ONCE + 1
+            ledger.failing = {"place"}
+            asked = ledger.asked.count("place")
+            starts = (fleet.start(REQUEST, key=n) for n in range(40, 80))
+            failures = await asyncio.gather(*starts, return_exceptions=True)
+            assert {type(failure) for failure in failures} == {LedgerError}
+            assert ledger.asked.count("place") - asked == AT_ONCE
+            assert len(scripted.requests) == 40
+
+    async def test_who_stands_first_waits_for_no_newcomer(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """A worker with many starts that are new does not hold up the line of all."""
+        async with fleet_of(scripted, other, still, max_live=1) as two:
+            live = await two.start(REQUEST, key="a")
+            async with fleet_of(scripted, ledger, still, max_live=1) as one:
+                waiting = asyncio.create_task(one.start(REQUEST, key="b"))
+                await eventually(lambda: one.stats().waiting)
+                registrar = one._keeper.registrar
+                assert registrar is not None
+                for _ in range(AT_ONCE):
+                    await registrar._new.acquire()
+                await live.stop()
+                assert await asyncio.wait_for(waiting, 10)
+
     async def test_an_answer_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
@@ -669,6 +818,39 @@ class TestTheEngineFails:
                 still.advance(1)
                 assert await asyncio.wait_for(waiting, 10)
 
+    async def test_a_call_that_is_lost(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """Whoever stands first in a worker's line asks when its lease is renewed."""
+        async with fleet_of(scripted, other, still, max_live=1) as two:
+            live = await two.start(REQUEST, key="a")
+            async with fleet_of(scripted, ledger, still, max_live=1) as one:
+                ledger.swallowing = {"turns"}  # says nothing
+                waiting = asyncio.create_task(one.start(REQUEST, key="b"))
+                await eventually(lambda: one.stats().waiting)
+                await live.stop()
+                await beat(still, ledger)
+                assert await asyncio.wait_for(waiting, 10)
+
+    async def test_nobody_listens_for_nothing(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A worker listens while somebody of it waits, and no longer."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            registrar = fleet._keeper.registrar
+            assert registrar is not None
+            for key in ("b", "c"):
+                assert registrar._listener is None
+                waiting = asyncio.create_task(fleet.start(REQUEST, key=key))
+                await eventually(lambda: "turns" in ledger.asked)
+                await beat(still, ledger)
+                assert registrar._listener is not None
+                await live.stop()
+                live = await asyncio.wait_for(waiting, 10)
+                await beat(still, ledger)
+                ledger.asked.remove("turns")
+
     async def test_calls_for_nobody(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
@@ -720,6 +902,38 @@ class TestTheEngineFails:
             await live.stop()
         assert scripted.live == {}
         assert fleet.report.left == ()
+
+    @pytest.mark.parametrize("failing", [set[str](), {"place"}])
+    async def test_an_engine_that_loses_a_cancellation(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock, failing: set[str]
+    ) -> None:
+        """A start that is cancelled ends as cancelled, whatever its engine makes of that."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            ledger.swallowing, ledger.failing = {"place"}, failing
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: "place" in ledger.asked)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            await written(ledger, {})
+        assert scripted.requests == []
+
+    async def test_calls_that_lose_a_cancellation(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A fleet that was left listens no more."""
+        async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
+            await fleet.start(REQUEST, key="a")
+            ledger.swallowing = {"turns"}
+            waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
+            await eventually(lambda: "turns" in ledger.asked)
+            waiting.cancel()
+            registrar = fleet._keeper.registrar
+            assert registrar is not None
+            listener = registrar._listener
+            assert listener is not None
+        await settle()
+        assert listener.done()
 
     async def test_a_reaper_that_hangs(
         self,

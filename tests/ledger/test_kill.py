@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
-from tests.ledger.chaos import SLACK, Chaos, sweep
+import pytest
+
+from tests.ledger.chaos import Chaos, sweep
 from tests.ledger.conftest import RedisServer
 
 LEASE = 2.0
@@ -15,6 +18,24 @@ async def test_redis(own_redis: RedisServer) -> None:
     """Workers are killed and paused, their Redis is stopped, started and paused."""
     told = await sweep(own_redis, workers=3, sessions=8, rounds=1, seed=1, lease=LEASE, hold=2)
     assert told.startswith("seed 1: 3 workers killed")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, None])
+async def test_a_shutdown(own_redis: RedisServer, how: signal.Signals | None) -> None:
+    """Workers that are told to end do so, with all of their sessions stopped, Redis or no Redis."""
+    async with Chaos(
+        where=own_redis.url, sessions=30, limit=60, lease=LEASE, hold=0.3, seed=3
+    ) as chaos:
+        await chaos.spawn(3)
+        await chaos.busy(40)
+        assert own_redis.process is not None
+        if how is not None:
+            own_redis.process.send_signal(how)
+            await asyncio.sleep(0.3)
+        await chaos.end()
+        own_redis.process.send_signal(signal.SIGCONT)
+        assert chaos.emulator.live_sessions == {}
+        assert chaos.refused == 0
 
 
 async def test_sqlite(tmp_path: Path) -> None:
@@ -31,10 +52,10 @@ async def test_sqlite(tmp_path: Path) -> None:
         await chaos.spawn(3)
         await chaos.busy(12)
         chaos.kill()
-        await chaos.orphans_gone(LEASE + SLACK)
+        await chaos.orphans_gone(LEASE)
         paused = await chaos.pause(LEASE * 1.5)
         chaos.kill()
-        await chaos.orphans_gone(LEASE + SLACK)
+        await chaos.orphans_gone(LEASE)
         await chaos.spawn(1)
         await chaos.busy(9)
         await asyncio.sleep(0.5)

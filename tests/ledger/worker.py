@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
+import sys
 
 from equos_async import (
     CreateSessionPassRequest,
@@ -28,6 +30,13 @@ async def talk(fleet: SessionFleet, request: CreateSessionPassRequest, hold: flo
             await asyncio.sleep(0.1)
 
 
+def tell_tasks(*_: object) -> None:
+    """Say what this process waits for."""
+    for task in asyncio.all_tasks():
+        print(f"{task} cancelled {task.cancelling()} times", flush=True)
+        task.print_stack(file=sys.stdout)
+
+
 async def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser()
@@ -46,6 +55,7 @@ async def main() -> None:
         asyncio.TaskGroup() as group,
     ):
         fleet.stop_on_signals()
+        signal.signal(signal.SIGUSR1, tell_tasks)
         print("ready", flush=True)
         for n in range(args.sessions):
             request = CreateSessionPassRequest(
