@@ -83,10 +83,11 @@ local function hear(worker, lease, knew)
     unpack(redis.call('HMGET', ENGINE, 'heard', 'run', 'born', 'counted'))
   heard = tonumber(heard or 0)
   if now < heard then
-    -- The server's clock was set back: everybody has as long as before.
+    -- The server's clock was set back: everybody has, or waits for, as long as before.
     for _, one in ipairs(redis.call('ZRANGE', WORKERS, 0, -1)) do
       redis.call('ZINCRBY', WORKERS, now - heard, one)
     end
+    if counted then redis.call('HINCRBYFLOAT', ENGINE, 'counted', now - heard) end
   end
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'

@@ -239,7 +239,9 @@ class TestRedis:
             for key in ("heard", "since"):
                 redis.ask("HINCRBYFLOAT", "{equos}:engine", key, "3600")
             redis.ask("ZINCRBY", "{equos}:workers", "3600", "worker-1")
+            redis.ask("HSET", "{equos}:engine", "counted", f"{time.time() + 3590}")
             await ledger.renew("worker-2", lease=LEASE)
+            assert await place(ledger, row("b")), "places are not counted for an hour"
             left = float(redis.ask("ZSCORE", "{equos}:workers", "worker-1")) - time.time()
             assert LEASE - 5 < left <= LEASE
 
