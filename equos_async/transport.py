@@ -138,6 +138,7 @@ class Transport:
             return request.outcome(_failure(error, request.sent))
         finally:
             request.sending(None)
+            request.let_go()
         return request.outcome()
 
     async def _exchange(self, request: Request) -> None:
