@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+from typing import Any
+
 import aiohttp
 import pytest
 from aioresponses import aioresponses
@@ -45,6 +49,41 @@ async def test_a_double_of_the_session_is_not_passed_by() -> None:
         with aioresponses():
             assert not express.is_plain(session, 2)
         assert express.is_plain(session, 2)
+
+
+async def test_what_wrapped_the_session_first_is_not_passed_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A monitor is there before the program is imported."""
+    inner = aiohttp.ClientSession._request
+
+    @functools.wraps(inner)
+    async def monitored(*args: Any, **kwargs: Any) -> Any:
+        return await inner(*args, **kwargs)
+
+    spec = importlib.util.spec_from_file_location("equos_async.again", express.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    async with aiohttp.ClientSession() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(aiohttp.ClientSession, "_request", monitored)
+            spec.loader.exec_module(again)
+            monkeypatch.setattr(again, "TESTED", express.TESTED)
+            assert not again.is_plain(session, 2)
+        assert again.is_plain(session, 2)
+
+
+async def test_a_class_of_somebody_else_is_not_passed_by() -> None:
+    """A double may be a session whose class is another."""
+    with pytest.warns(DeprecationWarning, match="discouraged"):
+
+        class Double(aiohttp.ClientSession):
+            async def _request(self, *args: Any, **kwargs: Any) -> Any:
+                raise NotImplementedError
+
+    async with Double() as session:
+        assert not express.is_plain(session, 2)
 
 
 async def test_another_release_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
