@@ -70,8 +70,10 @@ class Express:
         self._loop = asyncio.get_running_loop()
         # It tells the connector where to, and is never sent itself.
         self._where = aiohttp.ClientRequest("GET", url, loop=self._loop)
-        self._headers = headers.copy()
-        self._headers["Host"] = self._where.headers["Host"]
+        # In the session's order, with a place for the length.
+        self._headers = CIMultiDict({"Host": self._where.headers["Host"]})
+        self._headers.extend(headers)
+        self._headers["Content-Length"] = ""
         if connector.force_close:
             self._headers["Connection"] = "close"
 
