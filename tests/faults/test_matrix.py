@@ -659,6 +659,18 @@ async def test_a_bomb_stays_small() -> None:
     assert grown < 20_000  # KiB
 
 
+async def test_what_follows_a_101_is_no_other_requests_answer(
+    request_: CreateSessionPassRequest,
+) -> None:
+    """It is no final answer: its connection is not used again."""
+    switch = raw(lambda _, __: b"HTTP/1.1 101 Switching Protocols\r\n\r\n", end="")
+    async with RawServer([switch]) as server, make_client(server) as client:
+        with pytest.raises(StartOutcomeUnknownError, match="101"):
+            await client.start_session(request_)
+        await client.start_session(request_)
+        assert server.accepted == 2
+
+
 @pytest.mark.parametrize("size", [30_000, 200_000])
 @pytest.mark.parametrize("answered", [True, False])
 async def test_a_server_that_does_not_read(
