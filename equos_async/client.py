@@ -277,7 +277,7 @@ class EquosClient:
         self, session_id: str, deadline: float | None = None
     ) -> Call[EquosSession | None]:
         subject = Subject("stop", checks.session_id(session_id))
-        if self._closed:
+        if self._closed or self._given_up:
             raise _closed_error("stop", session_id)
         return self._call(wire.STOP, subject, wire.EMPTY_BODY, deadline)
 
@@ -422,9 +422,11 @@ class EquosClient:
         return True
 
     def _launch_orphan(self, session_id: str) -> None:
-        call = self._stop_call(session_id)
+        call = self._call(wire.STOP, Subject("stop", session_id), wire.EMPTY_BODY)
         call.answer.cancel()
         self._launch(call, self._run_orphan)
+        if self._given_up:
+            call.withdraw()  # there is no time for it any more: it is reported
 
     async def _run_orphan(self, call: Call[EquosSession | None]) -> None:
         await self._run_stop(call)

@@ -10,6 +10,7 @@ the session, and with bodies that leave at once; all else goes through the sessi
 from __future__ import annotations
 
 import asyncio
+from types import FunctionType
 from typing import Final, cast
 
 import aiohttp
@@ -29,23 +30,28 @@ MAX_BODY: Final = 32 << 10
 
 _NO_TIMER: Final = TimerNoop()  # the client has timers of its own
 _METHODS: Final = ("request", "_request")
-_SESSION: Final = vars(aiohttp.ClientSession)
-_OWN: Final = [_SESSION[name] for name in _METHODS]
+_SESSION_MODULE: Final = aiohttp.client.__dict__
 
 
 def is_plain(session: aiohttp.ClientSession, size: int) -> bool:
     """Whether the session would do nothing more for a request than what is done here.
 
     Test doubles (aioresponses, say) and monitors put methods of theirs in the place of a
-    session's, which may happen at any time, or add traces to it.
+    session's, which may happen at any time, also before this module is imported, or add traces
+    to it.
     """
     return (
         size <= MAX_BODY
         and aiohttp.__version__ in TESTED
         and not session.trust_env
         and not session.trace_configs
-        and [_SESSION[name] for name in _METHODS] == _OWN
+        and all(_is_own(getattr(type(session), name)) for name in _METHODS)
     )
+
+
+def _is_own(method: object) -> bool:
+    """Whether a session's method is aiohttp's, and no wrapper, whatever it passes itself off as."""
+    return type(method) is FunctionType and method.__globals__ is _SESSION_MODULE
 
 
 class Express:
@@ -64,8 +70,10 @@ class Express:
         self._loop = asyncio.get_running_loop()
         # It tells the connector where to, and is never sent itself.
         self._where = aiohttp.ClientRequest("GET", url, loop=self._loop)
-        self._headers = headers.copy()
-        self._headers["Host"] = self._where.headers["Host"]
+        # In the session's order, with a place for the length.
+        self._headers = CIMultiDict({"Host": self._where.headers["Host"]})
+        self._headers.extend(headers)
+        self._headers["Content-Length"] = ""
         if connector.force_close:
             self._headers["Connection"] = "close"
 

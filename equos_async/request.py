@@ -64,6 +64,7 @@ class Request(aiohttp.Payload):
     expired: bool = False
     _sender: asyncio.Task[Any] | None = None
     _wire: asyncio.Transport | None = None
+    _stuck: bool = False
     _status: int | None = None
     _answer_headers = _NO_HEADERS
     _room = MAX_BODY
@@ -144,8 +145,22 @@ class Request(aiohttp.Payload):
         """The task that :meth:`expire` interrupts, while there is one."""
         self._sender = task
 
+    def let_go(self) -> None:
+        """Nobody waits for it any more: what has not left by now must not leave later.
+
+        A connection that still holds some of it would not close before the peer took it in,
+        which may be never. Without a final answer, which 101 is not, it is of no use anyhow.
+        """
+        if self._wire is None:
+            return
+        unanswered = self._status is None or self._status < 200
+        if unanswered or (self._stuck and self._wire.get_write_buffer_size() > 0):
+            self._wire.abort()
+
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of an answer came."""
+        # Asked now: later the connection may carry another request already.
+        self._stuck = self._wire is not None and self._wire.get_write_buffer_size() > 0
         self._status = status
         self._answer_headers = headers
 

@@ -122,13 +122,15 @@ class Transport:
             asyncio.CancelledError: The task was cancelled by another than ``request.expire``.
         """
         task = cast("asyncio.Task[None]", asyncio.current_task())
+        cancelled = task.cancelling()  # what it has survived so far
         request.sending(task)
         try:
             await self._exchange(request)
         except asyncio.CancelledError:
-            if not request.expired:
+            # Two may come as one in the same tick: `request.expire`'s is taken back here, and
+            # another's (of `aclose`, whose time is over as well) still counts.
+            if not request.expired or task.uncancel() > cancelled:
                 raise
-            task.uncancel()  # the client's own task, and its own cancellation
             return request.outcome(
                 Failure(sent=request.sent, reason="no answer in time", timed_out=True)
             )
@@ -136,6 +138,7 @@ class Transport:
             return request.outcome(_failure(error, request.sent))
         finally:
             request.sending(None)
+            request.let_go()
         return request.outcome()
 
     async def _exchange(self, request: Request) -> None:

@@ -94,11 +94,14 @@ def decode_start(body: bytes) -> CreateEquosSessionResponse:
         problem = _problem(error)
     else:
         return started
-    # Raised outside the handler: a chained exception could show the body in a traceback.
+    session_id = _salvaged_id(body)
+    # Raised outside the handler, and without the body: a chained exception, or this frame's
+    # locals, could show its tokens in a traceback.
+    del body
     raise StartUnreadableError(
         f"the server accepted the start, but its answer is unusable ({problem})",
         operation="start",
-        session_id=_salvaged_id(body),
+        session_id=session_id,
     )
 
 

@@ -122,11 +122,13 @@ class RawServer:
         always: Behaviour = good,
         on_accept: Sequence[Behaviour] = (),
         context: ssl.SSLContext | None = None,
+        receive_buffer: int | None = None,
     ) -> None:
         self.script = list(script)
         self.always = always
         self.on_accept = list(on_accept)
         self.context = context
+        self.receive_buffer = receive_buffer
         self.live: set[str] = set()
         self.made: list[str] = []
         self.requests = 0
@@ -145,7 +147,10 @@ class RawServer:
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, ssl=self.context, backlog=1024
         )
-        self.port = self._server.sockets[0].getsockname()[1]
+        (listening,) = self._server.sockets
+        if self.receive_buffer is not None:  # of each connection
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        self.port = listening.getsockname()[1]
         return self
 
     async def __aexit__(

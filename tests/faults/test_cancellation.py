@@ -17,13 +17,15 @@ import anyio
 import pytest
 
 from equos_async import (
+    APITimeoutError,
+    ClientClosedError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
     StartOutcomeUnknownError,
     Timeouts,
 )
-from tests.clocks import settle, until
+from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 from tests.faults.test_matrix import ends
@@ -271,6 +273,29 @@ async def test_result_and_cancellation_in_one_tick(
         assert (server.made, server.live, server.requests) == (["s-0"], set(), 2)
 
 
+async def test_result_and_cancellation_in_the_tick_of_giving_up(
+    request_: CreateSessionPassRequest,
+) -> None:
+    """Nobody sees the session, and there is no time to stop it: it is reported."""
+    async with RawServer() as server:
+        client = EquosClient(KEY, endpoint=server.endpoint)
+        starting: list[asyncio.Task[object]] = []
+        cancel_with_the_answer(client, starting)
+        task = asyncio.create_task(_begin(client, None, request_))
+        starting.append(task)
+        launch_orphan = client._launch_orphan
+
+        def too_late(session_id: str) -> None:
+            client._give_up()
+            launch_orphan(session_id)
+
+        client._launch_orphan = too_late  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (unresolved,) = await client.aclose()
+        assert (unresolved.session_id, server.requests) == ("s-0", 1)
+
+
 async def test_error_and_cancellation_in_one_tick(request_: CreateSessionPassRequest) -> None:
     """The caller is cancelled, the error is reported, and nobody complains of it."""
     async with RawServer(always=only_starts(broken)) as server:
@@ -320,6 +345,45 @@ async def test_closing_that_is_cancelled_goes_on(request_: CreateSessionPassRequ
         assert await stop is not None
         await client.aclose()
         assert repr(client).endswith("closed>")
+
+
+async def test_closing_ends_in_the_tick_of_an_attempt() -> None:
+    """Both ran out of time: an attempt's end is not taken for the end of the whole stop."""
+    async with RawServer(always=ends("hang", act=False)) as server:
+        clock = FakeClock()
+        client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
+        stop = asyncio.create_task(client.stop_session("g-1"))
+        await until(lambda: server.requests)
+        closing = asyncio.create_task(client.aclose(deadline=client.timeouts.stop_attempt))
+        await settle()
+        clock.advance(client.timeouts.stop_attempt)
+        async with asyncio.timeout(5):
+            await closing
+        with pytest.raises(APITimeoutError, match="the client closed"):
+            await stop
+        assert server.requests == 1
+
+
+async def test_no_stop_is_taken_when_the_time_to_close_is_over() -> None:
+    """A caller that does not give up does not keep a client open that has."""
+    async with RawServer(always=ends("hang", act=False)) as server:
+        clock = FakeClock()
+        client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
+
+        async def insist() -> None:
+            with pytest.raises(APITimeoutError):
+                await client.stop_session("g-1")
+            await client.stop_session("g-1")
+
+        stop = asyncio.create_task(insist())
+        await until(lambda: server.requests)
+        closing = asyncio.create_task(client.aclose(deadline=1))
+        await settle()
+        clock.advance(1)
+        async with asyncio.timeout(5):
+            await closing
+        with pytest.raises(ClientClosedError):
+            await stop
 
 
 class TestShutdown:

@@ -10,12 +10,15 @@ import asyncio
 import gzip
 import json
 import resource
+import socket
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from equos_async import (
     APIConnectionError,
@@ -23,6 +26,7 @@ from equos_async import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    Clock,
     ConflictError,
     CreateSessionPassRequest,
     EquosClient,
@@ -36,6 +40,7 @@ from equos_async import (
     StartUnreadableError,
     Timeouts,
     UnprocessableEntityError,
+    transport,
 )
 from tests.clocks import SkippingClock, until
 from tests.conftest import KEY
@@ -652,6 +657,53 @@ async def test_a_bomb_stays_small() -> None:
         assert await client.stop_session(GONE) is None
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 20_000  # KiB
+
+
+async def test_what_follows_a_101_is_no_other_requests_answer(
+    request_: CreateSessionPassRequest,
+) -> None:
+    """It is no final answer: its connection is not used again."""
+    switch = raw(lambda _, __: b"HTTP/1.1 101 Switching Protocols\r\n\r\n", end="")
+    async with RawServer([switch]) as server, make_client(server) as client:
+        with pytest.raises(StartOutcomeUnknownError, match="101"):
+            await client.start_session(request_)
+        await client.start_session(request_)
+        assert server.accepted == 2
+
+
+@pytest.mark.parametrize("size", [30_000, 200_000])
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_server_that_does_not_read(
+    answered: bool, size: int, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stuck in a connection keeps neither it nor its client open."""
+    connections: list[Connection] = []
+
+    def small(info: Any) -> socket.socket:
+        end = socket.socket(*info[:3])
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return end
+
+    async def deaf(connection: Connection) -> None:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connections.append(connection)
+        if answered:
+            await asyncio.sleep(0.05)  # not before it is asked
+            await connection.reply(403, b"{}")
+        await asyncio.Event().wait()
+
+    connector = partial(transport._Connector, socket_factory=small)
+    monkeypatch.setattr(transport, "_Connector", connector)
+    async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
+        client = make_client(server, clock=Clock())
+        with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):
+            await client.start_session(evolve(request_, additional_ctx="x" * size))
+        async with asyncio.timeout(5):
+            await client.aclose(deadline=0.2)
+        (connection,) = connections
+        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with suppress(ConnectionError):
+            assert len(await connection.reader.read()) < size
 
 
 async def test_closed_before_and_during(request_: CreateSessionPassRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import datetime
+from functools import partial
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
+    transport,
 )
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
@@ -69,6 +71,22 @@ async def test_tls_is_on_and_cannot_be_turned_off(request_: CreateSessionPassReq
             with pytest.raises(APIConnectionError, match="Certificate"):
                 await client.start_session(request_)
         assert server.requests == 0
+
+
+async def test_a_session_of_its_own(
+    request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system vouches for the server, a connection is made once and kept."""
+    ca = trustme.CA()
+    connector = partial(transport._Connector, ssl=trusting(ca))
+    monkeypatch.setattr(transport, "_Connector", connector)
+    async with RawServer(context=serving(ca)) as server:
+        async with (
+            EquosClient(KEY, endpoint=server.endpoint) as client,
+            client.session(request_),
+        ):
+            assert server.live == {"s-0"}
+        assert (server.live, server.accepted) == (set(), 1)
 
 
 async def test_the_right_certificate(request_: CreateSessionPassRequest) -> None:

@@ -20,6 +20,7 @@ from equos_async import (
     EquosError,
     EquosParticipantIdentity,
     Event,
+    StartUnreadableError,
     Timeouts,
 )
 from tests.clocks import SkippingClock, until
@@ -149,6 +150,19 @@ async def test_a_server_that_echoes(echo: str, status: int, logs: pytest.LogCapt
                 clean_error(caught.value)
     clean(client.unresolved)
     clean(logs.text)
+
+
+@pytest.mark.parametrize("body", [f'{{"session":{{"id":7}},"t":"{TOKEN}"}}', f'{{"t":"{TOKEN}"'])
+async def test_an_unusable_answer(body: str) -> None:
+    """The tokens of a session that cannot be made out are in no frame of its error."""
+
+    async def reply(connection: Connection) -> None:
+        await connection.reply(201, body.encode())
+
+    async with RawServer([reply]) as server, EquosClient(KEY, endpoint=server.endpoint) as client:
+        with pytest.raises(StartUnreadableError) as caught:
+            await client.start_session(REQUEST)
+    clean_error(caught.value)
 
 
 async def test_a_status_line_that_echoes() -> None:

@@ -1,0 +1,132 @@
+"""Whatever a server sends, a request ends on the express way as it does through the session."""
+
+from __future__ import annotations
+
+import gzip
+import random
+
+import aiohttp
+import pytest
+
+from equos_async import CreateSessionPassRequest, EquosClient, express
+from tests.clocks import SkippingClock, settle
+from tests.conftest import KEY
+from tests.faults.server import Connection, RawServer
+from tests.faults.test_matrix import outcome
+from tests.unit.test_wire import SESSION, dump
+
+BODY = dump({"session": {**SESSION, "id": "s-0"}})
+LONG = b" " * (1 << 20)
+"""As much as is read of an answer."""
+
+
+def answer(body: bytes, headers: bytes = b"", line: bytes = b"HTTP/1.1 201 X") -> bytes:
+    """An answer whose length is told."""
+    return b"%b\r\nContent-Length: %d\r\n%b\r\n%b" % (line, len(body), headers, body)
+
+
+def chunked(body: bytes, headers: bytes = b"", trailers: bytes = b"") -> bytes:
+    """An answer in two chunks."""
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:]))
+    head = b"HTTP/1.1 201 X\r\nTransfer-Encoding: chunked\r\n"
+    return b"%b%b\r\n%b0\r\n%b\r\n" % (head, headers, parts, trailers)
+
+
+ANSWERS = {
+    "length": answer(BODY),
+    "chunks": chunked(BODY),
+    "trailers": chunked(BODY, trailers=b"X-After: 1\r\n"),
+    "two lengths": chunked(BODY, b"Content-Length: 5\r\n"),
+    "close": answer(BODY, b"Connection: close\r\n"),
+    "HTTP/1.0": answer(BODY, line=b"HTTP/1.0 201 X"),
+    "HTTP/1.0 kept": answer(BODY, b"Connection: keep-alive\r\n", b"HTTP/1.0 201 X"),
+    "continue": b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + answer(BODY),
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + chunked(BODY),
+    "switch": b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc",
+    "204": b"HTTP/1.1 204 X\r\n\r\n",
+    "204 with a body": answer(BODY, line=b"HTTP/1.1 204 X"),
+    "304": answer(b"", line=b"HTTP/1.1 304 X"),
+    "redirect": answer(b"", b"Location: http://[\r\n", b"HTTP/1.1 302 X"),
+    "cookie": answer(BODY, b"Set-Cookie: a=b; =;\r\n"),
+    "gzip": answer(gzip.compress(BODY), b"Content-Encoding: gzip\r\n"),
+    "half a gzip": answer(gzip.compress(BODY)[:-9], b"Content-Encoding: gzip\r\n"),
+    "no gzip": answer(BODY, b"Content-Encoding: gzip\r\n"),
+    "bomb": answer(gzip.compress(LONG * 3), b"Content-Encoding: gzip\r\n"),
+    "at the bound": answer(BODY + LONG[len(BODY) :]),
+    "beyond it": answer(BODY + LONG),
+    "far beyond it": chunked(BODY + LONG * 2),
+    "too long a header": answer(BODY, b"X: %b\r\n" % (b"y" * 8200)),
+    "too many headers": answer(BODY, b"X: y\r\n" * 200),
+    "folded": answer(BODY, b"X: a\r\n b\r\n"),
+    "twice": answer(BODY) * 2,
+    "and a half": answer(BODY) + answer(BODY)[:30],
+    "line breaks after": answer(BODY) + b"\r\n\r\n",
+    "lone line feeds": answer(BODY).replace(b"\r\n", b"\n"),
+}
+TOKENS = (
+    *(b"\r\n", b"\n", b" ", b"\0", b":", b"\xff", b"0\r\n\r\n", b"HTTP/1.1 ", b"100 "),
+    *(b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"),
+)
+
+
+def broken(seed: int) -> bytes:
+    """One of the answers, with something put in, taken out or cut off near its head."""
+    chance = random.Random(seed)
+    data = chance.choice(list(ANSWERS.values()))
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(min(len(data), 150) + 1)
+        put, skip = chance.choice([(b"", 1), (b"", 9), (b"", len(data)), *((t, 0) for t in TOKENS)])
+        data = data[:at] + put + data[at + skip :]
+    return data
+
+
+async def ends(request: CreateSessionPassRequest, data: bytes, *, close: bool) -> object:
+    """How a start ends that gets this for an answer, and a stop after it, and what they cost."""
+
+    async def send(connection: Connection) -> None:
+        connection.act()
+        await connection.send(data)
+        if close:
+            connection.close()
+
+    async with (
+        RawServer([send]) as server,
+        EquosClient(KEY, endpoint=server.endpoint, clock=SkippingClock()) as client,
+    ):
+        started, error = await outcome(client.start_session(request))
+        await settle()  # the pool learns of what comes unasked
+        stopped, _ = await outcome(client.stop_session("s-0"))
+        status = getattr(error, "status", None)
+        return started, status, stopped, server.requests, server.accepted, client.unresolved == ()
+
+
+async def agree(
+    request: CreateSessionPassRequest,
+    data: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    close: bool = False,
+) -> None:
+    """Both ways end in the same."""
+    ended: list[object] = []
+    for tested in ({aiohttp.__version__}, set[str]()):
+        monkeypatch.setattr(express, "TESTED", tested)
+        ended.append(await ends(request, data, close=close))
+    assert ended[0] == ended[1]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_whole_answers(
+    name: str, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same is read of them, and their connections are used again or not."""
+    await agree(request_, ANSWERS[name], monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 20))
+async def test_broken_answers(
+    seed: int, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they break makes no difference."""
+    for number in range(seed, seed + 20):
+        await agree(request_, broken(number), monkeypatch, close=True)
