@@ -210,7 +210,7 @@ class EquosClient:
         still taken and finished, and the sessions of open :meth:`session` blocks are stopped.
 
         Args:
-            deadline: Seconds after which it gives up and reports what is unresolved.
+            deadline: Seconds after which it takes no more stops, gives up, and reports.
 
         Returns:
             :attr:`unresolved`, as it is then.
