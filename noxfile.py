@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "layers", "tests", "demo", "docs", "build"]
+if "CI" in os.environ:
+    nox.options.sessions += ["lowest"]
 
 
 def group(name: str) -> list[str]:
