@@ -256,30 +256,35 @@ class Registrar:
         renew_at = 0.0
         while True:
             now = self._clock.now()
+            wrong: list[Entry] = []
             try:
                 if self._failing or now >= renew_at:
-                    await self._renew()
+                    wrong = await self._renew()
                     renew_at = now + self._lease / 3
+                # Before what is amiss here, which may take long: the sessions of others run.
                 await self._claim()
+                # All together: one after the other, ten thousand would take longer than a lease.
+                await asyncio.gather(*map(self._write_anew, wrong))
                 self._works()
                 self._attend()
             except LedgerError as error:
                 self._failed(error)
             await self._clock.sleep(min(BEAT, self._lease / 4))
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> list[Entry]:
+        """Be alive for another lease, and let go of what is not held; what is to be written anew.
+
+        That is missing, or still an intent where the engine failed when the session came.
+        """
         placed = [entry for entry in self._entries.values() if entry.until]
         held = await self._ask(self._ledger.renew(self.worker, lease=self._lease))
-        # Missing, or still an intent where the engine failed when the session came. All together:
-        # ten thousand one after the other would take longer than a lease.
-        wrong = [one for one in placed if held.get(one.row.id, "") != one.row.session_id]
-        await asyncio.gather(*map(self._write_anew, wrong))
         for row_id in held.keys() - self._entries.keys() - self._orphans:
             # A removal that failed, or an answer that was lost: to end it is right for both.
             self._take_over(row_id, held[row_id], "an earlier answer of the ledger was lost")
         # A call may have been lost: whoever stands first asks.
         for entry in islice(self._line, 1):
             entry.turn.set()
+        return [one for one in placed if held.get(one.row.id, "") != one.row.session_id]
 
     async def _write_anew(self, entry: Entry) -> None:
         claimer = await self._write(entry)

@@ -151,6 +151,7 @@ function steps.record(text, seconds)
     if claimer then return claimer end
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
+  leave_line(row.id)
   write(row)
   -- It may have been late, and forgotten: if it says no more, it must be late again.
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
@@ -186,6 +187,7 @@ local function claim_of(owner, worker, endpoint, taken)
       local row = read(id)
       if not row then
         leave_line(id)
+        redis.call('ZREM', OWNED, owner .. '\0' .. id)
       elseif row.session_id and row.endpoint ~= endpoint then
         left = left + 1
       else

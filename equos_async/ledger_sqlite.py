@@ -129,6 +129,7 @@ class SQLiteLedger:
             else:
                 db.execute("DELETE FROM rows WHERE id = ?", [row.id])
             db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
+            db.execute("DELETE FROM line WHERE id = ?", [row.id])
             # It may have been late, and forgotten: if it says no more, it must be late again.
             db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
             return _holder(db, row) or row.owner

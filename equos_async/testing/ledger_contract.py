@@ -211,6 +211,17 @@ class LedgerContract:
         assert not await place(ledger, row("c"), limit=2, wait=False)
         assert await ledger.renew("worker-2", lease=LEASE) == {"worker-2/b": "s2"}
 
+    async def test_who_went_on_without_leaves_the_line(self, open_ledger: OpenLedger) -> None:
+        """A session that was started although its row was in the line stands in nobody's way."""
+        ledger = open_ledger()
+        await place(ledger, row("a"), limit=1)
+        assert not await place(ledger, row("b"), limit=1)
+        assert await ledger.record(row("b", session_id="s2"), seconds=600) == "worker-1"
+        await ledger.remove("worker-1/a")
+        assert await place(ledger, row("c", "worker-2"), limit=2, wait=False)
+        await ledger.renew("worker-1", lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
+
     async def test_a_lease_tells_what_is_held(self, open_ledger: OpenLedger) -> None:
         """A renewal tells the worker's rows, intents and turns among them, nobody else's."""
         ledger = open_ledger()

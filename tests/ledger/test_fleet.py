@@ -720,6 +720,21 @@ class TestTheEngineFails:
                 await live.stop()
                 assert await asyncio.wait_for(waiting, 10)
 
+    async def test_what_cannot_be_written_anew_keeps_nobody_waiting(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What dead workers left is stopped, though this one's own rows cannot be made good yet."""
+        ledger.failing = {"record"}
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            await beat(still, ledger)
+            await eventually(lambda: scripted.stopped == ["s9"])
+
     async def test_an_answer_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
