@@ -39,7 +39,7 @@ class Call(Generic[T]):
         task: The client's task that runs the call.
         on_wire: The attempt that is under way.
         attempts: How many were made.
-        status: What the latest of them was answered with.
+        latest: What came of the latest of them.
         retries: What was told of them.
         paid: Tokens that its last retry took from the budget.
         accepted: Whether the server said 2xx.
@@ -58,11 +58,16 @@ class Call(Generic[T]):
     on_wire: Request | None = None
     timer: Timer | None = None
     attempts: int = 0
-    status: int | None = None
+    latest: tuple[Reply | Failure, Outcome] | None = None
     retries: tuple[Event, ...] = ()
     paid: float = 0.0
     accepted: bool = False
     last_attempt: bool = False
+
+    @property
+    def status(self) -> int | None:
+        """What the latest attempt was answered with."""
+        return None if self.latest is None else self.latest[1].status
 
     @property
     def on_server(self) -> bool:
@@ -202,12 +207,14 @@ class Caller:
             lane.leave()
 
     async def _enter(self, turnstile: Turnstile, call: Call[Any]) -> None:
-        """Wait for a place; what does not get one by its deadline was not sent."""
+        """Wait for a place; what gets none by its deadline ends with what is known of it."""
         if turnstile is self._starts and self._clock.now() + self._pause_left() >= call.deadline:
             raise self._overloaded(call)
         if not await turnstile.enter(call.deadline):
             if turnstile is self._starts and self._pause_left() > 0:
                 raise self._overloaded(call)
+            if call.latest is not None:
+                raise self._error(call, *call.latest)
             raise call.describe(
                 APITimeoutError("no place was free before the deadline; nothing was sent")
             )
@@ -227,7 +234,7 @@ class Caller:
             outcome = Outcome(status=reply.status, retry_after=self._retry_after(reply))
         else:
             outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
-        call.status = outcome.status
+        call.latest = reply, outcome
         now = self._clock.now()
         before = self._traffic.starts.paused_until
         verdict = self._traffic.learn(
@@ -285,9 +292,10 @@ class Caller:
 
     def _overloaded(self, call: Call[Any]) -> OverloadedError:
         left = self._pause_left()
+        sent = "it was not sent again" if call.attempts else "nothing was sent"
         error = OverloadedError(
             f"the server asked for a pause, {left:.1f} s more, and this call's deadline is before "
-            "its end; nothing was sent",
+            f"its end; {sent}",
             retry_after=left,
         )
         return call.describe(error)

@@ -60,7 +60,7 @@ def count(field: str, value: Any, *, zero: bool = False) -> int:
 def instance(field: str, value: Any, cls: type[T]) -> T:
     """A value of a class."""
     if not isinstance(value, cls):
-        raise ConfigurationError(f"{field} must be a {cls.__name__}, not {type(value).__name__}")
+        raise ConfigurationError(f"{field} must be of type {cls.__name__}, not {type(value).__name__}")
     return value
 
 

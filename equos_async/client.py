@@ -131,7 +131,7 @@ class EquosClient:
             ConfigurationError: Bad input, or another event loop than before; nothing was sent.
             ClientClosedError: The client is closed; nothing was sent.
             APIConnectionError: Nothing was sent, nothing exists.
-            OverloadedError: Nothing was sent: the server wants a longer pause than the deadline.
+            OverloadedError: Not sent, or not again: the server wants a pause beyond the deadline.
             APIStatusError: The server refused.
             StartOutcomeUnknownError: A billed session may exist.
         """

@@ -91,7 +91,9 @@ class APITimeoutError(APIConnectionError):
 
 
 class OverloadedError(EquosError):
-    """Refused locally, nothing was sent: the server asked everyone to pause for longer.
+    """Refused locally, not sent or not sent again: the server asked everyone to pause for longer.
+
+    No session exists: every earlier attempt was refused, or unsent.
 
     Attributes:
         retry_after: Seconds until the pause ends.

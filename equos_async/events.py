@@ -91,7 +91,7 @@ class Event:
         time = "" if seconds is None else f", {seconds:.2f} s"
         return (
             f"{self.kind.replace('_', ' ')}{time}: {self.operation} of {about}, "
-            f"after {self.attempts} requests: {self.reason}"
+            f"attempt {self.attempts}: {self.reason}"
         )
 
 

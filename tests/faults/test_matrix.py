@@ -34,8 +34,10 @@ from equos_async import (
     InternalServerError,
     Limits,
     NotFoundError,
+    OverloadedError,
     PermissionDeniedError,
     RateLimitError,
+    RetryPolicy,
     StartOutcomeUnknownError,
     StartUnreadableError,
     Timeouts,
@@ -551,6 +553,42 @@ async def test_a_stop_that_keeps_failing() -> None:
         assert result is InternalServerError
         assert 2 <= server.requests <= 8
         check(error, "stop")
+
+
+async def test_stops_whose_retries_get_no_turn() -> None:
+    """They end with what the server last said, not as if nothing had been sent."""
+    policy = RetryPolicy(gate_width=1, gate_max_width=1)
+    async with RawServer(always=answer(503)) as server:
+        async with make_client(server, retry=policy) as client:
+            ends = await asyncio.gather(
+                *(outcome(client.stop_session(f"g-{n}", deadline=2)) for n in range(20))
+            )
+        assert {result for result, _ in ends} == {InternalServerError}
+        assert {error.attempts for _, error in ends if error} == {1, 2}
+
+
+async def test_a_pause_between_two_attempts(request_: CreateSessionPassRequest) -> None:
+    """A start whose first attempt was refused is told that it was not sent again."""
+    paused = asyncio.Event()
+
+    async def refuse(connection: Connection) -> None:
+        await paused.wait()
+        await connection.reply(429, b"")
+
+    clock = SkippingClock()
+    async with RawServer([refuse, answer(429, b"", "Retry-After: 20\r\n")]) as server:
+        async with make_client(server, clock=clock) as client:
+            one = asyncio.create_task(outcome(client.start_session(request_, deadline=10)))
+            await until(lambda: server.requests == 1)
+            two = asyncio.create_task(outcome(client.start_session(request_, deadline=10)))
+            await until(lambda: server.requests == 2)
+            await two
+            paused.set()
+            result, error = await one
+        assert result is OverloadedError
+        assert isinstance(error, OverloadedError)
+        assert error.attempts == 1
+        assert "it was not sent again" in str(error)
 
 
 @pytest.mark.parametrize("idle", [1, 40])

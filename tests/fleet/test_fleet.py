@@ -122,7 +122,7 @@ async def test_a_key_in_the_line_is_taken(scripted: ScriptedClient) -> None:
         ({"default_max_duration": 0}, "default_max_duration"),
         ({"budget_seconds": 0}, "budget_seconds"),
         ({"renew_before": 0}, "renew_before"),
-        ({"client": "x"}, "client must be a EquosClient"),
+        ({"client": "x"}, "client must be of type EquosClient"),
     ],
 )
 async def test_bad_settings(
@@ -137,7 +137,7 @@ async def test_bad_settings(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"request": None}, "request must be a CreateSessionPassRequest"),
+        ({"request": None}, "request must be of type CreateSessionPassRequest"),
         ({"key": []}, "key must be hashable, which list is not"),
         ({"renew": True}, "renew=True and on_renewed belong together"),
         ({"on_renewed": print}, "renew=True and on_renewed belong together"),

@@ -97,7 +97,7 @@ class TestInput:
         self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """A dict is no request, and None is the default deadline."""
-        with pytest.raises(ConfigurationError, match="^request must be a CreateSessionPassReq"):
+        with pytest.raises(ConfigurationError, match="^request must be of type CreateSessionPassReq"):
             await client.start_session({"name": "x"})  # type: ignore[arg-type]
         for deadline in (0, -1, float("inf"), "5"):
             with pytest.raises(ConfigurationError, match="^deadline must"):
@@ -464,7 +464,7 @@ class TestEvents:
         assert retry.delay is not None
         assert 1.0 <= retry.delay <= 1.5
         assert str(retry).startswith(f"retry, {retry.delay:.2f} s: ")
-        assert "'support call', after 1 requests: status 429" in str(retry)
+        assert "'support call', attempt 1: status 429" in str(retry)
 
     async def test_records_are_flat(
         self,
