@@ -107,19 +107,20 @@ __all__ = [
     "__version__",
 ]
 
+# Where the names live; what costs most to import comes last.
 _HOMES = (
-    "client",
     "errors",
-    "events",
-    "fleet",
-    "fleet_session",
-    "fleet_values",
     "models",
     "retry",
     "waiting",
+    "events",
+    "fleet_values",
     "ledger",
     "ledger_sqlite",
     "ledger_redis",
+    "client",
+    "fleet_session",
+    "fleet",
 )
 
 
@@ -129,4 +130,10 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
-    return next(vars(module)[name] for module in modules if name in vars(module))
+    value: object = next(vars(module)[name] for module in modules if name in vars(module))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

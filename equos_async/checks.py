@@ -60,7 +60,16 @@ def count(field: str, value: Any, *, zero: bool = False) -> int:
 def instance(field: str, value: Any, cls: type[T]) -> T:
     """A value of a class."""
     if not isinstance(value, cls):
-        raise ConfigurationError(f"{field} must be of type {cls.__name__}, not {type(value).__name__}")
+        raise ConfigurationError(
+            f"{field} must be of type {cls.__name__}, not {type(value).__name__}"
+        )
+    return value
+
+
+def hook(field: str, value: T | None) -> T | None:
+    """Something to be called, or None."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
     return value
 
 
@@ -91,7 +100,7 @@ class Secret(str):
 
 
 def hidden(value: T) -> T:
-    """The same value; a string hides itself from now on."""
+    """The same value; a string as one whose repr shows ``***``."""
     return cast("T", Secret(value)) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""The object that users hold, its one retry loop, and the tasks that outlive a cancelled caller."""
+"""The object that users hold, and the tasks that outlive a cancelled caller."""
 
 from __future__ import annotations
 
@@ -90,10 +90,12 @@ class EquosClient:
         self._endpoint = checks.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
         self._base = f"{self._endpoint}/{checks.api_version(api_version)}"
         self._timeouts = checks.instance("timeouts", timeouts, Timeouts)
-        self._clock = clock or Clock()
+        self._clock = Clock() if clock is None else checks.instance("clock", clock, Clock)
+        if http_session is not None:
+            checks.instance("http_session", http_session, aiohttp.ClientSession)
         checks.instance("retry", retry, RetryPolicy)
         checks.instance("limits", limits, Limits)
-        self._reporter = Reporter(on_event, self._clock)
+        self._reporter = Reporter(checks.hook("on_event", on_event), self._clock)
         self._transport = Transport(
             headers=wire.headers(key),
             connect_timeout=timeouts.connect,

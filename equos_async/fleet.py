@@ -12,16 +12,13 @@ import signal
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from attrs import evolve
 
 from . import checks
 from .client import EquosClient
-from .errors import (
-    ConfigurationError,
-    EquosError,
-)
+from .errors import ConfigurationError, EquosError
 from .events import logger
 from .fleet_keeper import Keeper, closed_error
 from .fleet_ledger import Registrar
@@ -59,7 +56,7 @@ class SessionFleet:
         renew_before: Seconds before a session's end at which its replacement is started, where
             it is to be renewed; at most half of its time.
         on_event: Called with each :class:`FleetEvent`; must not block.
-        clock: The source of time, for tests: the client's.
+        clock: Only for tests: the same as the client's.
 
     Raises:
         ConfigurationError: An argument is wrong.
@@ -90,15 +87,17 @@ class SessionFleet:
             places=checks.count("max_live", max_live),
             budget=math.inf if budget_seconds is None else budget_seconds,
             renew_before=checks.number("renew_before", renew_before),
-            on_event=on_event,
-            clock=clock or Clock(),
+            on_event=checks.hook("on_event", on_event),
+            clock=Clock() if clock is None else checks.instance("clock", clock, Clock),
         )
+        checks.number("lease", lease)
         if ledger is not None:
+            checks.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
             self._keeper.registrar = Registrar(
                 ledger,
                 client,
                 limit=max_live,
-                lease=checks.number("lease", lease),
+                lease=lease,
                 required=ledger_required,
                 clock=self._keeper.clock,
                 tell=self._keeper.tell,

@@ -1,4 +1,4 @@
-"""The books of a fleet: what it holds, and the tasks that outlive a cancelled caller."""
+"""The state of a fleet: places, keys, budget and ends, and the tasks that start and stop."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
 
 AT_ONCE: Final = 4
-"""Steps that an engine is asked for at once, by each line of those that wait for that."""
+"""Concurrent steps of an engine for each of: new starts, known starts, and stops."""
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
@@ -190,8 +190,8 @@ class Registrar:
             return True  # it is written when the engine is back
         if placing.holder is not None:
             raise ConfigurationError(
-                f"key {entry.row.key!r} has a session already, of worker {placing.holder}: "
-                "stop it there first"
+                f"key {entry.row.key!r} has a session already, of worker {placing.holder}: stop it "
+                f"there first, or wait for its lease to end, {self._lease:g} s, if it is dead"
             )
         if not placing.placed and wait and self._listener is None:
             self._listener = self._spawn(self._listen())
@@ -310,7 +310,7 @@ class Registrar:
             self._take_over(row.id, row.session_id, left_by, key=row.key)
 
     def _attend(self) -> None:
-        """Listen only while somebody waits: where an engine cannot call, to listen is to look."""
+        """Listen only while somebody waits: an engine that cannot call is polled meanwhile."""
         if self._listener is not None and not self._line:
             self._listener.cancel()
             self._listener = None

@@ -11,9 +11,7 @@ from typing import Final
 
 from attrs import define
 
-from .errors import (
-    EquosError,
-)
+from .errors import EquosError
 from .waiting import Clock, Timer
 
 MIN_DROPPED: Final = 64

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class LiveSession:
     """A live session of a fleet, to be stopped by :meth:`stop` or by leaving ``async with``.
 
-    The API cannot be asked how a session is: that one ended by itself is known when it is
-    stopped, at the latest by the fleet when its time is over.
+    The API cannot be asked how a session is: one that ended by itself is noticed only when
+    somebody tries to stop it, at the latest the fleet when its time is over.
     """
 
     __slots__ = ("__weakref__", "_held")

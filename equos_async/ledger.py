@@ -7,7 +7,7 @@ was killed leaves behind is therefore known, and another one stops it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -69,6 +69,7 @@ class Placing:
     holder: str | None = None
 
 
+@runtime_checkable
 class SessionLedger(Protocol):
     """What a fleet needs of an engine; each method is one atomic step.
 

@@ -24,6 +24,7 @@ from .ledger_redis import RedisLedger
 from .ledger_sqlite import SQLiteLedger
 
 LEASE: Final = 60.0
+"""Seconds for which `reap --wait 0` itself need not be heard of."""
 
 BEAT: Final = 0.5
 """Seconds between two looks of a reaper for workers that are late."""

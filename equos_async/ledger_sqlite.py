@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
 
-from .errors import LedgerError
+from .errors import ConfigurationError, LedgerError
 from .ledger import NOBODY, LedgerRow, Placing
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ MOST_CLAIMED: Final = 500
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
 _INSERT: Final = (
-    f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own
+    f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
 )
 
@@ -50,8 +50,8 @@ class SQLiteLedger:
     """A ledger in a SQLite file, for all processes of one machine.
 
     It works in a thread of its own, so that the loop never waits for the disk. Its clock is the
-    machine's. The file survives a killed process whole; after a power failure it may lack the
-    last moments, when all sessions' workers are gone too.
+    machine's. The file survives a killed process whole; after a power failure the last writes may
+    be missing.
 
     Args:
         path: The file; made where there is none, in a directory that exists.
@@ -59,7 +59,11 @@ class SQLiteLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 1.0) -> None:
-        self._path = os.fspath(path)
+        try:
+            self._path = os.fspath(path)
+        except TypeError:
+            kind = type(path).__name__
+            raise ConfigurationError(f"path must be a string or a path, not {kind}") from None
         self._timeout = timeout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
         self._connection: sqlite3.Connection | None = None

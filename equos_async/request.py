@@ -1,4 +1,4 @@
-"""One request: it goes out at most once, knows whether it may have, and takes its answer."""
+"""One request: it goes out at most once, remembers whether any of it may have, takes its answer."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Lane:
         self.in_flight = 0
 
     def enter(self, now: float) -> float:
-        """0 and a permit, or seconds until it is worth asking again (inf: when one is left)."""
+        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
         if self.in_flight >= self.limit:
             return math.inf
         self.in_flight += 1
@@ -274,7 +274,7 @@ class StartLane(Lane):
         self.careful = False
 
     def enter(self, now: float) -> float:
-        """0 and a permit, or seconds until it is worth asking again (inf: when one is left)."""
+        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
         if now < self.paused_until:
             return self.paused_until - now
         if self.window is not None and self.in_flight >= self.window:
@@ -320,7 +320,7 @@ class StopGate(Lane):
         self.not_before = -math.inf
 
     def enter(self, now: float) -> float:
-        """0 and a place, or seconds until it is worth asking again (inf: when one is left)."""
+        """0: a place is taken. Else seconds to wait; inf: until somebody leaves."""
         return self.not_before - now if now < self.not_before else super().enter(now)
 
     def failed(self, now: float, chance: float) -> None:

@@ -33,8 +33,8 @@ REQUEST = CreateSessionPassRequest(
     max_duration=3600,
 )
 PARTS = {
+    "the fleet's own": ("equos_async/fleet", "equos_async.fleet", "heapq"),
     "decoded answers": ("wire.py", "cattrs", "json", "attrs", "<attrs", "parser"),
-    "the fleet's own": ("fleet.py", "heapq"),
 }
 """Which allocations belong to what, by parts of the file's name."""
 

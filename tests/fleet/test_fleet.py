@@ -123,6 +123,10 @@ async def test_a_key_in_the_line_is_taken(scripted: ScriptedClient) -> None:
         ({"budget_seconds": 0}, "budget_seconds"),
         ({"renew_before": 0}, "renew_before"),
         ({"client": "x"}, "client must be of type EquosClient"),
+        ({"ledger": 5}, "ledger must be of type SessionLedger"),
+        ({"lease": -1}, "lease must be"),
+        ({"on_event": 5}, "on_event must be callable"),
+        ({"clock": 5}, "clock must be of type Clock"),
     ],
 )
 async def test_bad_settings(

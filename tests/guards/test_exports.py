@@ -37,6 +37,18 @@ def test_what_is_public() -> None:
     assert equos_async.__all__ == PUBLIC.split()
     assert equos_async.__all__ == sorted(equos_async.__all__)
     assert all(hasattr(equos_async, name) for name in equos_async.__all__)
+    assert dir(equos_async) == equos_async.__all__
+
+
+def test_an_error_does_not_load_the_client() -> None:
+    """What only catches or logs does not wait for aiohttp."""
+    program = (
+        "import sys; from equos_async import EquosError, Limits; print('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -29,6 +29,11 @@ def fill_up(db: sqlite3.Connection) -> None:
 class TestSQLite:
     """A file that others use, or that is none."""
 
+    def test_a_path_is_a_path(self) -> None:
+        """What is none is named at once."""
+        with pytest.raises(ConfigurationError, match="path must be a string or a path"):
+            SQLiteLedger(None)  # type: ignore[arg-type]
+
     async def test_another_process_writes(self, tmp_path: Path) -> None:
         """It is waited for, but not for long; then all works again."""
         path = tmp_path / "ledger.db"

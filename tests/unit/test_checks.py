@@ -150,5 +150,5 @@ def test_versions_that_are_refused(value: Any) -> None:
 def test_instances() -> None:
     """A value of the wrong class is named with what it should be."""
     assert checks.instance("retry", 1, int) == 1
-    with pytest.raises(ConfigurationError, match="^retry must be a str, not int$"):
+    with pytest.raises(ConfigurationError, match="^retry must be of type str, not int$"):
         checks.instance("retry", 1, str)

@@ -67,6 +67,9 @@ class TestSettings:
             {"timeouts": None},
             {"retry": 3},
             {"limits": "many"},
+            {"http_session": 5},
+            {"on_event": 5},
+            {"clock": 5},
         ],
     )
     def test_a_wrong_argument_is_named(self, wrong: dict[str, Any]) -> None:
@@ -97,7 +100,9 @@ class TestInput:
         self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """A dict is no request, and None is the default deadline."""
-        with pytest.raises(ConfigurationError, match="^request must be of type CreateSessionPassReq"):
+        with pytest.raises(
+            ConfigurationError, match="^request must be of type CreateSessionPassReq"
+        ):
             await client.start_session({"name": "x"})  # type: ignore[arg-type]
         for deadline in (0, -1, float("inf"), "5"):
             with pytest.raises(ConfigurationError, match="^deadline must"):
