@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from attrs import define, evolve, field
 
@@ -45,9 +45,15 @@ TEMPLATE = CreateSessionPassRequest(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m equos_async demo``."""
-    parser.add_argument("--sessions", type=int, default=250, help="default %(default)s")
-    parser.add_argument("--at-once", type=int, default=50, help="default %(default)s")
+    parser.add_argument("--sessions", type=_count, default=250, help="default %(default)s")
+    parser.add_argument("--at-once", type=_count, default=50, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
         130 where it was interrupted, which stops the sessions all the same.
     """
     tally = Tally(total=args.sessions)
-    emulator = _Emulator(args.seed)
-    finished = _finish(emulator.endpoint, tally, args.at_once)
-    return _conclude(tally, emulator.stop(), finished=finished)
+    with _Emulator(args.seed) as emulator:
+        finished = _finish(emulator.endpoint, tally, args.at_once)
+    return _conclude(tally, emulator.last_words(), finished=finished)
 
 
 def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
@@ -219,27 +225,39 @@ def _print_table(tally: Tally, left: dict[str, Any]) -> None:
 class _Emulator:
     """The emulator in a process of its own, as another machine would be."""
 
+    endpoint: str
+
     def __init__(self, seed: int) -> None:
-        command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
-        command += [f"--seed={seed}", *SERVER]
+        self._command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
+        self._command += [f"--seed={seed}", *SERVER]
+        self._lines = deque[str](maxlen=2)
+
+    def __enter__(self) -> Self:
         # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
         # its sessions there.
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._command, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._lines = deque[str](maxlen=2)
-        self._output = cast("IO[str]", self._process.stdout)
-        self.endpoint: str = json.loads(self._output.readline())["endpoint"]
+        try:
+            self._output = cast("IO[str]", self._process.stdout)
+            self.endpoint = json.loads(self._output.readline())["endpoint"]
+        except BaseException:  # Ctrl-C too: nobody else would end it
+            self._process.kill()
+            self._process.communicate()
+            raise
         # Somebody has to read what it logs, or it would block on a full pipe.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        return self
 
-    def stop(self) -> dict[str, Any]:
-        """End it; its last words are what is live, and what was billed."""
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
         self._reader.join()
         self._output.close()
+
+    def last_words(self) -> dict[str, Any]:
+        """What was live when it ended, and what was billed."""
         words: dict[str, Any] = json.loads(self._lines[-1])
         return words
 

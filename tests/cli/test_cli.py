@@ -208,18 +208,24 @@ class TestEmulatorByHand:
         ]
         assert process.wait() == 0
 
-    def test_a_port_that_is_taken(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It says that it cannot listen, and exits with 1."""
-        monkeypatch.setattr(asyncio, "run", _refuse)
-        assert main(["emulator"]) == 1
-        assert "cannot listen on 127.0.0.1:3001" in capsys.readouterr().out
+    def test_a_port_that_is_taken(self) -> None:
+        """It says on stderr that it cannot listen, and exits with 1."""
+        with EquosEmulator() as first:
+            argv = [sys.executable, "-m", "equos_async", "emulator", f"--port={first.port}"]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"cannot listen on 127.0.0.1:{first.port}: ")
 
-
-def _refuse(work: Any) -> None:
-    work.close()
-    raise OSError(98, "Address already in use")
+    def test_nobody_reads_any_more(self) -> None:
+        """Where its output is closed before its first line, it ends and prints no traceback."""
+        argv = [sys.executable, "-m", "equos_async", "emulator", "--port=0"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert process.wait() == 0
 
 
 class TestDemo:
@@ -257,6 +263,33 @@ class TestDemo:
         assert process.wait() == 130
         assert "sessions left on the server" in out
         assert "not reported" not in out.replace("and reported", "")
+
+    @pytest.mark.parametrize("option", ["--sessions=0", "--at-once=0", "--at-once=-1"])
+    def test_it_refuses_no_work(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Without a session or a worker there is nothing to show, and nothing is started."""
+        with pytest.raises(SystemExit, match="2"):
+            main(["demo", option])
+        assert "must be a whole number from 1 on" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["loads", "_finish"])
+    def test_the_emulator_ends_whatever_happens(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A Ctrl-C while its first line is read, or right after, leaves no process behind."""
+        spawned: list[subprocess.Popen[str]] = []
+        real = subprocess.Popen
+
+        def spawn(*args: Any, **options: Any) -> subprocess.Popen[str]:
+            spawned.append(real(*args, **options))
+            return spawned[-1]
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(subprocess, "Popen", spawn)
+        monkeypatch.setattr(json if name == "loads" else demo, name, interrupt)
+        assert main(["demo"]) == 130
+        assert [process.returncode is None for process in spawned] == [False]
 
     def test_an_interrupted_demo_still_prints_its_table(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
