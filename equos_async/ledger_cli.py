@@ -28,6 +28,8 @@ LEASE: Final = 60.0
 BEAT: Final = 0.5
 """Seconds between two looks of a reaper for workers that are late."""
 
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
+
 _HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
 
 
@@ -65,6 +67,8 @@ def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger
     """
     if not where:
         raise ConfigurationError("--ledger is missing: redis://… or sqlite:PATH")
+    if not where.startswith(_SCHEMES):
+        raise ConfigurationError(f"--ledger must begin with {', '.join(_SCHEMES[:-1])} or sqlite:")
     if not where.startswith("sqlite:"):
         return RedisLedger(where, namespace=namespace)
     path = where.removeprefix("sqlite:")

@@ -176,12 +176,16 @@ async def test_no_time_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--wait must be a finite number" in capsys.readouterr().err
 
 
+_SCHEMES = "--ledger must begin with redis://, rediss://, unix:// or sqlite:"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         ([], "--ledger is missing"),
         (["--ledger", "sqlite:/nowhere/at/all.db"], "there is no file /nowhere/at/all.db"),
-        (["--ledger", "postgres://x"], "must begin with redis://"),
+        (["--ledger", "postgres://x"], _SCHEMES),
+        (["--ledger", "/path/to.db"], _SCHEMES),
     ],
 )
 async def test_no_ledger(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
