@@ -34,6 +34,8 @@ Show = Callable[[], object]
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
 
+LEFT = "sessions left on the server"
+
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
     avatar="av_1",
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
     """Run all sessions; False where that was interrupted."""
     finished = False
-    with suppress(KeyboardInterrupt), _quiet(), _display(tally) as show:
+    with suppress(KeyboardInterrupt), quiet(), _display(tally) as show:
         asyncio.run(_run_sessions(endpoint, tally, at_once, show))
         finished = True
     return finished
@@ -80,8 +82,10 @@ def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
 
 def _conclude(tally: Tally, left: dict[str, Any], *, finished: bool) -> int:
     """Print what happened and what is left; the exit code."""
-    _print_table(tally, left)
-    if forgotten := unreported(left["live"], tally.unresolved):
+    forgotten = unreported(left["live"], tally.unresolved)
+    lost = all(one.operation == "start" for one in tally.unresolved) and not forgotten
+    _print_table(tally, left, noted=lost and bool(left["live"]))
+    if forgotten:
         print(f"left on the server, and not reported: {forgotten}")
         return 1
     return 0 if finished else 130
@@ -165,8 +169,8 @@ async def _keep_showing(show: Show) -> None:
 
 
 @contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """The table tells what the library's warnings would."""
+def quiet() -> Generator[None, None, None]:
+    """Keep back the library's warnings, where what is printed at the end tells the same."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -199,7 +203,7 @@ def _plain_lines(tally: Tally) -> Show:
     return show
 
 
-def _print_table(tally: Tally, left: dict[str, Any]) -> None:
+def _print_table(tally: Tally, left: dict[str, Any], *, noted: bool) -> None:
     spread = (
         statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
     )
@@ -209,17 +213,18 @@ def _print_table(tally: Tally, left: dict[str, Any]) -> None:
         ("sessions stopped", str(tally.stopped)),
         ("outcome unknown, and reported", str(tally.unknown)),
         ("failed: nothing exists", str(tally.failed)),
-        ("sessions left on the server", str(len(left["live"]))),
+        (LEFT, str(len(left["live"]))),
         ("start latency p50", f"{spread[49] * 1000:.0f} ms"),
         ("start latency p99", f"{spread[98] * 1000:.0f} ms"),
         ("seconds billed", f"{left['billed_seconds']:.0f}"),
     )
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {value:>10}")
-    if left["live"]:
-        print("Left are sessions whose start was answered by a dropped connection. Each is in")
-        print("client.unresolved, with the name that it was given, and ends with its max_duration.")
+        note = "  no leak: see below" if noted and name == LEFT else ""
+        print(f"{name:<{width}}  {value:>10}{note}")
+    if noted:
+        print("Left are starts whose answer was lost. All are among the unknown outcomes that were")
+        print("reported, by name in client.unresolved, and their max_duration ends them.")
 
 
 class _Emulator:
