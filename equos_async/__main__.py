@@ -1,9 +1,4 @@
-"""The command line: ``python -m equos_async demo | emulator | start | stop | sessions | reap``.
-
-Exit codes: 0 done; 2 wrong usage or settings; 3 the server refused; 4 no usable answer of the
-server or the ledger, and for a start nothing was sent; 5 the outcome of a start is unknown;
-130 interrupted.
-"""
+"""The command line: ``python -m equos_async demo | emulator | start | stop | sessions | reap``."""
 
 from __future__ import annotations
 
@@ -31,6 +26,10 @@ from . import (
 )
 from .testing import server
 
+EXIT_CODES = """Exit codes: 0 done; 1 the demo left what it did not report, or the emulator cannot
+listen; 2 wrong usage or settings; 3 the server refused; 4 no usable answer of the server or the
+ledger, and for a start nothing was sent; 5 the outcome of a start is unknown; 130 interrupted."""
+
 TOKENS = ("consumer_access_token", "remote_agent_access_token")
 
 
@@ -45,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m equos_async", description="Equos live avatar sessions."
+        prog="python -m equos_async",
+        description="Equos live avatar sessions.",
+        epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -168,7 +169,8 @@ def _print_result(result: Callable[[], Awaitable[Any]]) -> int:
 
 def _exit_code(call: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
-        return asyncio.run(call())
+        with demo.quiet():
+            return asyncio.run(call())
     except EquosError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return _code_of(error)
@@ -183,7 +185,9 @@ def _code_of(error: EquosError) -> int:
 
 
 def _pairs(options: list[str]) -> dict[str, str] | None:
-    parts = (option.partition("=") for option in options)
+    parts = [option.partition("=") for option in options]
+    if not all(name and sign for name, sign, _ in parts):
+        raise ConfigurationError("--template-var must be NAME=VALUE")
     return {name: value for name, _, value in parts} or None
 
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from attrs import define, evolve, field
 
@@ -34,6 +34,8 @@ Show = Callable[[], object]
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
 
+LEFT = "sessions left on the server"
+
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
     avatar="av_1",
@@ -45,9 +47,15 @@ TEMPLATE = CreateSessionPassRequest(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m equos_async demo``."""
-    parser.add_argument("--sessions", type=int, default=250, help="default %(default)s")
-    parser.add_argument("--at-once", type=int, default=50, help="default %(default)s")
+    parser.add_argument("--sessions", type=_count, default=250, help="default %(default)s")
+    parser.add_argument("--at-once", type=_count, default=50, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,15 +66,15 @@ def run(args: argparse.Namespace) -> int:
         130 where it was interrupted, which stops the sessions all the same.
     """
     tally = Tally(total=args.sessions)
-    emulator = _Emulator(args.seed)
-    finished = _finish(emulator.endpoint, tally, args.at_once)
-    return _conclude(tally, emulator.stop(), finished=finished)
+    with _Emulator(args.seed) as emulator:
+        finished = _finish(emulator.endpoint, tally, args.at_once)
+    return _conclude(tally, emulator.last_words(), finished=finished)
 
 
 def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
     """Run all sessions; False where that was interrupted."""
     finished = False
-    with suppress(KeyboardInterrupt), _quiet(), _display(tally) as show:
+    with suppress(KeyboardInterrupt), quiet(), _display(tally) as show:
         asyncio.run(_run_sessions(endpoint, tally, at_once, show))
         finished = True
     return finished
@@ -74,8 +82,10 @@ def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
 
 def _conclude(tally: Tally, left: dict[str, Any], *, finished: bool) -> int:
     """Print what happened and what is left; the exit code."""
-    _print_table(tally, left)
-    if forgotten := unreported(left["live"], tally.unresolved):
+    forgotten = unreported(left["live"], tally.unresolved)
+    lost = all(one.operation == "start" for one in tally.unresolved) and not forgotten
+    _print_table(tally, left, noted=lost and bool(left["live"]))
+    if forgotten:
         print(f"left on the server, and not reported: {forgotten}")
         return 1
     return 0 if finished else 130
@@ -159,8 +169,8 @@ async def _keep_showing(show: Show) -> None:
 
 
 @contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """The table tells what the library's warnings would."""
+def quiet() -> Generator[None, None, None]:
+    """Keep back the library's warnings, where what is printed at the end tells the same."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -193,7 +203,7 @@ def _plain_lines(tally: Tally) -> Show:
     return show
 
 
-def _print_table(tally: Tally, left: dict[str, Any]) -> None:
+def _print_table(tally: Tally, left: dict[str, Any], *, noted: bool) -> None:
     spread = (
         statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
     )
@@ -203,43 +213,56 @@ def _print_table(tally: Tally, left: dict[str, Any]) -> None:
         ("sessions stopped", str(tally.stopped)),
         ("outcome unknown, and reported", str(tally.unknown)),
         ("failed: nothing exists", str(tally.failed)),
-        ("sessions left on the server", str(len(left["live"]))),
+        (LEFT, str(len(left["live"]))),
         ("start latency p50", f"{spread[49] * 1000:.0f} ms"),
         ("start latency p99", f"{spread[98] * 1000:.0f} ms"),
         ("seconds billed", f"{left['billed_seconds']:.0f}"),
     )
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {value:>10}")
-    if left["live"]:
-        print("Left are sessions whose start was answered by a dropped connection. Each is in")
-        print("client.unresolved, with the name that it was given, and ends with its max_duration.")
+        note = "  no leak: see below" if noted and name == LEFT else ""
+        print(f"{name:<{width}}  {value:>10}{note}")
+    if noted:
+        print("Left are starts whose answer was lost. All are among the unknown outcomes that were")
+        print("reported, by name in client.unresolved, and their max_duration ends them.")
 
 
 class _Emulator:
     """The emulator in a process of its own, as another machine would be."""
 
+    endpoint: str
+
     def __init__(self, seed: int) -> None:
-        command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
-        command += [f"--seed={seed}", *SERVER]
+        self._command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
+        self._command += [f"--seed={seed}", *SERVER]
+        self._lines = deque[str](maxlen=2)
+
+    def __enter__(self) -> Self:
         # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
         # its sessions there.
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._command, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._lines = deque[str](maxlen=2)
-        self._output = cast("IO[str]", self._process.stdout)
-        self.endpoint: str = json.loads(self._output.readline())["endpoint"]
+        try:
+            self._output = cast("IO[str]", self._process.stdout)
+            self.endpoint = json.loads(self._output.readline())["endpoint"]
+        except BaseException:  # Ctrl-C too: nobody else would end it
+            self._process.kill()
+            self._process.communicate()
+            raise
         # Somebody has to read what it logs, or it would block on a full pipe.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        return self
 
-    def stop(self) -> dict[str, Any]:
-        """End it; its last words are what is live, and what was billed."""
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
         self._reader.join()
         self._output.close()
+
+    def last_words(self) -> dict[str, Any]:
+        """What was live when it ended, and what was billed."""
         words: dict[str, Any] = json.loads(self._lines[-1])
         return words
 

@@ -19,7 +19,7 @@ from attrs import asdict
 from . import checks
 from .client import EquosClient
 from .errors import ConfigurationError, EquosError
-from .ledger import LedgerRow, SessionLedger
+from .ledger import NOBODY, LedgerRow, SessionLedger
 from .ledger_redis import RedisLedger
 from .ledger_sqlite import SQLiteLedger
 
@@ -28,6 +28,8 @@ LEASE: Final = 60.0
 
 BEAT: Final = 0.5
 """Seconds between two looks of a reaper for workers that are late."""
+
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
 
 _HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
 
@@ -66,6 +68,8 @@ def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger
     """
     if not where:
         raise ConfigurationError("--ledger is missing: redis://… or sqlite:PATH")
+    if not where.startswith(_SCHEMES):
+        raise ConfigurationError(f"--ledger must begin with {', '.join(_SCHEMES[:-1])} or sqlite:")
     if not where.startswith("sqlite:"):
         return RedisLedger(where, namespace=namespace)
     path = where.removeprefix("sqlite:")
@@ -124,12 +128,16 @@ async def reap(args: argparse.Namespace) -> bool:
                 reason=reason,
             )
 
+        if wait:
+            print(f"looking for late workers for {wait:g} s", file=sys.stderr)
         try:
             async for rows in _claims(ledger, worker, client.endpoint, wait):
                 reaped += await asyncio.gather(*map(end, rows))
             await ledger.renew(worker, lease=0)  # what failed is for others to try
         finally:
             _report(reaped, as_json=args.json)
+        left = [row for row in await ledger.rows() if row.endpoint == client.endpoint]
+        _tell_held(sum(row.owner not in {NOBODY, worker} for row in left))
     return all(one["outcome"] != "failed" for one in reaped)
 
 
@@ -160,6 +168,14 @@ def _report(reaped: Sequence[Reaped], *, as_json: bool) -> None:
         session = one["session_id"] or "a start"
         print(f"{one['outcome']} {session} of {one['key']!a} left by {one['worker']}{reason}")
     print(f"{sum(one['outcome'] == 'stopped' for one in reaped)} stopped")
+
+
+def _tell_held(count: int) -> None:
+    if count:
+        print(
+            f"{count} still held by workers whose lease runs; one killed just now is not late yet",
+            file=sys.stderr,
+        )
 
 
 def _print_json(told: Any) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from attrs import evolve
 
@@ -77,15 +78,26 @@ class Bot:
 
 async def messages() -> AsyncIterator[tuple[str, str]]:
     """What a chat library would bring: the guild and the text of each message."""
-    reader = asyncio.StreamReader()
+    lines: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    try:
-        while line := (await reader.readline()).decode().strip():
-            guild, _, text = line.partition(" ")
+
+    def put(line: str) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    def read() -> None:
+        # Not sys.stdin itself: Python would wait for a read of it to end when the bot ends.
+        with os.fdopen(0, errors="replace", closefd=False) as typed:
+            for line in typed:
+                put(line)
+        put("")
+
+    # A thread reads a terminal, a pipe and a file alike; as a daemon it keeps nobody waiting.
+    threading.Thread(target=read, daemon=True).start()
+    while line := await lines.get():
+        guild, _, text = line.strip().partition(" ")
+        if guild:
             yield guild, text
-    finally:
-        pipe.close()
 
 
 async def serve(bot: Bot) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 
 from attrs import evolve
 
@@ -55,21 +56,29 @@ async def work(client: EquosClient, visitors: asyncio.Queue[str]) -> None:
         visitors.task_done()
 
 
-async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
-    """Serve all who are there, then close; Ctrl-C stops every session on its way out."""
+async def serve_all(client: EquosClient, names: list[str]) -> None:
+    """Serve all who are there; Ctrl-C stops every session on its way out."""
     visitors: asyncio.Queue[str] = asyncio.Queue()
     for name in names:
         visitors.put_nowait(name)
-    async with EquosClient(key, endpoint=endpoint) as client:
-        workers = [asyncio.create_task(work(client, visitors)) for _ in range(WORKERS)]
-        try:
-            await visitors.join()
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-    for one in client.unresolved:
-        print(f"look at this: {one.operation} of {one.name!r}, {one.reason}")
+    workers = [asyncio.create_task(work(client, visitors)) for _ in range(WORKERS)]
+    try:
+        await visitors.join()
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
+    """Serve, close, and tell what nobody knows the outcome of, after Ctrl-C too."""
+    client = EquosClient(key, endpoint=endpoint)
+    try:
+        async with client:
+            await serve_all(client, names)
+    finally:
+        for one in client.unresolved:
+            print(f"look at this: {one.operation} of {one.name!r}, {one.reason}")
 
 
 async def main() -> None:
@@ -83,9 +92,12 @@ async def main() -> None:
         server.faults.start.add(Status(422, message="the agent has no voice"))
         server.faults.start.add(Drop("after"))
         server.faults.stop.add(Status(503))
-        await run(server.endpoint, "any-key", names)
-        print(f"left on the server: {len(server.live_sessions)}")
+        try:
+            await run(server.endpoint, "any-key", names)
+        finally:
+            print(f"left on the server: {len(server.live_sessions)}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())

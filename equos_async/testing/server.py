@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
+import sys
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from attrs import asdict
@@ -48,29 +51,42 @@ def run(args: argparse.Namespace) -> int:
         limit_concurrent=args.limit_concurrent,
         limit_duration=args.limit_duration,
         seed=args.seed,
-        on_request=lambda request: print(say.request(request), flush=True),
+        on_request=lambda request: _print(say.request(request)),
     )
     for name in args.scenario:
         emulator.play(_SCENARIOS[name])
     for fault in args.fault:
         fault.add_to(emulator.faults)
-    try:
-        asyncio.run(_serve(emulator, say))
-    except OSError as error:
-        print(f"cannot listen on {args.host}:{args.port}: {error.strerror}")
-        return 1
-    return 0
+    return asyncio.run(_serve(emulator, say, f"{args.host}:{args.port}"))
 
 
-async def _serve(emulator: EquosEmulator, say: _Text | _Json) -> None:
+async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, ended.set)
-    async with emulator:
-        print(say.hello(emulator), flush=True)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(emulator)
+        except OSError as error:
+            print(f"cannot listen on {where}: {error.strerror}", file=sys.stderr)
+            return 1
+        _print(say.hello(emulator))
         await ended.wait()
-    print(say.counts(emulator), flush=True)
+    _print(say.counts(emulator))
+    return 0
+
+
+def _print(line: str) -> None:
+    """Print a line; where nobody reads any more, end."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # What is still in the buffer goes nowhere, else Python would complain of it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        signal.raise_signal(signal.SIGTERM)
 
 
 class _Text:

@@ -109,6 +109,23 @@ class TestStartAndStop:
         assert await command("stop", "some-id") == 2
         assert "EQUOS_CLIENT_KEY" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("option", ["foo", "=bar"])
+    async def test_a_template_variable_without_a_value(
+        self, option: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is no pair is wrong usage, and nothing is sent."""
+        assert await command(*START, "--template-var", option) == 2
+        assert "--template-var must be NAME=VALUE" in capsys.readouterr().err
+
+    def test_a_failure_is_told_once(self) -> None:
+        """The library's warning says nothing beyond the error, and is not shown."""
+        argv = [sys.executable, "-m", "equos_async", "stop", "some-id", "--deadline=0.2"]
+        done = subprocess.run(
+            [*argv, "--endpoint=http://127.0.0.1:1"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 4
+        assert len(done.stderr.splitlines()) == 1
+
     def test_ctrl_c_exits_130(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An interrupted command says so by its exit code."""
 
@@ -118,6 +135,13 @@ class TestStartAndStop:
 
         monkeypatch.setattr(asyncio, "run", interrupt)
         assert main(["stop", "some-id"]) == 130
+
+
+def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who writes a script finds them without reading the source."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "5 the outcome of a start is unknown" in " ".join(capsys.readouterr().out.split())
 
 
 class TestFaultSyntax:
@@ -208,18 +232,24 @@ class TestEmulatorByHand:
         ]
         assert process.wait() == 0
 
-    def test_a_port_that_is_taken(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It says that it cannot listen, and exits with 1."""
-        monkeypatch.setattr(asyncio, "run", _refuse)
-        assert main(["emulator"]) == 1
-        assert "cannot listen on 127.0.0.1:3001" in capsys.readouterr().out
+    def test_a_port_that_is_taken(self) -> None:
+        """It says on stderr that it cannot listen, and exits with 1."""
+        with EquosEmulator() as first:
+            argv = [sys.executable, "-m", "equos_async", "emulator", f"--port={first.port}"]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"cannot listen on 127.0.0.1:{first.port}: ")
 
-
-def _refuse(work: Any) -> None:
-    work.close()
-    raise OSError(98, "Address already in use")
+    def test_nobody_reads_any_more(self) -> None:
+        """Where its output is closed before its first line, it ends and prints no traceback."""
+        argv = [sys.executable, "-m", "equos_async", "emulator", "--port=0"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert process.wait() == 0
 
 
 class TestDemo:
@@ -258,6 +288,33 @@ class TestDemo:
         assert "sessions left on the server" in out
         assert "not reported" not in out.replace("and reported", "")
 
+    @pytest.mark.parametrize("option", ["--sessions=0", "--at-once=0", "--at-once=-1"])
+    def test_it_refuses_no_work(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Without a session or a worker there is nothing to show, and nothing is started."""
+        with pytest.raises(SystemExit, match="2"):
+            main(["demo", option])
+        assert "must be a whole number from 1 on" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["loads", "_finish"])
+    def test_the_emulator_ends_whatever_happens(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A Ctrl-C while its first line is read, or right after, leaves no process behind."""
+        spawned: list[subprocess.Popen[str]] = []
+        real = subprocess.Popen
+
+        def spawn(*args: Any, **options: Any) -> subprocess.Popen[str]:
+            spawned.append(real(*args, **options))
+            return spawned[-1]
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(subprocess, "Popen", spawn)
+        monkeypatch.setattr(json if name == "loads" else demo, name, interrupt)
+        assert main(["demo"]) == 130
+        assert [process.returncode is None for process in spawned] == [False]
+
     def test_an_interrupted_demo_still_prints_its_table(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -291,6 +348,16 @@ class TestDemo:
         monkeypatch.setattr(demo, "unreported", unreported)
         assert main(["demo", "--sessions=1"]) == 1
         assert "not reported: ['demo-1']" in capsys.readouterr().out
+
+    def test_what_is_left_is_told_in_words(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A start without an answer leaves a session, which the table tells from a leak."""
+        monkeypatch.setattr(demo, "SERVER", ("--fault=start:drop=after,times=1",))
+        assert main(["demo", "--sessions=3", "--at-once=1"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"left on the server +1  no leak: see below$", out, re.MULTILINE)
+        assert out.splitlines()[-2].startswith("Left are starts whose answer was lost.")
 
     def test_known_by_id_or_by_name(self) -> None:
         """A session counts as reported by its id or by the name of its unknown start."""

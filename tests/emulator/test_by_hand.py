@@ -178,10 +178,20 @@ class TestServing:
         )
         assert seen == [429]
 
+    def test_nobody_reads_any_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A closed output ends it at its next line, and that is no error."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        with os.fdopen(writer, "w") as output, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", output)
+            assert run(parser.parse_args(["--port=0"])) == 0
+
     def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """It says where it cannot listen, and exits with 1."""
+        """It says on stderr where it cannot listen, and exits with 1."""
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         with EquosEmulator() as first:
             assert run(parser.parse_args([f"--port={first.port}"])) == 1
-        assert f"cannot listen on 127.0.0.1:{first.port}" in capsys.readouterr().out
+        assert f"cannot listen on 127.0.0.1:{first.port}: " in capsys.readouterr().err

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,7 @@ async def test_commands(emulator: EquosEmulator) -> None:
         await bot.ask("g1 /talk", "g1: we are talking already")
         await bot.ask("g2 /talk", "g2: come to")
         assert {one.client for one in emulator.live_sessions.values()} == {"g1", "g2"}
+        bot.write("")
         await bot.ask("g1 /status", "g1: talking, 30 min left; 2 guilds are talking")
         await bot.ask("g1 /bye", "g1: bye")
         await bot.ask("g1 /bye", "g1: we were not talking")
@@ -32,6 +37,25 @@ async def test_commands(emulator: EquosEmulator) -> None:
     assert "bye: 1 stopped, 0 had ended, 0 left" in bot.printed
     assert not emulator.live_sessions
     assert KEY not in bot.printed
+
+
+@pytest.mark.parametrize(("typed", "told"), [("\ng1 /talk\n", "1 stopped"), ("", "0 stopped")])
+def test_a_file_as_its_input(tmp_path: Path, typed: str, told: str) -> None:
+    """A file is read like a pipe, past its blank lines, and its end ends the bot."""
+    (tmp_path / "typed").write_text(typed)
+    with (tmp_path / "typed").open() as stdin, EquosEmulator() as emulator:
+        env = {**os.environ, "EQUOS_ENDPOINT": emulator.endpoint, "EQUOS_CLIENT_KEY": KEY}
+        done = subprocess.run(
+            [sys.executable, *BOT],
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bye: {told}" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

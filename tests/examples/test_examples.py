@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+from equos_async.testing import Delay, EquosEmulator
+from tests.fleet.programs import EXAMPLES, program
 
 
 def run(name: str) -> str:
@@ -30,6 +32,22 @@ def test_service_serves_all_and_reports_the_unknown() -> None:
     assert sum("not tried again" in line for line in lines) == 1
     assert lines[-2].startswith("look at this: start of 'reception', ")
     assert lines[-1] == "left on the server: 1"
+
+
+async def test_ctrl_c_ends_the_service_without_a_traceback(emulator: EquosEmulator) -> None:
+    """What is being started then is stopped, and nothing else is printed."""
+    begun = asyncio.Event()
+
+    def noticed(_: object) -> bool:
+        begun.set()
+        return True
+
+    emulator.faults.start.add(Delay(0.5), times=None, when=noticed)
+    async with program(emulator.endpoint, str(EXAMPLES / "service.py")) as service:
+        await begun.wait()
+        assert await service.end(signal.SIGINT) == 0
+    assert "Traceback" not in service.printed
+    assert not emulator.live_sessions
 
 
 def test_traced_shows_a_retry_and_a_session() -> None:

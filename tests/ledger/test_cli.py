@@ -77,7 +77,8 @@ async def test_what_is_open_and_what_is_left(
     assert count == "2 open\n"
 
     assert await command("reap", "--wait=0", "--ledger", where) == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    assert told == ""
     assert f"stopped {session_id} of 'guild' left by dead" in shown
     assert r"unresolved a start of 'b\x1b[2J' left by dead: may run for 600 s" in shown
     assert shown.endswith("1 stopped\n")
@@ -147,7 +148,11 @@ async def test_those_that_come_back(
             await asyncio.sleep(0.05)
         assert await reaping == 0
         assert [row.id for row in await ledger.rows() if row.session_id] == ["w/1"]
-    assert f"stopped {session_id}" in capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    assert f"stopped {session_id}" in shown
+    first, last = told.splitlines()
+    assert first == "looking for late workers for 0.8 s"
+    assert last.startswith("1 still held by workers whose lease runs")
 
 
 async def test_what_was_done_is_told(
@@ -176,12 +181,16 @@ async def test_no_time_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--wait must be a finite number" in capsys.readouterr().err
 
 
+_SCHEMES = "--ledger must begin with redis://, rediss://, unix:// or sqlite:"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         ([], "--ledger is missing"),
         (["--ledger", "sqlite:/nowhere/at/all.db"], "there is no file /nowhere/at/all.db"),
-        (["--ledger", "postgres://x"], "must begin with redis://"),
+        (["--ledger", "postgres://x"], _SCHEMES),
+        (["--ledger", "/path/to.db"], _SCHEMES),
     ],
 )
 async def test_no_ledger(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
