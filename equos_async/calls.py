@@ -95,7 +95,7 @@ class Call(Generic[T]):
         return error
 
 
-class Caller:
+class CallRunner:
     """Carries calls out: waits for a place, sends, judges, waits, and sends again.
 
     Attributes:

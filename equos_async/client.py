@@ -14,10 +14,11 @@ import aiohttp
 from attrs import evolve
 
 from . import checks, wire
-from .calls import Call, Caller
+from .calls import Call, CallRunner
 from .errors import (
     APITimeoutError,
     ClientClosedError,
+    ConfigurationError,
     EquosError,
     Operation,
     StartOutcomeUnknownError,
@@ -88,7 +89,10 @@ class EquosClient:
         if endpoint is None:
             endpoint = os.environ.get("EQUOS_ENDPOINT") or DEFAULT_ENDPOINT
         self._endpoint = checks.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
-        self._base = f"{self._endpoint}/{checks.api_version(api_version)}"
+        version = checks.api_version(api_version)
+        if self._endpoint.endswith(f"/{version}"):
+            raise ConfigurationError(f"endpoint must be the base URL: /{version} is added to it")
+        self._base = f"{self._endpoint}/{version}"
         self._timeouts = checks.instance("timeouts", timeouts, Timeouts)
         self._clock = Clock() if clock is None else checks.instance("clock", clock, Clock)
         if http_session is not None:
@@ -103,7 +107,7 @@ class EquosClient:
             trust_env=trust_env,
             http_session=http_session,
         )
-        self._caller = Caller(
+        self._runner = CallRunner(
             transport=self._transport,
             traffic=Traffic(retry, limits),
             timeouts=timeouts,
@@ -369,7 +373,7 @@ class EquosClient:
 
     async def _run_start(self, call: Call[CreateEquosSessionResponse]) -> None:
         try:
-            reply = await self._caller.carry_out(call)
+            reply = await self._runner.carry_out(call)
         except EquosError as error:
             if not isinstance(error, StartOutcomeUnknownError):
                 self._reporter.resolved(call.subject)  # refused late: nothing exists after all
@@ -451,13 +455,13 @@ class EquosClient:
         (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
         """
         try:
-            return await self._caller.carry_out(call)
+            return await self._runner.carry_out(call)
         except asyncio.CancelledError:
             pass
         if self._given_up:
             raise call.describe(APITimeoutError("the client closed before the stop was answered"))
         call.deadline = min(call.deadline, self._clock.now() + SHUTDOWN_GRACE)
-        return await self._caller.carry_out(call)
+        return await self._runner.carry_out(call)
 
     async def _leave_block(self, session_id: str) -> None:
         """Stop the session of a block, unless `aclose` has taken that over."""
@@ -481,7 +485,7 @@ class EquosClient:
     def _give_up(self) -> None:
         """The time of `aclose` is over: end every call with what is known of it."""
         self._given_up = True
-        self._caller.ending = "the client was closed"
+        self._runner.ending = "the client was closed"
         for call in self._calls:
             call.withdraw()
 

@@ -63,6 +63,7 @@ class TestSettings:
         [
             {"client_key": "two words"},
             {"endpoint": "http://api.equos.ai"},
+            {"endpoint": "https://api.equos.ai/v3/"},
             {"api_version": ".."},
             {"timeouts": None},
             {"retry": 3},
