@@ -220,9 +220,9 @@ class RetryBudget:
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
-        self.tokens = policy.budget
-        self.updated = 0.0
+        self.policy: RetryPolicy = policy
+        self.tokens: float = policy.budget
+        self.updated: float = 0.0
 
     def take(self, cost: float, now: float) -> bool:
         """Pay for one retry; False, and nothing taken, where that cannot be afforded."""
@@ -242,8 +242,8 @@ class Lane:
     """A number of permits. Waiting for one means that nothing was sent yet."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.in_flight = 0
+        self.limit: int = limit
+        self.in_flight: int = 0
 
     def enter(self, now: float) -> float:
         """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
@@ -268,10 +268,10 @@ class StartLane(Lane):
 
     def __init__(self, limit: int, policy: RetryPolicy) -> None:
         super().__init__(limit)
-        self.policy = policy
-        self.paused_until = -math.inf
+        self.policy: RetryPolicy = policy
+        self.paused_until: float = -math.inf
         self.window: float | None = None
-        self.careful = False
+        self.careful: bool = False
 
     def enter(self, now: float) -> float:
         """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
@@ -313,11 +313,13 @@ class StopGate(Lane):
     further apart the longer they fail.
     """
 
+    limit: int  # another one after each answer
+
     def __init__(self, policy: RetryPolicy) -> None:
-        super().__init__(policy.gate_width)  # another limit after each answer
-        self.policy = policy
-        self.gap = 0.0
-        self.not_before = -math.inf
+        super().__init__(policy.gate_width)
+        self.policy: RetryPolicy = policy
+        self.gap: float = 0.0
+        self.not_before: float = -math.inf
 
     def enter(self, now: float) -> float:
         """0: a place is taken. Else seconds to wait; inf: until somebody leaves."""
@@ -340,11 +342,11 @@ class Traffic:
     """All that the calls of one client share: two lanes, the budget, the gate and the pause."""
 
     def __init__(self, policy: RetryPolicy, limits: Limits) -> None:
-        self.policy = policy
-        self.budget = RetryBudget(policy)
-        self.starts = StartLane(limits.start_connections, policy)
-        self.stops = Lane(limits.stop_connections)
-        self.stop_retries = StopGate(policy)
+        self.policy: RetryPolicy = policy
+        self.budget: RetryBudget = RetryBudget(policy)
+        self.starts: StartLane = StartLane(limits.start_connections, policy)
+        self.stops: Lane = Lane(limits.stop_connections)
+        self.stop_retries: StopGate = StopGate(policy)
 
     def learn(
         self,
