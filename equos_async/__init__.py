@@ -13,6 +13,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .client import EquosClient
+    from .clock import Clock
     from .errors import (
         APIConnectionError,
         APIStatusError,
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
     )
     from .events import Event, Unresolved
-    from .fleet import SessionFleet
-    from .fleet_session import LiveSession
-    from .fleet_values import DrainReport, FleetEvent, FleetStats, SessionEnd
-    from .ledger import LedgerRow, Placing, SessionLedger
-    from .ledger_redis import RedisLedger
-    from .ledger_sqlite import SQLiteLedger
+    from .fleet._fleet import SessionFleet
+    from .fleet._session import LiveSession
+    from .fleet.values import DrainReport, FleetEvent, FleetStats, SessionEnd
+    from .ledger.protocol import LedgerRow, Placing, SessionLedger
+    from .ledger.redis import RedisLedger
+    from .ledger.sqlite import SQLiteLedger
     from .models import (
         AgentProvider,
         CreateEquosSessionResponse,
@@ -53,8 +54,7 @@ if TYPE_CHECKING:
         EquosSessionServer,
         SessionStatus,
     )
-    from .retry import Limits, RetryPolicy, Timeouts
-    from .waiting import Clock
+    from .settings import Limits, RetryPolicy, Timeouts
 
 __all__ = [
     "APIConnectionError",
@@ -111,16 +111,16 @@ __all__ = [
 _HOMES = (
     "errors",
     "models",
-    "retry",
-    "waiting",
+    "settings",
+    "clock",
     "events",
-    "fleet_values",
-    "ledger",
-    "ledger_sqlite",
-    "ledger_redis",
+    "fleet.values",
+    "ledger.protocol",
+    "ledger.sqlite",
+    "ledger.redis",
     "client",
-    "fleet_session",
-    "fleet",
+    "fleet._session",
+    "fleet._fleet",
 )
 
 

@@ -13,8 +13,15 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 import aiohttp
 from attrs import evolve
 
-from . import checks, wire
-from .calls import Call, CallRunner
+from . import _validate
+from ._api import answers, operations
+from ._calls.call import Call
+from ._calls.runner import CallRunner
+from ._emitter import Reporter, Subject
+from ._http.request import Reply
+from ._http.transport import Transport
+from ._retry.throttle import Traffic
+from .clock import Clock, set_unless_done
 from .errors import (
     APITimeoutError,
     ClientClosedError,
@@ -24,12 +31,9 @@ from .errors import (
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
-from .events import Event, EventKind, Reporter, Subject, Unresolved
+from .events import Event, EventKind, Unresolved
 from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
-from .request import Reply
-from .retry import Limits, RetryPolicy, Timeouts, Traffic
-from .transport import Transport
-from .waiting import Clock, set_unless_done
+from .settings import Limits, RetryPolicy, Timeouts
 
 T = TypeVar("T")
 
@@ -84,24 +88,24 @@ class EquosClient:
         self._closed = False
         if client_key is None:
             client_key = os.environ.get("EQUOS_CLIENT_KEY")
-        client_key = checks.hidden(client_key)  # before anything can fail and show this frame
-        key = checks.client_key(client_key)
+        client_key = _validate.hidden(client_key)  # before anything can fail and show this frame
+        key = _validate.client_key(client_key)
         if endpoint is None:
             endpoint = os.environ.get("EQUOS_ENDPOINT") or DEFAULT_ENDPOINT
-        self._endpoint = checks.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
-        version = checks.api_version(api_version)
+        self._endpoint = _validate.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
+        version = _validate.api_version(api_version)
         if self._endpoint.endswith(f"/{version}"):
             raise ConfigurationError(f"endpoint must be the base URL: /{version} is added to it")
         self._base = f"{self._endpoint}/{version}"
-        self._timeouts = checks.instance("timeouts", timeouts, Timeouts)
-        self._clock = Clock() if clock is None else checks.instance("clock", clock, Clock)
+        self._timeouts = _validate.instance("timeouts", timeouts, Timeouts)
+        self._clock = Clock() if clock is None else _validate.instance("clock", clock, Clock)
         if http_session is not None:
-            checks.instance("http_session", http_session, aiohttp.ClientSession)
-        checks.instance("retry", retry, RetryPolicy)
-        checks.instance("limits", limits, Limits)
-        self._reporter = Reporter(checks.hook("on_event", on_event), self._clock)
+            _validate.instance("http_session", http_session, aiohttp.ClientSession)
+        _validate.instance("retry", retry, RetryPolicy)
+        _validate.instance("limits", limits, Limits)
+        self._reporter = Reporter(_validate.hook("on_event", on_event), self._clock)
         self._transport = Transport(
-            headers=wire.headers(key),
+            headers=operations.headers(key),
             connect_timeout=timeouts.connect,
             keepalive=limits.keepalive,
             trust_env=trust_env,
@@ -113,7 +117,7 @@ class EquosClient:
             timeouts=timeouts,
             clock=self._clock,
             reporter=self._reporter,
-            mask=wire.masker(key),
+            mask=answers.masker(key),
         )
         self._calls: set[Call[Any]] = set()
         self._blocks: set[str] = set()
@@ -221,7 +225,7 @@ class EquosClient:
         Returns:
             :attr:`unresolved`, as it is then.
         """
-        seconds = checks.number("deadline", deadline, zero=True)
+        seconds = _validate.number("deadline", deadline, zero=True)
         if self._closing is None:
             loop = self._transport.bind()
             for call in self._calls:
@@ -268,10 +272,12 @@ class EquosClient:
     ) -> CreateEquosSessionResponse:
         if self._closing is not None:
             raise _closed_error("start")
-        checks.instance("request", request, CreateSessionPassRequest)
+        _validate.instance("request", request, CreateSessionPassRequest)
         subject = Subject("start", None, request.name, request.client, request.max_duration)
         # The body is in no local variable: this frame is in the traceback of every failed start.
-        call = self._call(wire.START, subject, wire.encode(request), deadline, in_block=in_block)
+        call = self._call(
+            operations.START, subject, operations.encode(request), deadline, in_block=in_block
+        )
         self._launch(call, self._run_start)
         try:
             return await call.answer
@@ -282,14 +288,14 @@ class EquosClient:
     def _stop_call(
         self, session_id: str, deadline: float | None = None
     ) -> Call[EquosSession | None]:
-        subject = Subject("stop", checks.session_id(session_id))
+        subject = Subject("stop", _validate.session_id(session_id))
         if self._closed or self._given_up:
             raise _closed_error("stop", session_id)
-        return self._call(wire.STOP, subject, wire.EMPTY_BODY, deadline)
+        return self._call(operations.STOP, subject, operations.EMPTY_BODY, deadline)
 
     def _call(
         self,
-        endpoint: wire.Endpoint[T],
+        endpoint: operations.Endpoint[T],
         subject: Subject,
         body: bytes,
         deadline: float | None = None,
@@ -297,7 +303,7 @@ class EquosClient:
         in_block: bool = False,
     ) -> Call[T]:
         seconds = (
-            self._timeouts.deadline if deadline is None else checks.number("deadline", deadline)
+            self._timeouts.deadline if deadline is None else _validate.number("deadline", deadline)
         )
         loop = self._transport.bind()
         began = self._clock.now()
@@ -340,7 +346,7 @@ class EquosClient:
         session_id = call.subject.session_id
         if isinstance(problem, EquosError):
             session_id = problem.session_id
-        elif problem is None and call.endpoint is wire.START:
+        elif problem is None and call.endpoint is operations.START:
             session_id = answer.result().session.id
         error = None if problem is None else type(problem).__name__
         self._tell("ended", call, error or "answered", error=error, session_id=session_id)
@@ -422,13 +428,13 @@ class EquosClient:
         """Stop a session that nobody holds, in its start's own task; whether that worked."""
         subject = evolve(start.subject, operation="stop", session_id=session_id)
         try:
-            await self._run_orphan(self._call(wire.STOP, subject, wire.EMPTY_BODY))
+            await self._run_orphan(self._call(operations.STOP, subject, operations.EMPTY_BODY))
         except EquosError:
             return False  # told by an event, and in `unresolved`
         return True
 
     def _launch_orphan(self, session_id: str) -> None:
-        call = self._call(wire.STOP, Subject("stop", session_id), wire.EMPTY_BODY)
+        call = self._call(operations.STOP, Subject("stop", session_id), operations.EMPTY_BODY)
         call.answer.cancel()
         self._launch(call, self._run_orphan)
         if self._given_up:

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from attrs import Attribute, field, frozen
 
-from . import checks
+from . import _validate
 from .errors import ConfigurationError
 
 
@@ -44,21 +44,21 @@ def masked(value: object) -> str:
 
 
 def _text(_: object, attribute: Attribute[Any], value: object) -> None:
-    checks.text(attribute.name, value)
+    _validate.text(attribute.name, value)
 
 
 def _any_text(_: object, attribute: Attribute[Any], value: object) -> None:
-    checks.text(attribute.name, value, empty=True)
+    _validate.text(attribute.name, value, empty=True)
 
 
 def _optional_text(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        checks.text(attribute.name, value, empty=True)
+        _validate.text(attribute.name, value, empty=True)
 
 
 def _optional_seconds(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        checks.number(attribute.name, value)
+        _validate.number(attribute.name, value)
 
 
 @frozen
@@ -78,7 +78,7 @@ def _reference(_: object, attribute: Attribute[Any], value: object) -> None:
             f"{attribute.name} must be an id or an EquosResourceReference, "
             f"not {type(value).__name__}"
         )
-    checks.text(attribute.name, value.id)
+    _validate.text(attribute.name, value.id)
 
 
 def _to_dict(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
@@ -94,8 +94,8 @@ def _template_vars(_: object, attribute: Attribute[Any], value: object) -> None:
             f"{attribute.name} must map strings to strings, not be {type(value).__name__}"
         )
     for name, content in cast("dict[object, object]", value).items():
-        checks.text(f"{attribute.name}: each name", name, empty=True)
-        checks.text(f"{attribute.name}: each value", content, empty=True)
+        _validate.text(f"{attribute.name}: each name", name, empty=True)
+        _validate.text(f"{attribute.name}: each value", content, empty=True)
 
 
 @frozen

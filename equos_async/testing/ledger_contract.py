@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from equos_async.ledger import NOBODY, LedgerRow, SessionLedger
+from equos_async.ledger.protocol import NOBODY, LedgerRow, SessionLedger
 
 OpenLedger = Callable[[], SessionLedger]
 

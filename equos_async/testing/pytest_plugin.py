@@ -34,7 +34,7 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
     more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
     """
     from equos_async.client import EquosClient
-    from equos_async.fleet import SessionFleet
+    from equos_async.fleet._fleet import SessionFleet
 
     from .callsites import CallSites
     from .emulator import EquosEmulator

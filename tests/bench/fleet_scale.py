@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 from attrs import frozen
 
 from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
-from equos_async.fleet import SessionFleet
+from equos_async.fleet._fleet import SessionFleet
 from equos_async.testing import EquosEmulator
 
 REQUEST = CreateSessionPassRequest(

@@ -37,15 +37,10 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
-from equos_async.retry import (
-    Lane,
-    Limits,
-    Outcome,
-    RetryPolicy,
-    Timeouts,
-    Traffic,
-    Verdict,
-)
+from equos_async._retry.backoff import cost
+from equos_async._retry.classify import Outcome, Verdict
+from equos_async._retry.throttle import Lane, Traffic
+from equos_async.settings import Limits, RetryPolicy, Timeouts
 
 CALM = 10.0
 OUTAGE = 30.0
@@ -294,7 +289,7 @@ class StartClient:
             self._line.leave()
             if verdict is not Verdict.RETRY:
                 return verdict is Verdict.ACCEPTED
-            paid = self._traffic.policy.cost(outcome)
+            paid = cost(self._traffic.policy, outcome)
             delay = self._traffic.delay(
                 outcome,
                 repeatable=False,

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from equos_async import Unresolved, demo
-from equos_async.__main__ import main
+from equos_async import Unresolved
+from equos_async.cli import demo, main
 from equos_async.testing import (
     Delay,
     Drop,

@@ -1,8 +1,9 @@
 """The picture of the house, drawn from the imports: ``python -m tests.docs.house --out FILE``.
 
-Every file of the package is a line of the picture, in an order in which each imports only files
-above it; an arc joins it to each that it imports. Where there are two ways to a file, only the
-longer one is drawn: ``client`` needs ``errors``, but so does ``calls`` on the way there.
+Every module of the package is a line of the picture, in an order in which each imports only
+modules above it, those of one folder together; an arc joins it to each that it imports. Where
+there are two ways to a module, only the longer one is drawn: ``client`` needs ``errors``, but so
+does ``_calls.runner`` on the way there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PACKAGE = Path(equos_async.__file__).parent
 
 Imports = Mapping[str, frozenset[str]]
 
-ROW, TOP, NAMES, WORDS, WIDTH = 26, 20, 140, 252, 920
+ROW, TOP, NAMES, WORDS, WIDTH = 26, 20, 160, 312, 1010
 """Pixels: of a row, above the first, to the names, to the sentences, and of the whole."""
 
 STYLE = """\
@@ -32,30 +33,42 @@ COLOURS = ("#0b6e99", "#b3541e", "#4f7a28", "#7a4b9a", "#9a6b00", "#a3324b")
 
 
 def files() -> dict[str, Path]:
-    """The files of the house by what they are called; ``testing`` is one, with all below it."""
-    own = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem[:1] != "_"}
-    main, testing = PACKAGE / "__main__.py", PACKAGE / "testing" / "__init__.py"
-    return {**own, "testing": testing, "__main__": main}
+    """The rooms of the house by their names below the package; ``testing`` is one, with all of it.
+
+    What a package's ``__init__`` does is a room where it does something: ``cli``.
+    """
+    found: dict[str, Path] = {"testing": PACKAGE / "testing" / "__init__.py"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] not in {"testing", "__init__", "_version"}:
+            if parts[-1] != "__init__":
+                found[".".join(parts)] = path
+            elif len(ast.parse(path.read_text(encoding="utf-8")).body) > 1:
+                found[parts[0]] = path
+    return found
 
 
 def home(name: str) -> str:
-    """The file in which a name lives that is imported from the package itself."""
+    """The room in which a name lives that is imported from the package itself."""
     found = getattr(equos_async, name) if name in equos_async.__all__ else None
-    return name if found is None else str(getattr(found, "__module__", name)).rpartition(".")[2]
+    module = None if found is None else getattr(found, "__module__", None)
+    return name if module is None else str(module).removeprefix("equos_async.")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The files that one imports, by relative imports or absolute ones."""
-    level = 2 if path.parent.name == "testing" else 1
+    """What a file imports of the package: modules, and names in them."""
+    here = path.relative_to(PACKAGE.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
             continue
-        module = node.module or ""
-        if node.level == 0 and module.split(".")[0] == "equos_async":
-            module = module.removeprefix("equos_async").removeprefix(".")
-        elif node.level != level:
-            continue
-        yield from [module.split(".")[0]] if module else [home(one.name) for one in node.names]
+        base = here[: len(here) - node.level + 1] if node.level else ()
+        module = ".".join((*base, *([node.module] if node.module else [])))
+        if module == "equos_async":
+            yield from (home(one.name) for one in node.names)
+        elif module.startswith("equos_async."):
+            below = module.removeprefix("equos_async.")
+            yield below
+            yield from (f"{below}.{one.name}" for one in node.names)
 
 
 def imports() -> Imports:
@@ -63,18 +76,40 @@ def imports() -> Imports:
     house = files()
     below = {name: [path] for name, path in house.items()}
     below["testing"] = sorted((PACKAGE / "testing").rglob("*.py"))
+
+    def room(name: str) -> str:
+        return "testing" if name.split(".", maxsplit=1)[0] == "testing" else name
+
     return {
-        name: frozenset(one for path in below[name] for one in imported(path)) & set(house) - {name}
+        name: frozenset(room(one) for path in below[name] for one in imported(path))
+        & set(house) - {name}
         for name in house
     }
 
 
+def wing(name: str) -> str:
+    """The folder of a room, or the room itself."""
+    return name.split(".", maxsplit=1)[0]
+
+
 def ordered(house: Imports) -> list[str]:
-    """The files, each below all that it imports and as near to them as may be."""
+    """The rooms, each below all that it imports, and those of one folder together."""
+    wings: dict[str, frozenset[str]] = {}
+    for name, found in house.items():
+        others = frozenset(map(wing, found)) - {wing(name)}
+        wings[wing(name)] = wings.get(wing(name), frozenset()) | others
+    return [
+        name
+        for one in _sorted(wings)
+        for name in _sorted({name: house[name] for name in house if wing(name) == one})
+    ]
+
+
+def _sorted(house: Imports) -> list[str]:
     found: dict[str, None] = {}
 
     def place(name: str) -> None:
-        for one in sorted(house[name], key=lambda one: (len(needed(house, one)), one)):
+        for one in sorted(house[name] & set(house), key=lambda one: (len(needed(house, one)), one)):
             place(one)
         found.setdefault(name)
 
@@ -84,8 +119,9 @@ def ordered(house: Imports) -> list[str]:
 
 
 def needed(house: Imports, name: str) -> frozenset[str]:
-    """All that a file needs, directly and through others."""
-    return house[name].union(*(needed(house, one) for one in house[name]))
+    """All that a room needs, directly and through others."""
+    here = house[name] & set(house)
+    return here.union(*(needed(house, one) for one in here))
 
 
 def arcs(house: Imports) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ import pytest
 import equos_async
 import equos_async.testing
 from equos_async import EquosError, Limits, RetryPolicy, Timeouts
-from equos_async.__main__ import _parser
+from equos_async.cli import _parser
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]

@@ -14,7 +14,8 @@ import attrs
 import pytest
 
 import equos_async.testing
-from equos_async import models, wire
+from equos_async import models
+from equos_async._api import operations
 from tests.emulator.support import Caller
 
 DOCUMENT = json.loads(
@@ -86,12 +87,12 @@ def test_fields(name: str) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "operation_id", "status", "body"),
     [
-        (wire.START, "sessionPassesControllerStartV3", "201", "CreateSessionPassRequest"),
-        (wire.STOP, "sessionPassesControllerStopV3", "200", None),
+        (operations.START, "sessionPassesControllerStartV3", "201", "CreateSessionPassRequest"),
+        (operations.STOP, "sessionPassesControllerStopV3", "200", None),
     ],
 )
 def test_endpoint_rows(
-    endpoint: wire.Endpoint[Any], operation_id: str, status: str, body: str | None
+    endpoint: operations.Endpoint[Any], operation_id: str, status: str, body: str | None
 ) -> None:
     """Method, path, body and result of each row are the document's."""
     operation = DOCUMENT["paths"][f"/v3{endpoint.path}"][endpoint.method.lower()]
@@ -110,7 +111,9 @@ def test_there_are_no_other_endpoints() -> None:
         for path, operations in DOCUMENT["paths"].items()
         for method in operations
     }
-    rows: list[Any] = [one for one in vars(wire).values() if isinstance(one, wire.Endpoint)]
+    rows: list[Any] = [
+        one for one in vars(operations).values() if isinstance(one, operations.Endpoint)
+    ]
     assert {(row.method, f"/v3{row.path}") for row in rows} == documented
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from equos_async import express
+from equos_async._http import direct
 
 
 @pytest.fixture(params=["express", "session"], autouse=True)
@@ -13,5 +13,5 @@ def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Which of them the test takes; where all pass with a new release, that may be trusted."""
     through: str = request.param
     tested = {aiohttp.__version__} if through == "express" else set[str]()
-    monkeypatch.setattr(express, "TESTED", tested)
+    monkeypatch.setattr(direct, "TESTED", tested)
     return through

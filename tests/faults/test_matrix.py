@@ -42,8 +42,8 @@ from equos_async import (
     StartUnreadableError,
     Timeouts,
     UnprocessableEntityError,
-    transport,
 )
+from equos_async._http import pool
 from tests.clocks import SkippingClock, until
 from tests.conftest import KEY
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
@@ -732,8 +732,8 @@ async def test_a_server_that_does_not_read(
             await connection.reply(403, b"{}")
         await asyncio.Event().wait()
 
-    connector = partial(transport._Connector, socket_factory=small)
-    monkeypatch.setattr(transport, "_Connector", connector)
+    connector = partial(pool.Connector, socket_factory=small)
+    monkeypatch.setattr(pool, "Connector", connector)
     async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
         client = make_client(server, clock=Clock())
         with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):

@@ -16,8 +16,8 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
-    transport,
 )
+from equos_async._http import pool
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -78,8 +78,8 @@ async def test_a_session_of_its_own(
 ) -> None:
     """Where the system vouches for the server, a connection is made once and kept."""
     ca = trustme.CA()
-    connector = partial(transport._Connector, ssl=trusting(ca))
-    monkeypatch.setattr(transport, "_Connector", connector)
+    connector = partial(pool.Connector, ssl=trusting(ca))
+    monkeypatch.setattr(pool, "Connector", connector)
     async with RawServer(context=serving(ca)) as server:
         async with (
             EquosClient(KEY, endpoint=server.endpoint) as client,

@@ -14,8 +14,8 @@ from equos_async import (
     EquosParticipantIdentity,
     EquosSession,
     FleetEvent,
-    wire,
 )
+from equos_async._api import answers
 
 REQUEST = CreateSessionPassRequest(
     name="support call",
@@ -53,7 +53,7 @@ def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionRes
         "createdAt": _AT,
         "updatedAt": _AT,
     }
-    return wire.decode_start(
+    return answers.decode_start(
         json.dumps({"session": session, "consumerAccessToken": TOKEN}).encode()
     )
 

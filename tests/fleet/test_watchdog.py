@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from equos_async import EquosClient, EquosError, RateLimitError, StartOutcomeUnknownError
-from equos_async.fleet import SessionFleet
-from equos_async.fleet_places import MIN_DROPPED, Agenda
-from equos_async.fleet_session import LiveSession
-from equos_async.fleet_values import DrainReport
+from equos_async.clock import MIN_DROPPED, Agenda
+from equos_async.fleet._fleet import SessionFleet
+from equos_async.fleet._session import LiveSession
+from equos_async.fleet.values import DrainReport
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, FakeTimer, settle
 from tests.fleet.support import REQUEST, Events, ScriptedClient, others

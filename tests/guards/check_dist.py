@@ -13,8 +13,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 DATA = {
-    "equos_async/ledger_redis.lua",
-    "equos_async/ledger_sqlite.sql",
     "equos_async/py.typed",
     "equos_async/testing/openapi.json",
     "equos_async/testing/page/page.css",

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from equos_async import express
+from equos_async._http import direct
 from tests.bench import arms
 from tests.bench.server import Answerer
 
@@ -30,7 +30,7 @@ PAIRS = 20
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The benchmark's server in a thread of its own, where nothing is counted."""
-    monkeypatch.setattr(express, "TESTED", {aiohttp.__version__})
+    monkeypatch.setattr(direct, "TESTED", {aiohttp.__version__})
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(loop.create_server(Answerer, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever)

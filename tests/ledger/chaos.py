@@ -21,7 +21,7 @@ from typing import Self
 from attrs import define, field
 
 from equos_async import LedgerError, LedgerRow
-from equos_async.ledger_cli import open_ledger
+from equos_async.cli.ledger import open_ledger
 from equos_async.testing import EmulatorRequest, EquosEmulator
 from tests.ledger.conftest import RedisServer
 

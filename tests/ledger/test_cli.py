@@ -17,7 +17,7 @@ from equos_async import (
     RedisLedger,
     SQLiteLedger,
 )
-from equos_async.__main__ import main
+from equos_async.cli import main
 from equos_async.testing import EquosEmulator, Status
 from tests.conftest import KEY
 from tests.ledger.conftest import RedisServer

@@ -29,7 +29,7 @@ from equos_async import (
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
-from equos_async.fleet_ledger import AT_ONCE
+from equos_async.fleet._worker import AT_ONCE
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, Events, ScriptedClient
@@ -909,7 +909,7 @@ class TestTheEngineFails:
         """It is waited for no longer than anybody's patience lasts."""
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
-            monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.05)
+            monkeypatch.setattr("equos_async.fleet._worker.PATIENCE", 0.05)
             ledger.hanging = {"place", "remove", "renew"}
             with pytest.raises(LedgerError, match="did not answer within"):
                 await fleet.start(REQUEST, key="b")
@@ -957,7 +957,7 @@ class TestTheEngineFails:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Leaving does not wait for it: another worker will do it."""
-        monkeypatch.setattr("equos_async.fleet_ledger.PATIENCE", 0.2)
+        monkeypatch.setattr("equos_async.fleet._worker.PATIENCE", 0.2)
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             await live.stop()

@@ -15,7 +15,7 @@ from equos_async import (
     EquosParticipantIdentity,
     SessionFleet,
 )
-from equos_async.ledger_cli import open_ledger
+from equos_async.cli.ledger import open_ledger
 
 
 async def talk(fleet: SessionFleet, request: CreateSessionPassRequest, hold: float) -> None:

@@ -8,7 +8,8 @@ import random
 import aiohttp
 import pytest
 
-from equos_async import CreateSessionPassRequest, EquosClient, express
+from equos_async import CreateSessionPassRequest, EquosClient
+from equos_async._http import direct
 from tests.clocks import SkippingClock, settle
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -110,7 +111,7 @@ async def agree(
     """Both ways end in the same."""
     ended: list[object] = []
     for tested in ({aiohttp.__version__}, set[str]()):
-        monkeypatch.setattr(express, "TESTED", tested)
+        monkeypatch.setattr(direct, "TESTED", tested)
         ended.append(await ends(request, data, close=close))
     assert ended[0] == ended[1]
 

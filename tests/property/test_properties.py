@@ -20,20 +20,13 @@ from equos_async import (
     Limits,
     RetryPolicy,
     StartUnreadableError,
-    checks,
+    _validate,
     models,
-    wire,
 )
-from equos_async.retry import (
-    Outcome,
-    RetryBudget,
-    StartLane,
-    StopGate,
-    Traffic,
-    Verdict,
-    judge,
-    parse_retry_after,
-)
+from equos_async._api import answers, codec
+from equos_async._retry.backoff import delay, parse_retry_after
+from equos_async._retry.classify import Outcome, Verdict, judge
+from equos_async._retry.throttle import RetryBudget, StartLane, StopGate, Traffic
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -71,15 +64,15 @@ OUTCOMES = st.builds(
 @given(BODIES)
 def test_decoding_raises_nothing_but_ours(body: bytes) -> None:
     """Any bytes are a session, None, or an error that may know an id that can be stopped."""
-    wire.decode_stop(body)
-    wire.is_foreign(body, "s-1")
+    answers.decode_stop(body)
+    answers.is_foreign(body, "s-1")
     try:
-        started = wire.decode_start(body)
+        started = answers.decode_start(body)
     except StartUnreadableError as error:
         if error.session_id is not None:
-            assert checks.session_id(error.session_id) == error.session_id
+            assert _validate.session_id(error.session_id) == error.session_id
     else:
-        assert checks.session_id(started.session.id)
+        assert _validate.session_id(started.session.id)
 
 
 @few
@@ -155,7 +148,7 @@ def values(field: Any) -> st.SearchStrategy[Any]:
 )
 def test_there_and_back_is_the_same(value: object) -> None:
     """Unstructured, written, read and structured again, every type is what it was."""
-    converter = wire._converter()
+    converter = codec.converter()
     body = json.dumps(converter.unstructure(value))
     assert converter.structure(json.loads(body), type(value)) == value
 
@@ -174,8 +167,8 @@ class TestRetry:
     ) -> None:
         """Never beyond the deadline, nor above the cap unless asked, nor below what is asked."""
         policy = RetryPolicy()
-        wait = policy.delay(
-            told, repeatable=repeatable, attempts=attempts, left=left, chance=chance
+        wait = delay(
+            policy, told, repeatable=repeatable, attempts=attempts, left=left, chance=chance
         )
         if wait is not None:
             assert 0 <= wait < left
@@ -271,7 +264,7 @@ class TestRetry:
 async def test_an_accepted_id_is_one_segment(session_id: str) -> None:
     """What is taken as an id reaches the server as one segment, whatever stands in it."""
     try:
-        checks.session_id(session_id)
+        _validate.session_id(session_id)
     except ConfigurationError:
         return
     async with RawServer() as server:
@@ -288,7 +281,7 @@ async def test_an_accepted_id_is_one_segment(session_id: str) -> None:
 def test_any_endpoint_is_taken_or_named(value: str) -> None:
     """No text makes it raise anything else."""
     try:
-        taken = checks.endpoint(value)
+        taken = _validate.endpoint(value)
     except EquosError as error:
         assert str(error).startswith("endpoint ")
     else:

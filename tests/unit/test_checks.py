@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from equos_async import ConfigurationError, checks
+from equos_async import ConfigurationError, _validate
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from equos_async import ConfigurationError, checks
 )
 def test_session_ids_that_can_be_a_path_segment(value: str) -> None:
     """Whatever can be percent-encoded into one segment is taken as it is."""
-    assert checks.session_id(value) == value
+    assert _validate.session_id(value) == value
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_session_ids_that_can_be_a_path_segment(value: str) -> None:
 def test_session_ids_that_would_change_the_path(value: Any) -> None:
     """Dots in any encoding, control characters, lone surrogates and endless ids are refused."""
     with pytest.raises(ConfigurationError, match="^session_id "):
-        checks.session_id(value)
+        _validate.session_id(value)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_session_ids_that_would_change_the_path(value: Any) -> None:
 def test_keys_that_no_header_can_carry(value: Any) -> None:
     """A bad key is refused, and not quoted."""
     with pytest.raises(ConfigurationError, match="^client_key must") as caught:
-        checks.client_key(value)
+        _validate.client_key(value)
     assert "pk_" not in str(caught.value)
 
 
 def test_a_key_hides_itself() -> None:
     """It is the same string, with a repr that tells nothing."""
-    key = checks.client_key("pk_1")
+    key = _validate.client_key("pk_1")
     assert key == "pk_1"
     assert repr(key) == "'***'"
 
@@ -87,7 +87,7 @@ def test_a_key_hides_itself() -> None:
 )
 def test_endpoints(value: str, expected: str) -> None:
     """Secure ones, with a path or not, and plain ones on loopback."""
-    assert checks.endpoint(value) == expected
+    assert _validate.endpoint(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,29 +126,29 @@ def test_endpoints(value: str, expected: str) -> None:
 def test_endpoints_that_are_refused(value: Any) -> None:
     """No userinfo, query, fragment or white space, no way up, and no key on an open wire."""
     with pytest.raises(ConfigurationError, match="^endpoint "):
-        checks.endpoint(value)
+        _validate.endpoint(value)
 
 
 def test_an_open_wire_on_request() -> None:
     """Whoever says so may send the key in clear text."""
-    assert checks.endpoint("http://10.0.0.1", allow_insecure_http=True) == "http://10.0.0.1"
+    assert _validate.endpoint("http://10.0.0.1", allow_insecure_http=True) == "http://10.0.0.1"
 
 
 @pytest.mark.parametrize("value", ["v1", "v3", "2026-01"])
 def test_versions(value: str) -> None:
     """One path segment."""
-    assert checks.api_version(value) == value
+    assert _validate.api_version(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "v3/", "..", "v 3", 3, "%2e"])
 def test_versions_that_are_refused(value: Any) -> None:
     """Nothing but one path segment."""
     with pytest.raises(ConfigurationError, match="^api_version "):
-        checks.api_version(value)
+        _validate.api_version(value)
 
 
 def test_instances() -> None:
     """A value of the wrong class is named with what it should be."""
-    assert checks.instance("retry", 1, int) == 1
+    assert _validate.instance("retry", 1, int) == 1
     with pytest.raises(ConfigurationError, match="^retry must be of type str, not int$"):
-        checks.instance("retry", 1, str)
+        _validate.instance("retry", 1, str)

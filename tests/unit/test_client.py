@@ -586,7 +586,7 @@ class TestEvents:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The newest are kept."""
-        monkeypatch.setattr("equos_async.events.MAX_UNRESOLVED", 2)
+        monkeypatch.setattr("equos_async._emitter.MAX_UNRESOLVED", 2)
         emulator.faults.stop.add(Status(403), times=None)
         async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
             for session_id in ("a", "b", "c"):

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from equos_async import CreateSessionPassRequest, EquosClient, Limits, express
+from equos_async import CreateSessionPassRequest, EquosClient, Limits
+from equos_async._http import direct
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
 
@@ -18,20 +19,20 @@ from tests.faults.server import Connection, RawServer
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The installed release of aiohttp, whichever it is, is one that is trusted."""
-    monkeypatch.setattr(express, "TESTED", {aiohttp.__version__})
+    monkeypatch.setattr(direct, "TESTED", {aiohttp.__version__})
 
 
 async def test_a_plain_session_is_open() -> None:
     """Nothing is in the way of a session as the client makes it."""
     async with aiohttp.ClientSession() as session:
-        assert express.is_plain(session, 2)
+        assert direct.is_plain(session, 2)
 
 
 async def test_a_large_body_has_to_listen() -> None:
     """What may be answered before it was read whole goes through the session."""
     async with aiohttp.ClientSession() as session:
-        assert express.is_plain(session, express.MAX_BODY)
-        assert not express.is_plain(session, express.MAX_BODY + 1)
+        assert direct.is_plain(session, direct.MAX_BODY)
+        assert not direct.is_plain(session, direct.MAX_BODY + 1)
 
 
 @pytest.mark.parametrize(
@@ -40,15 +41,15 @@ async def test_a_large_body_has_to_listen() -> None:
 async def test_what_the_session_would_do_is_not_missed(options: dict[str, object]) -> None:
     """Proxies from the environment and traces are the session's business."""
     async with aiohttp.ClientSession(**options) as session:  # type: ignore[arg-type]
-        assert not express.is_plain(session, 2)
+        assert not direct.is_plain(session, 2)
 
 
 async def test_a_double_of_the_session_is_not_passed_by() -> None:
     """A test double may come and go at any time."""
     async with aiohttp.ClientSession() as session:
         with aioresponses():
-            assert not express.is_plain(session, 2)
-        assert express.is_plain(session, 2)
+            assert not direct.is_plain(session, 2)
+        assert direct.is_plain(session, 2)
 
 
 async def test_what_wrapped_the_session_first_is_not_passed_by(
@@ -61,7 +62,7 @@ async def test_what_wrapped_the_session_first_is_not_passed_by(
     async def monitored(*args: Any, **kwargs: Any) -> Any:
         return await inner(*args, **kwargs)
 
-    spec = importlib.util.spec_from_file_location("equos_async.again", express.__file__)
+    spec = importlib.util.spec_from_file_location("equos_async._http.again", direct.__file__)
     assert spec is not None
     assert spec.loader is not None
     again = importlib.util.module_from_spec(spec)
@@ -69,7 +70,7 @@ async def test_what_wrapped_the_session_first_is_not_passed_by(
         with monkeypatch.context() as patch:
             patch.setattr(aiohttp.ClientSession, "_request", monitored)
             spec.loader.exec_module(again)
-            monkeypatch.setattr(again, "TESTED", express.TESTED)
+            monkeypatch.setattr(again, "TESTED", direct.TESTED)
             assert not again.is_plain(session, 2)
         assert again.is_plain(session, 2)
 
@@ -83,14 +84,14 @@ async def test_a_class_of_somebody_else_is_not_passed_by() -> None:
                 raise NotImplementedError
 
     async with Double() as session:
-        assert not express.is_plain(session, 2)
+        assert not direct.is_plain(session, 2)
 
 
 async def test_another_release_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A release that the parts were not tested with takes the documented way."""
     monkeypatch.setattr(aiohttp, "__version__", "3.15.0")
     async with aiohttp.ClientSession() as session:
-        assert not express.is_plain(session, 2)
+        assert not direct.is_plain(session, 2)
 
 
 @pytest.mark.parametrize("keepalive", [4.0, 0.0])
@@ -106,7 +107,7 @@ async def test_both_ways_send_the_same(
 
     async with RawServer(always=spy) as server:
         for tested in ({aiohttp.__version__}, set[str]()):
-            monkeypatch.setattr(express, "TESTED", tested)
+            monkeypatch.setattr(direct, "TESTED", tested)
             async with EquosClient(
                 KEY, endpoint=server.endpoint + "/a%20path", limits=Limits(keepalive=keepalive)
             ) as client:

@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 
 from equos_async import ConfigurationError, Limits, RetryPolicy, Timeouts
-from equos_async.retry import (
-    Lane,
-    Outcome,
-    RetryBudget,
-    StartLane,
-    StopGate,
-    Traffic,
-    Verdict,
-    judge,
-    parse_retry_after,
-)
+from equos_async._retry.backoff import backoff, delay, parse_retry_after
+from equos_async._retry.classify import Outcome, Verdict, judge
+from equos_async._retry.throttle import Lane, RetryBudget, StartLane, StopGate, Traffic
 from tests.clocks import WALL
 
 ACCEPTED, RETRY, REFUSED, UNKNOWN = (
@@ -60,10 +52,10 @@ def test_what_an_outcome_means(outcome: Outcome, start: Verdict, stop: Verdict) 
     assert judge(outcome, repeatable=True) is stop
 
 
-def delay(outcome: Outcome, **changes: Any) -> float | None:
+def waits(outcome: Outcome, **changes: Any) -> float | None:
     """The default policy's wait, for a start's first attempt with an hour left."""
     given: dict[str, Any] = {"repeatable": False, "attempts": 1, "left": 3600.0, "chance": 0.5}
-    return RetryPolicy().delay(outcome, **given | changes)
+    return delay(RetryPolicy(), outcome, **given | changes)
 
 
 class TestDelay:
@@ -75,28 +67,28 @@ class TestDelay:
         self, status: int | None, attempts: int, expected: float
     ) -> None:
         """Half the chance is half the step; after 429 and 503 the steps are longer."""
-        assert delay(Outcome(status=status, sent=False), attempts=attempts) == expected
+        assert waits(Outcome(status=status, sent=False), attempts=attempts) == expected
 
     def test_backoff_is_capped_however_often_it_failed(self) -> None:
         """The exponent is clamped and the step is never above the cap."""
-        assert RetryPolicy().backoff(10_000, throttled=False, chance=1.0) == 20.0
+        assert backoff(RetryPolicy(), 10_000, throttled=False, chance=1.0) == 20.0
 
     @pytest.mark.parametrize(("repeatable", "last"), [(False, 3), (True, 8)])
     def test_attempts_are_counted(self, repeatable: bool, last: int) -> None:
         """A start is tried three times, a stop eight times."""
         outcome = Outcome(status=429)
-        assert delay(outcome, repeatable=repeatable, attempts=last - 1) is not None
-        assert delay(outcome, repeatable=repeatable, attempts=last) is None
+        assert waits(outcome, repeatable=repeatable, attempts=last - 1) is not None
+        assert waits(outcome, repeatable=repeatable, attempts=last) is None
 
     def test_misdirected_is_worth_one_more_connection(self) -> None:
         """421 is tried again once."""
-        assert delay(Outcome(status=421)) is not None
-        assert delay(Outcome(status=421), attempts=2) is None
+        assert waits(Outcome(status=421)) is not None
+        assert waits(Outcome(status=421), attempts=2) is None
 
     def test_nothing_waits_beyond_the_deadline(self) -> None:
         """A wait that would end after the deadline is not begun."""
-        assert delay(Outcome(status=429), left=0.6) == 0.5
-        assert delay(Outcome(status=429), left=0.5) is None
+        assert waits(Outcome(status=429), left=0.6) == 0.5
+        assert waits(Outcome(status=429), left=0.5) is None
 
     @pytest.mark.parametrize(
         ("asked", "chance", "expected"),
@@ -104,13 +96,13 @@ class TestDelay:
     )
     def test_retry_after_is_spread_out(self, asked: float, chance: float, expected: float) -> None:
         """The server's wish is the least, with a spread of a fifth, half a second to five."""
-        assert delay(Outcome(status=429, retry_after=asked), chance=chance) == expected
+        assert waits(Outcome(status=429, retry_after=asked), chance=chance) == expected
 
     def test_a_start_does_not_wait_for_ever(self) -> None:
         """Asked to wait for more than 30 s a start fails at once; a stop waits."""
         outcome = Outcome(status=429, retry_after=30.5)
-        assert delay(outcome) is None
-        assert delay(outcome, repeatable=True) is not None
+        assert waits(outcome) is None
+        assert waits(outcome, repeatable=True) is not None
 
 
 class TestRetryAfter:

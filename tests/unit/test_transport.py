@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from equos_async.request import Request
-from equos_async.transport import _failure
+from equos_async._http.request import Request
+from equos_async._http.transport import _failure
 
 HELPS, FATAL = "a repetition may help", "no repetition helps"
 

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from equos_async import Clock, RetryPolicy
-from equos_async.retry import Lane, StartLane
-from equos_async.waiting import Turnstile, set_unless_done
+from equos_async._calls.limiter import Turnstile
+from equos_async._retry.throttle import Lane, StartLane
+from equos_async.clock import set_unless_done
 from tests.clocks import FakeClock, settle
 
 

@@ -8,12 +8,8 @@ from typing import Any
 
 import pytest
 
-from equos_async import (
-    CreateSessionPassRequest,
-    EquosParticipantIdentity,
-    StartUnreadableError,
-    wire,
-)
+from equos_async import CreateSessionPassRequest, EquosParticipantIdentity, StartUnreadableError
+from equos_async._api import answers, codec, operations
 
 AT = "2025-12-10T09:11:47.123Z"
 AVATAR = {
@@ -55,8 +51,8 @@ def session(**changes: Any) -> bytes:
 class TestEndpoints:
     def test_start(self) -> None:
         """POST, and never sent again by itself."""
-        assert (wire.START.method, wire.START.repeatable) == ("POST", False)
-        assert wire.START.url("https://x.test/v3") == "https://x.test/v3/session-passes"
+        assert (operations.START.method, operations.START.repeatable) == ("POST", False)
+        assert operations.START.url("https://x.test/v3") == "https://x.test/v3/session-passes"
 
     @pytest.mark.parametrize(
         ("session_id", "segment"),
@@ -64,8 +60,8 @@ class TestEndpoints:
     )
     def test_stop(self, session_id: str, segment: str) -> None:
         """PATCH; the id is one segment, encoded once."""
-        assert (wire.STOP.method, wire.STOP.repeatable) == ("PATCH", True)
-        url = wire.STOP.url("https://x.test/v3", session_id)
+        assert (operations.STOP.method, operations.STOP.repeatable) == ("PATCH", True)
+        url = operations.STOP.url("https://x.test/v3", session_id)
         assert url == f"https://x.test/v3/session-passes/{segment}/stop"
 
 
@@ -82,7 +78,7 @@ class TestEncode:
             additional_ctx="more",
             template_vars={"first_name": "Ada"},
         )
-        assert json.loads(wire.encode(request)) == {
+        assert json.loads(operations.encode(request)) == {
             "name": "call",
             "client": "tenant-42",
             "maxDuration": 600,
@@ -95,14 +91,14 @@ class TestEncode:
 
     def test_what_is_none_is_left_out(self, request_: CreateSessionPassRequest) -> None:
         """The server's validator takes no null for an optional field."""
-        assert b"additionalCtx" not in wire.encode(request_)
-        assert b"null" not in wire.encode(request_)
+        assert b"additionalCtx" not in operations.encode(request_)
+        assert b"null" not in operations.encode(request_)
 
 
 class TestDecodeStart:
     def test_a_full_answer(self) -> None:
         """Every field arrives under its Python name."""
-        started = wire.decode_start(
+        started = answers.decode_start(
             dump(
                 {
                     "session": {
@@ -160,7 +156,7 @@ class TestDecodeStart:
     )
     def test_what_never_fails_a_call(self, changes: dict[str, Any]) -> None:
         """Unknown fields and values, null for absent, and other spellings of a time."""
-        assert wire.decode_start(session(**changes)).session.id == "s-1"
+        assert answers.decode_start(session(**changes)).session.id == "s-1"
 
     @pytest.mark.parametrize(
         "changes",
@@ -188,7 +184,7 @@ class TestDecodeStart:
     def test_a_wrong_field_is_unreadable_and_the_id_is_kept(self, changes: dict[str, Any]) -> None:
         """The wire is held to its types; the session can still be stopped."""
         with pytest.raises(StartUnreadableError, match="unusable") as caught:
-            wire.decode_start(session(**changes))
+            answers.decode_start(session(**changes))
         assert caught.value.session_id == "s-1"
         assert f"$.session.{wire_to_python(next(iter(changes)))}" in str(caught.value)
         assert caught.value.__cause__ is caught.value.__context__ is None
@@ -216,7 +212,7 @@ class TestDecodeStart:
     def test_no_id_can_be_read(self, body: bytes) -> None:
         """Whatever the bytes, the error is ours, and it has no id that is none."""
         with pytest.raises(StartUnreadableError) as caught:
-            wire.decode_start(body)
+            answers.decode_start(body)
         assert caught.value.session_id is None
 
     @pytest.mark.parametrize(
@@ -232,19 +228,19 @@ class TestDecodeStart:
     def test_the_id_is_read_from_what_is_left(self, body: bytes) -> None:
         """A truncated or hostile answer still tells which session to stop."""
         with pytest.raises(StartUnreadableError) as caught:
-            wire.decode_start(body)
+            answers.decode_start(body)
         assert caught.value.session_id == "s-1"
 
     def test_an_id_that_cannot_be_stopped_is_unusable(self) -> None:
         """A session that no stop can name is not handed out as if all were well."""
         with pytest.raises(StartUnreadableError, match="session_id must not be") as caught:
-            wire.decode_start(session(id=".."))
+            answers.decode_start(session(id=".."))
         assert caught.value.session_id is None
 
     def test_no_value_is_shown(self) -> None:
         """The message tells paths and types, and nothing that somebody sent."""
         with pytest.raises(StartUnreadableError) as caught:
-            wire.decode_start(session(name=["secret"], startedAt="secret", id="s-2"))
+            answers.decode_start(session(name=["secret"], startedAt="secret", id="s-2"))
         assert "secret" not in str(caught.value)
 
 
@@ -256,7 +252,7 @@ def wire_to_python(name: str) -> str:
 class TestDecodeStop:
     def test_details(self) -> None:
         """A session that was running."""
-        ended = wire.decode_stop(dump({**SESSION, "status": "ended"}))
+        ended = answers.decode_stop(dump({**SESSION, "status": "ended"}))
         assert ended is not None
         assert (ended.id, ended.status) == ("s-1", "ended")
 
@@ -265,7 +261,7 @@ class TestDecodeStop:
     )
     def test_no_details(self, body: bytes) -> None:
         """Null, an empty body and what cannot be read are all None: the server said done."""
-        assert wire.decode_stop(body) is None
+        assert answers.decode_stop(body) is None
 
     @pytest.mark.parametrize(
         ("body", "foreign"),
@@ -284,12 +280,12 @@ class TestDecodeStop:
     )
     def test_another_sessions_answer(self, body: bytes, foreign: bool) -> None:
         """An answer that names another session is not an answer to this stop."""
-        assert wire.is_foreign(body, "s-1") is foreign
+        assert answers.is_foreign(body, "s-1") is foreign
 
 
 def refusal(body: bytes, status: int = 400, key: str = "pk_1") -> Any:
     """The error that a refusal becomes."""
-    return wire.status_error(status, body, mask=wire.masker(key), retry_after=None)
+    return answers.status_error(status, body, mask=answers.masker(key), retry_after=None)
 
 
 class TestStatusError:
@@ -351,7 +347,7 @@ class TestStatusError:
 )
 def test_request_ids(headers: dict[str, str], expected: str | None) -> None:
     """The server's name for the exchange, where it is a plain one."""
-    assert wire.request_id(headers) == expected
+    assert answers.request_id(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -360,13 +356,13 @@ def test_request_ids(headers: dict[str, str], expected: str | None) -> None:
 )
 def test_camel(name: str, expected: str) -> None:
     """Wire names are camelCase without exception."""
-    assert wire.camel(name) == expected
+    assert codec.camel(name) == expected
 
 
 def test_times_are_written_as_they_are_read() -> None:
     """RFC 3339 with Z."""
-    ended = wire.decode_stop(dump({**SESSION, "endedAt": "2025-12-10T10:11:47.5+01:00"}))
+    ended = answers.decode_stop(dump({**SESSION, "endedAt": "2025-12-10T10:11:47.5+01:00"}))
     assert ended is not None
     assert ended.ended_at is not None
     assert ended.ended_at.utcoffset() == timedelta(hours=1)
-    assert wire._converter().unstructure(ended)["startedAt"] == "2025-12-10T09:11:47.123000Z"
+    assert codec.converter().unstructure(ended)["startedAt"] == "2025-12-10T09:11:47.123000Z"

@@ -10,12 +10,12 @@ from typing import Any, Self, TypeVar
 
 from attrs import define, field
 
-from .errors import EquosError
-from .fleet_ledger import Entry
-from .fleet_places import Alarm
-from .fleet_values import SessionEnd
-from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
-from .waiting import Clock
+from equos_async.clock import Alarm, Clock
+from equos_async.errors import EquosError
+from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+
+from ._worker import Entry
+from .values import SessionEnd
 
 T = TypeVar("T")
 

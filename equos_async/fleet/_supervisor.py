@@ -9,22 +9,23 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, Literal, get_args
 
-from .client import EquosClient
-from .errors import (
+from equos_async.client import EquosClient
+from equos_async.clock import Agenda, Alarm, Clock, set_unless_done
+from equos_async.errors import (
     ClientClosedError,
     ConfigurationError,
     EquosError,
     FleetFullError,
     StartOutcomeUnknownError,
 )
-from .events import logger
-from .fleet_drain import Drain
-from .fleet_ledger import Entry, Registrar
-from .fleet_places import Agenda, Alarm, Places
-from .fleet_session import Held, Order, granted
-from .fleet_values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
-from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
-from .waiting import Clock, set_unless_done
+from equos_async.events import logger
+from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+
+from ._admission import Places
+from ._drain import Drain
+from ._session import Held, Order, granted
+from ._worker import Entry, Registrar
+from .values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""

@@ -1,3 +1,9 @@
+"""The tables of a ledger in SQLite, as SQL."""
+
+from typing import Final
+
+# In a module, not in a file of its own: what freezes programs collects modules only.
+SCHEMA: Final = """\
 -- The tables of a ledger, made where they are missing, were another process doing so just now.
 BEGIN IMMEDIATE;
 
@@ -45,3 +51,4 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
 
 PRAGMA user_version = 1;
 COMMIT;
+"""

@@ -15,9 +15,7 @@ from urllib.parse import unquote, urlsplit
 from .errors import ConfigurationError
 
 T = TypeVar("T")
-
 MAX_ID_LENGTH = 256
-
 _KEY = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

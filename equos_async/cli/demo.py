@@ -18,24 +18,21 @@ from typing import IO, Any, Self, cast
 
 from attrs import define, evolve, field
 
-from .client import EquosClient
-from .errors import EquosError, StartOutcomeUnknownError
-from .events import Event, Unresolved, logger
-from .models import CreateSessionPassRequest, EquosParticipantIdentity
-from .retry import Timeouts
+from equos_async.client import EquosClient
+from equos_async.errors import EquosError, StartOutcomeUnknownError
+from equos_async.events import Event, Unresolved, logger
+from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
+from equos_async.settings import Timeouts
 
 try:
     import rich.progress as rich_progress
 except ImportError:  # the extra `cli` is not installed: plain lines then
     rich_progress = None  # type: ignore[assignment]
-
 Show = Callable[[], object]
-
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
 
 LEFT = "sessions left on the server"
-
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
     avatar="av_1",

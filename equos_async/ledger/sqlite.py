@@ -8,33 +8,28 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
 
-from .errors import ConfigurationError, LedgerError
-from .ledger import NOBODY, LedgerRow, Placing
+from equos_async.errors import ConfigurationError, LedgerError
+
+from .protocol import NOBODY, LedgerRow, Placing
+from .sqlite_schema import SCHEMA
 
 T = TypeVar("T")
-
 SCHEMA_VERSION: Final = 1
-
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
 LOOK: Final = 0.05
-
 # How long it is remembered who claimed a row, for its slow worker to learn of it.
 REMEMBERED: Final = 86_400.0
-
 MOST_CLAIMED: Final = 500
-
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
 _INSERT: Final = (
     f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
 )
-
 _LATE: Final = "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker)"
 _LATE_ROWS: Final = (
     f"{_SELECT} WHERE {_LATE} AND (session_id IS NULL OR endpoint = :endpoint) LIMIT :most"
@@ -245,7 +240,7 @@ class SQLiteLedger:
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            db.executescript(files("equos_async").joinpath("ledger_sqlite.sql").read_text("utf-8"))
+            db.executescript(SCHEMA)
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
 

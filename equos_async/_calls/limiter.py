@@ -1,59 +1,13 @@
-"""Waiting: the one source of time and chance, and the lines before the lanes."""
+"""Wait for a limit: the asyncio side of who goes next."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
-import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
 
-from .retry import Lane
-
-
-class Timer(Protocol):
-    """Something that was set for later and can be called off."""
-
-    def cancel(self) -> None:
-        """Call it off; harmless where it went off already."""
-        ...
-
-
-class Clock:
-    """Time and chance as the client sees them. A test passes its own to own both."""
-
-    def now(self) -> float:
-        """Seconds on a monotonic clock."""
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def chance(self) -> float:
-        """A number, uniform in [0, 1)."""
-        return random.random()  # noqa: S311 - jitter, not cryptography
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """Call ``callback`` when ``now()`` reaches ``when``."""
-        return asyncio.get_running_loop().call_at(when, callback, *args)
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after ``seconds``."""
-        alarm = asyncio.get_running_loop().create_future()
-        timer = self.call_at(self.now() + seconds, set_unless_done, alarm, None)
-        try:
-            await alarm
-        finally:
-            timer.cancel()
-
-
-def set_unless_done(future: asyncio.Future[Any], result: object) -> None:
-    """Set a future's result, unless it has one or its waiter is gone."""
-    if not future.done():
-        future.set_result(result)
+from equos_async._retry.throttle import Lane
+from equos_async.clock import Clock, Timer, set_unless_done
 
 
 class Turnstile:

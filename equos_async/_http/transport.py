@@ -12,20 +12,16 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import aiohttp
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
-from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
-from ._version import __version__
-from .errors import ConfigurationError
-from .express import Express, is_plain
-from .request import Failure, Reply, Request
+from equos_async._version import __version__
+from equos_async.errors import ConfigurationError
 
-MAX_UNASKED: Final = 32
-"""Connections on which the server spoke unasked that one request skips before it gives up."""
+from . import pool
+from .direct import Express, is_plain
+from .request import Failure, Reply, Request
 
 # What no repetition can help: the wrong peer, or a session that cannot send at all. Everything
 # else of aiohttp that comes before the request was sent is worth another attempt.
@@ -36,23 +32,6 @@ _FATAL: Final = (
     aiohttp.NonHttpUrlClientError,
 )
 _NETWORK: Final = (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection on which the server spoke unasked.
-
-    aiohttp would give such an answer to the next request as its own (aio-libs/aiohttp#13656).
-    """
-
-    async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        for _ in range(MAX_UNASKED):
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        raise aiohttp.ClientConnectionError("the server speaks before it is asked")
 
 
 class Transport:
@@ -162,7 +141,7 @@ class Transport:
             response.release()
 
     def _open(self, url: str) -> aiohttp.ClientSession:
-        connector = _Connector(
+        connector = pool.Connector(
             limit=0, keepalive_timeout=self._keepalive or None, force_close=not self._keepalive
         )
         self._express = Express(

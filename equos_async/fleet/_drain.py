@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .fleet_session import Held, Order
-from .fleet_values import DrainReport, SessionEnd
-from .waiting import Timer, set_unless_done
+from equos_async.clock import Timer, set_unless_done
+
+from ._session import Held, Order
+from .values import DrainReport, SessionEnd
 
 
 class Drain:

@@ -6,27 +6,28 @@ is over; an *alarm*, which stops it at its end; and its seconds in the fleet's *
 
 from __future__ import annotations
 
-import asyncio
 import math
 import signal
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, cast
 
 from attrs import evolve
 
-from . import checks
-from .client import EquosClient
-from .errors import ConfigurationError, EquosError
-from .events import logger
-from .fleet_keeper import Keeper, closed_error
-from .fleet_ledger import Registrar
-from .fleet_session import HandOver, Held, LiveSession, Order
-from .fleet_values import DrainReport, FleetEvent, FleetStats
-from .ledger import SessionLedger
-from .models import CreateSessionPassRequest, EquosSession
-from .waiting import Clock
+from equos_async import _validate
+from equos_async.client import EquosClient
+from equos_async.clock import Clock
+from equos_async.errors import ConfigurationError, EquosError
+from equos_async.events import logger
+from equos_async.ledger.protocol import SessionLedger
+from equos_async.models import CreateSessionPassRequest, EquosSession
+
+from ._session import HandOver, Held, LiveSession, Order
+from ._signals import SignalGuard
+from ._supervisor import Keeper, closed_error
+from ._worker import Registrar
+from .values import DrainReport, FleetEvent, FleetStats
 
 
 class SessionFleet:
@@ -77,22 +78,22 @@ class SessionFleet:
         on_event: Callable[[FleetEvent], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        checks.instance("client", client, EquosClient)
-        self._drain_deadline = checks.number("drain_deadline", drain_deadline, zero=True)
-        self._default_max_duration = checks.number("default_max_duration", default_max_duration)
+        _validate.instance("client", client, EquosClient)
+        self._drain_deadline = _validate.number("drain_deadline", drain_deadline, zero=True)
+        self._default_max_duration = _validate.number("default_max_duration", default_max_duration)
         if budget_seconds is not None:
-            checks.number("budget_seconds", budget_seconds)
+            _validate.number("budget_seconds", budget_seconds)
         self._keeper = Keeper(
             client,
-            places=checks.count("max_live", max_live),
+            places=_validate.count("max_live", max_live),
             budget=math.inf if budget_seconds is None else budget_seconds,
-            renew_before=checks.number("renew_before", renew_before),
-            on_event=checks.hook("on_event", on_event),
-            clock=Clock() if clock is None else checks.instance("clock", clock, Clock),
+            renew_before=_validate.number("renew_before", renew_before),
+            on_event=_validate.hook("on_event", on_event),
+            clock=Clock() if clock is None else _validate.instance("clock", clock, Clock),
         )
-        checks.number("lease", lease)
+        _validate.number("lease", lease)
         if ledger is not None:
-            checks.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
+            _validate.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
             self._keeper.registrar = Registrar(
                 ledger,
                 client,
@@ -104,7 +105,7 @@ class SessionFleet:
             )
         self._live = _LiveView(self._keeper.keyed)
         self._report: DrainReport | None = None
-        self._guard: _SignalGuard | None = None
+        self._guard: SignalGuard | None = None
 
     async def start(
         self,
@@ -144,7 +145,7 @@ class SessionFleet:
             EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
                 came before the session.
         """
-        checks.instance("request", request, CreateSessionPassRequest)
+        _validate.instance("request", request, CreateSessionPassRequest)
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
         duration = request.max_duration or self._default_max_duration
@@ -181,7 +182,7 @@ class SessionFleet:
         """
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._keeper.drain(
-            checks.number("deadline", seconds, zero=True),
+            _validate.number("deadline", seconds, zero=True),
             partial(EquosError, "drain() came before the session was started", operation="start"),
         )
         try:
@@ -228,7 +229,7 @@ class SessionFleet:
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        guard = _SignalGuard(self._keeper)
+        guard = SignalGuard(self._keeper)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
@@ -279,54 +280,3 @@ class _LiveView(Mapping[Hashable, LiveSession]):
 
     def __len__(self) -> int:
         return len(self._keyed)
-
-
-class _SignalGuard:
-    """Turns the first signal into the end of a task, and the second into giving up."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._cancelling = 0 if self._task is None else self._task.cancelling()
-        self._previous: dict[signal.Signals, Any] = {}
-        self._signalled = False
-        self._cancelled = False
-
-    def install(self, signals: tuple[signal.Signals, ...]) -> None:
-        """Take the signals over.
-
-        Not with ``loop.add_signal_handler``, which is missing on Windows and cannot put back
-        what was there before, ``asyncio.run``'s own handler, say.
-        """
-        try:
-            for one in signals:
-                self._previous[one] = signal.signal(one, self._handle)
-        except ValueError:
-            raise ConfigurationError("stop_on_signals works in the main thread only") from None
-
-    def remove(self) -> None:
-        """Put back the handlers that were there before; harmless when that was done."""
-        while self._previous:
-            one, handler = self._previous.popitem()
-            signal.signal(one, signal.SIG_DFL if handler is None else handler)
-
-    def absorbs(self, error: BaseException | None) -> bool:
-        """Whether an exception is the cancellation that the signal brought, as its only one."""
-        if not self._cancelled or self._task is None:
-            return False
-        alone = self._task.uncancel() <= self._cancelling
-        return alone and isinstance(error, asyncio.CancelledError)
-
-    def _handle(self, _: int, __: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._act)
-
-    def _act(self) -> None:
-        if self._signalled:
-            self.remove()
-            self._keeper.give_up()
-            return
-        self._signalled = True
-        if not self._keeper.closed and self._task is not None:
-            self._cancelled = True
-            self._task.cancel()

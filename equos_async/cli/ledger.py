@@ -16,12 +16,12 @@ from typing import Any, Final, TypedDict
 
 from attrs import asdict
 
-from . import checks
-from .client import EquosClient
-from .errors import ConfigurationError, EquosError
-from .ledger import NOBODY, LedgerRow, SessionLedger
-from .ledger_redis import RedisLedger
-from .ledger_sqlite import SQLiteLedger
+from equos_async import _validate
+from equos_async.client import EquosClient
+from equos_async.errors import ConfigurationError, EquosError
+from equos_async.ledger.protocol import NOBODY, LedgerRow, SessionLedger
+from equos_async.ledger.redis import RedisLedger
+from equos_async.ledger.sqlite import SQLiteLedger
 
 LEASE: Final = 60.0
 """Seconds for which `reap --wait 0` itself need not be heard of."""
@@ -30,7 +30,6 @@ BEAT: Final = 0.5
 """Seconds between two looks of a reaper for workers that are late."""
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
-
 _HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
 
 
@@ -60,6 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``reap`` takes besides."""
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=15.0,
+        help="seconds to look for late workers: a lease, in which those that live come back after "
+        "an outage; 0 where none lives; default %(default)g",
+    )
+
+
 def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger:
     """The ledger that an argument names.
 
@@ -78,19 +88,20 @@ def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger
     return SQLiteLedger(path)
 
 
-async def show(args: argparse.Namespace) -> None:
+async def show(args: argparse.Namespace) -> int:
     """List what is open, by worker."""
     async with open_ledger(args.ledger, args.namespace) as ledger:
         rows = sorted(await ledger.rows(), key=lambda row: (row.owner, row.started))
     if args.json:
         told = [asdict(row) | {"age": row.age, "remaining": row.remaining} for row in rows]
         _print_json(told)
-        return
+        return 0
     lines = [_HEAD, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
     print(f"{len(rows)} open", file=sys.stderr)
+    return 0
 
 
 def _cells(row: LedgerRow) -> tuple[str, ...]:
@@ -101,9 +112,9 @@ def _cells(row: LedgerRow) -> tuple[str, ...]:
     return (*shown, f"{row.age:.0f} s", f"{row.remaining:.0f} s")
 
 
-async def reap(args: argparse.Namespace) -> bool:
-    """Stop once what workers left that are late, and tell; whether nothing failed."""
-    wait = checks.number("--wait", args.wait, zero=True)
+async def reap(args: argparse.Namespace) -> int:
+    """Stop once what workers left that are late, and tell; 4 where a stop failed."""
+    wait = _validate.number("--wait", args.wait, zero=True)
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     reaped: list[Reaped] = []
     async with (
@@ -138,7 +149,7 @@ async def reap(args: argparse.Namespace) -> bool:
             _report(reaped, as_json=args.json)
         left = [row for row in await ledger.rows() if row.endpoint == client.endpoint]
         _tell_held(sum(row.owner not in {NOBODY, worker} for row in left))
-    return all(one["outcome"] != "failed" for one in reaped)
+    return 4 if any(one["outcome"] == "failed" for one in reaped) else 0
 
 
 async def _claims(

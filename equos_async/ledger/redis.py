@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.resources import files
 from typing import Any, Final, Self
 
 from attrs import asdict
 
-from . import checks
-from .errors import ConfigurationError, LedgerError
-from .ledger import LedgerRow, Placing
+from equos_async import _validate
+from equos_async.errors import ConfigurationError, LedgerError
+
+from .protocol import LedgerRow, Placing
+from .redis_script import SCRIPT
 
 # What the script's keys are called, in the order in which it unpacks them.
 _KEYS: Final = (
@@ -68,10 +69,10 @@ class RedisLedger:
             raise ConfigurationError(
                 "RedisLedger needs the extra: pip install 'equos-async[redis]'"
             ) from None
-        if not set("{}").isdisjoint(checks.text("namespace", namespace)):
+        if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
             raise ConfigurationError("namespace must not hold braces: it stands between two")
-        checks.number("timeout", timeout)
-        checks.count("connections", connections)
+        _validate.number("timeout", timeout)
+        _validate.count("connections", connections)
         self._pools: Any = engine.BlockingConnectionPool  # its own types are not complete
         self._engine: Any = engine.Redis
         self._settings: dict[str, Any] = {
@@ -87,7 +88,7 @@ class RedisLedger:
             # done twice. What takes its time is not tried again, for a start must fail fast.
             "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         }
-        self._url = checks.hidden(url)
+        self._url = _validate.hidden(url)
         # By the node of a cluster that each goes to; an empty name is the URL's own.
         self._clients: dict[tuple[str, int], Any] = {}
         try:
@@ -98,7 +99,7 @@ class RedisLedger:
         self._namespace = namespace
         self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
         self._channel = f"{{{namespace}}}:turns:"
-        self._script = files("equos_async").joinpath("ledger_redis.lua").read_text("utf-8")
+        self._script = SCRIPT
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._timeout = timeout
         # Which ledger it was when it was reached last: another one has forgotten that.

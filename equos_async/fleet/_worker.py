@@ -13,16 +13,15 @@ from typing import Any, Final, TypeVar, cast
 
 from attrs import define, evolve, field
 
-from . import checks
-from .client import EquosClient
-from .errors import ConfigurationError, EquosError, FleetFullError, LedgerError
-from .events import logger
-from .ledger import LedgerRow, SessionLedger
-from .models import CreateSessionPassRequest
-from .waiting import Clock
+from equos_async import _validate
+from equos_async.client import EquosClient
+from equos_async.clock import Clock
+from equos_async.errors import ConfigurationError, EquosError, FleetFullError, LedgerError
+from equos_async.events import logger
+from equos_async.ledger.protocol import LedgerRow, SessionLedger
+from equos_async.models import CreateSessionPassRequest
 
 T = TypeVar("T")
-
 PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
 
@@ -119,7 +118,7 @@ class Registrar:
             raise ConfigurationError(
                 f"key must be a string or an integer with a ledger, not {type(key).__name__}"
             )
-        checks.text("key", str(key), empty=True)
+        _validate.text("key", str(key), empty=True)
         self._made += 1
         return Entry(
             LedgerRow(

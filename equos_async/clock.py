@@ -1,75 +1,63 @@
-"""The places of a fleet, taken in turn, and the agenda of what falls due, on one timer."""
+"""The one source of time and chance, and the timers on it."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Final
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from attrs import define
 
-from .errors import EquosError
-from .waiting import Clock, Timer
+
+class Timer(Protocol):
+    """Something that was set for later and can be called off."""
+
+    def cancel(self) -> None:
+        """Call it off; harmless where it went off already."""
+        ...
+
+
+class Clock:
+    """Time and chance as the client sees them. A test passes its own to own both."""
+
+    def now(self) -> float:
+        """Seconds on a monotonic clock."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def chance(self) -> float:
+        """A number, uniform in [0, 1)."""
+        return random.random()  # noqa: S311 - jitter, not cryptography
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call ``callback`` when ``now()`` reaches ``when``."""
+        return asyncio.get_running_loop().call_at(when, callback, *args)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        alarm = asyncio.get_running_loop().create_future()
+        timer = self.call_at(self.now() + seconds, set_unless_done, alarm, None)
+        try:
+            await alarm
+        finally:
+            timer.cancel()
+
+
+def set_unless_done(future: asyncio.Future[Any], result: object) -> None:
+    """Set a future's result, unless it has one or its waiter is gone."""
+    if not future.done():
+        future.set_result(result)
+
 
 MIN_DROPPED: Final = 64
 """How many alarms that were called off are put up with before the agenda is tidied."""
-
-
-class Places:
-    """A number of places and the line before them: first come, first served.
-
-    A place that is given back goes straight to the first in line, so that nobody overtakes. A
-    waiter that is cancelled passes on the place that it was given in that very tick.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.free: int = count
-        self._line: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
-        """How many stand in the line."""
-        return len(self._line)
-
-    def take(self) -> bool:
-        """Take a place, if one is free; then nobody is waiting."""
-        if self.free == 0:
-            return False
-        self.free -= 1
-        return True
-
-    def join(self, who: Hashable) -> asyncio.Future[None]:
-        """Stand in the line."""
-        turn = self._line[who] = asyncio.get_running_loop().create_future()
-        return turn
-
-    async def wait(self, who: Hashable, turn: asyncio.Future[None]) -> None:
-        """Wait for one's turn; then the place is taken."""
-        try:
-            await turn
-        except asyncio.CancelledError:
-            self._line.pop(who, None)
-            if not turn.cancelled() and turn.exception() is None:
-                self.give()
-            raise
-
-    def give(self) -> None:
-        """Give a place back."""
-        while self._line:
-            _, turn = self._line.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
-
-    def turn_away(self, who: Hashable, error: EquosError) -> None:
-        """Send somebody home who waits."""
-        turn = self._line.pop(who, None)
-        if turn is not None and not turn.done():
-            turn.set_exception(error)
 
 
 @define(eq=False)

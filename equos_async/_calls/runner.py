@@ -1,98 +1,33 @@
-"""One call from its first attempt to its last: the retry loop between client and transport."""
+"""The attempts of one call, from the first to the last."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from attrs import define, field
-
-from . import wire
-from .errors import (
+from equos_async._api import answers
+from equos_async._emitter import Reporter
+from equos_async._http.request import Failure, Reply, Request
+from equos_async._http.transport import Transport
+from equos_async._retry.backoff import cost, parse_retry_after
+from equos_async._retry.classify import Outcome, Verdict
+from equos_async._retry.throttle import Traffic
+from equos_async.clock import Clock
+from equos_async.errors import (
     APIConnectionError,
     APITimeoutError,
     EquosError,
     OverloadedError,
     StartOutcomeUnknownError,
 )
-from .events import Event, Reporter, Subject
-from .request import Failure, Reply, Request
-from .retry import Outcome, Timeouts, Traffic, Verdict, parse_retry_after
-from .transport import Transport
-from .waiting import Clock, Timer, Turnstile
+from equos_async.settings import Timeouts
+
+from .call import Call
+from .limiter import Turnstile
 
 T = TypeVar("T")
-ErrorT = TypeVar("ErrorT", bound=EquosError)
-
-
-@define(eq=False, repr=False, kw_only=True)
-class Call(Generic[T]):
-    """One start or stop, with what is known of it and the future that its caller waits for.
-
-    Attributes:
-        deadline: The time on the client's clock at which the call is over.
-        answer: What the caller gets; done or cancelled where nobody waits any more.
-        in_block: Whether the session belongs to a ``session()`` block.
-        began: When the caller made it, on the client's clock.
-        task: The client's task that runs the call.
-        on_wire: The attempt that is under way.
-        attempts: How many were made.
-        latest: What came of the latest of them.
-        retries: What was told of them.
-        paid: Tokens that its last retry took from the budget.
-        accepted: Whether the server said 2xx.
-        last_attempt: Whether no further one may follow, whatever comes of it.
-    """
-
-    endpoint: wire.Endpoint[T]
-    subject: Subject
-    url: str
-    body: bytes
-    began: float
-    deadline: float
-    answer: asyncio.Future[T]
-    in_block: bool = False
-    task: asyncio.Task[None] = field(init=False)
-    on_wire: Request | None = None
-    timer: Timer | None = None
-    attempts: int = 0
-    latest: tuple[Reply | Failure, Outcome] | None = None
-    retries: tuple[Event, ...] = ()
-    paid: float = 0.0
-    accepted: bool = False
-    last_attempt: bool = False
-
-    @property
-    def status(self) -> int | None:
-        """What the latest attempt was answered with."""
-        return None if self.latest is None else self.latest[1].status
-
-    @property
-    def on_server(self) -> bool:
-        """Whether the server accepted it, or may have read the attempt that is under way."""
-        return self.accepted or (self.on_wire is not None and self.on_wire.sent)
-
-    def refuse(self, error: BaseException) -> None:
-        """Let whoever still waits have an error."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def withdraw(self) -> None:
-        """Make sure that nothing more is sent, and end the task."""
-        if self.on_wire is not None:
-            self.on_wire.withdraw()
-        self.task.cancel()
-
-    def describe(self, error: ErrorT, reply: Reply | Failure | None = None) -> ErrorT:
-        """Complete an error with what is known of the call."""
-        error.operation = self.endpoint.operation
-        error.attempts = self.attempts
-        error.session_id = error.session_id or self.subject.session_id
-        if isinstance(reply, Reply):
-            error.request_id = wire.request_id(reply.headers)
-        return error
 
 
 class CallRunner:
@@ -159,7 +94,7 @@ class CallRunner:
         if call.last_attempt or (call.answer.done() and not call.endpoint.repeatable):
             return None  # nobody wants that session any more
         now = self._clock.now()
-        call.paid = self._traffic.policy.cost(outcome)
+        call.paid = cost(self._traffic.policy, outcome)
         return self._traffic.delay(
             outcome,
             repeatable=call.endpoint.repeatable,
@@ -188,7 +123,7 @@ class CallRunner:
             row.method,
             call.url,
             call.body,
-            None if session_id is None else partial(wire.is_foreign, session_id=session_id),
+            None if session_id is None else partial(answers.is_foreign, session_id=session_id),
         )
         call.attempts += 1
         call.on_wire = request
@@ -282,7 +217,7 @@ class CallRunner:
     def _error(self, call: Call[Any], reply: Reply | Failure, outcome: Outcome) -> EquosError:
         error: EquosError
         if isinstance(reply, Reply):
-            error = wire.status_error(
+            error = answers.status_error(
                 reply.status, reply.body, mask=self._mask, retry_after=outcome.retry_after
             )
         else:

@@ -1,3 +1,9 @@
+"""The steps of a ledger in Redis, as one Lua script."""
+
+from typing import Final
+
+# In a module, not in a file of its own: what freezes programs collects modules only.
+SCRIPT: Final = r"""
 -- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
 --
 -- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
@@ -238,3 +244,4 @@ function steps.call()
 end
 
 return steps[ARGV[1]](unpack(ARGV, 3))
+"""

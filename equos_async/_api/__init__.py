@@ -1,0 +1,1 @@
+"""The API contract: operations, answers, and their JSON; pure."""

@@ -1,0 +1,146 @@
+"""JSON bytes to models and back; it knows no operation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args, get_origin
+
+import attrs
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+from equos_async.errors import ConfigurationError
+
+UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that every answer with details is.
+
+    Raises:
+        ValueError: It is not JSON, or JSON of another kind.
+        RecursionError: It is nested deeper than any answer.
+    """
+    text = body.decode().strip(_WHITESPACE)
+    value, end = _DECODER.raw_decode(text)
+    if not isinstance(value, dict) or end != len(text):
+        raise ValueError
+    return cast("dict[str, Any]", value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.loads` and `json.dumps` with an argument make one for each call.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_WHITESPACE: Final = " \t\n\r"  # RFC 8259, 2
+ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+def describe_problem(error: Exception) -> str:
+    """What is wrong and where, by path and type; never a value."""
+    if isinstance(error, ExceptionGroup):
+        from cattrs import transform_error  # noqa: PLC0415 - as in `converter`
+
+        return "; ".join(transform_error(cast("Exception", error))[:5])
+    return str(error) if isinstance(error, ConfigurationError) else "not a JSON object"
+
+
+def camel(name: str) -> str:
+    """SDK: wire names are the camelCase of snake_case names, without exception."""
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+@cache
+def converter() -> Converter:
+    """The one converter; made at first use, because making it costs import time."""
+    from cattrs import Converter  # noqa: PLC0415 - most of what importing this package would cost
+    from cattrs.gen import (  # noqa: PLC0415
+        make_dict_structure_fn,
+        make_dict_unstructure_fn,
+        override,
+    )
+
+    converter = Converter()
+    # cattrs would turn None into "None" and "no" into True; the wire is held to its types.
+    converter.register_structure_hook(str, _structure_text)
+    converter.register_structure_hook(bool, _structure_flag)
+    converter.register_structure_hook(float, _structure_number)
+    converter.register_structure_hook(datetime, _structure_datetime)
+    converter.register_unstructure_hook(datetime, _unstructure_datetime)
+
+    def wire_names(cls: type) -> dict[str, Any]:
+        return {one.name: override(rename=camel(one.name)) for one in attrs.fields(cls)}
+
+    # What cattrs has looks the inner hook up again for each value.
+    @converter.register_structure_hook_factory(_is_optional)
+    def optional(union: Any) -> Callable[[Any, Any], Any]:
+        (inner,) = set(get_args(union)) - {NoneType}
+        if inner is str:
+            return _structure_text_or_none
+        hook = converter.get_structure_hook(inner)
+        return lambda value, _: None if value is None else hook(value, inner)
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def structure(cls: type) -> Callable[[Any, Any], Any]:
+        return cast(
+            "Callable[[Any, Any], Any]",
+            make_dict_structure_fn(cls, converter, **wire_names(cls)),
+        )
+
+    @converter.register_unstructure_hook_factory(attrs.has)
+    def unstructure(cls: type) -> Callable[[Any], Any]:
+        return make_dict_unstructure_fn(
+            cls, converter, _cattrs_omit_if_default=True, **wire_names(cls)
+        )
+
+    return converter
+
+
+def _is_optional(union: Any) -> bool:
+    return get_origin(union) is UnionType and NoneType in get_args(union)
+
+
+def _structure_text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _structure_text_or_none(value: object, _: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _structure_flag(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _structure_number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    # 1e999 is valid JSON, and infinity in Python; an int may be too large for any float.
+    if not -1e300 < value < 1e300:
+        raise ValueError
+    return value
+
+
+def _structure_datetime(value: object, _: object) -> datetime:
+    """SDK: RFC 3339 with milliseconds and ``Z``."""
+    moment = datetime.fromisoformat(cast("str", value))  # a TypeError if it is none
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
+
+
+def _unstructure_datetime(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Calls: from a caller's await to what became of it."""

@@ -1,0 +1,1 @@
+"""HTTP through aiohttp: a request goes in, a reply or a failure comes out."""

@@ -1,0 +1,1 @@
+"""Decisions about retries: plain values, no loop, no clock, no chance."""

@@ -1,0 +1,95 @@
+"""How long to wait before the next attempt, and what the server asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from equos_async.settings import RetryPolicy
+
+from .classify import Outcome
+
+# Patterns are compiled at first use: most programs never need them, and all would wait for it.
+_DIGITS = r"[0-9]{1,9}"
+_HTTP_DATE = (
+    # RFC 9110, 5.6.7: the preferred form, and the two obsolete ones that must be accepted.
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+)
+
+
+def delay(
+    policy: RetryPolicy,
+    outcome: Outcome,
+    *,
+    repeatable: bool,
+    attempts: int,
+    left: float,
+    chance: float,
+) -> float | None:
+    """Seconds to wait before the next attempt, or None: fail now.
+
+    Args:
+        policy: How often and how soon.
+        outcome: What came of the last attempt, judged worth a retry.
+        repeatable: Whether the call is a stop.
+        attempts: How many were made.
+        left: Seconds until the call's deadline; no wait that would end after it is begun.
+        chance: One draw, uniform in [0, 1).
+    """
+    asked = outcome.retry_after
+    if attempts >= (policy.stop_attempts if repeatable else policy.start_attempts):
+        return None
+    if outcome.status == 421 and attempts > 1:
+        return None  # RFC 9110, 15.5.20: worth one more connection, no more
+    if asked is not None and not repeatable and asked > policy.max_retry_after:
+        return None
+    wait = backoff(policy, attempts - 1, throttled=outcome.throttled, chance=chance)
+    if asked is not None:
+        # A herd that was sent away together must not come back together.
+        wait = max(wait, asked + chance * min(5.0, max(0.5, 0.2 * asked)))
+    return wait if wait < left else None
+
+
+def backoff(policy: RetryPolicy, retries: int, *, throttled: bool, chance: float) -> float:
+    """Full jitter: a uniform share of an exponential step."""
+    base = policy.throttled_base if throttled else policy.base
+    return chance * min(policy.cap, base * 2.0 ** min(retries, 60))
+
+
+def cost(policy: RetryPolicy, outcome: Outcome) -> float:
+    """Tokens that a start's retry takes from the budget."""
+    return policy.connection_cost if outcome.status is None else policy.throttled_cost
+
+
+def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
+    """The server's wish in seconds, or None where it sent no valid one.
+
+    Args:
+        headers: The answer's headers, looked up regardless of case.
+        wall: Seconds since the epoch here, for a date in an answer without a ``Date`` of its own.
+    """
+    milliseconds = headers.get("Retry-After-Ms", "").strip()
+    if re.fullmatch(_DIGITS, milliseconds):
+        return int(milliseconds) / 1000
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(_DIGITS, value):
+        return float(value)
+    until = _http_date(value)
+    if until is None:
+        return None
+    sent = _http_date(headers.get("Date", "").strip())
+    return max(0.0, until - (wall if sent is None else sent))
+
+
+def _http_date(value: str) -> float | None:
+    if not re.fullmatch(_HTTP_DATE, value):
+        return None
+    try:
+        moment: datetime = parsedate_to_datetime(value)
+        return moment.replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None

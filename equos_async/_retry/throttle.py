@@ -1,0 +1,199 @@
+"""What the calls of one client share: limits, the retry budget, the pause and the retry gate."""
+
+from __future__ import annotations
+
+import math
+
+from equos_async.settings import Limits, RetryPolicy
+
+from .backoff import cost, delay
+from .classify import Outcome, Verdict, judge
+
+
+class RetryBudget:
+    """Tokens for the retries of all starts of one client.
+
+    In an outage the first attempts are the load that cannot be avoided; the budget keeps retries
+    from multiplying it, however many callers there are.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy: RetryPolicy = policy
+        self.tokens: float = policy.budget
+        self.updated: float = 0.0
+
+    def take(self, cost: float, now: float) -> bool:
+        """Pay for one retry; False, and nothing taken, where that cannot be afforded."""
+        self.give(max(0.0, now - self.updated) * self.policy.budget_refill)
+        self.updated = now
+        if cost > self.tokens:
+            return False
+        self.tokens -= cost
+        return True
+
+    def give(self, tokens: float) -> None:
+        """Put tokens back: a retried success its cost, a first-try success one."""
+        self.tokens = min(self.policy.budget, self.tokens + tokens)
+
+
+class Lane:
+    """A number of permits. Waiting for one means that nothing was sent yet."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit: int = limit
+        self.in_flight: int = 0
+
+    def enter(self, now: float) -> float:
+        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
+        if self.in_flight >= self.limit:
+            return math.inf
+        self.in_flight += 1
+        return 0.0
+
+    def leave(self) -> None:
+        """Give a permit back."""
+        self.in_flight -= 1
+
+
+class StartLane(Lane):
+    """The permits of starts, held back while the server wants a pause, then let out slowly.
+
+    ``window`` is how many may be in flight: None for the whole lane. After a pause it begins
+    small and grows by one with each success, so that those who waited do not return as one herd.
+    A refusal halves it, and from then on it grows by one with each window of successes: as in TCP
+    (RFC 5681), fast until the limit was met once, and carefully afterwards.
+    """
+
+    def __init__(self, limit: int, policy: RetryPolicy) -> None:
+        super().__init__(limit)
+        self.policy: RetryPolicy = policy
+        self.paused_until: float = -math.inf
+        self.window: float | None = None
+        self.careful: bool = False
+
+    def enter(self, now: float) -> float:
+        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
+        if now < self.paused_until:
+            return self.paused_until - now
+        if self.window is not None and self.in_flight >= self.window:
+            return math.inf
+        return super().enter(now)
+
+    def pause_left(self, now: float) -> float:
+        """Seconds until starts may be sent again."""
+        return max(0.0, self.paused_until - now)
+
+    def pause(self, now: float, seconds: float) -> None:
+        """Somebody was told to come back in ``seconds``: that holds for all starts."""
+        self.paused_until = max(self.paused_until, now + min(seconds, self.policy.max_retry_after))
+        if self.window is None:
+            self.window = min(self.policy.slow_start, self.limit)
+
+    def refused(self, now: float) -> None:
+        """A start was answered 429 or 503; those sent before the pause do not count against it."""
+        if self.window is not None and now >= self.paused_until:
+            self.window = max(1.0, self.window / 2)
+            self.careful = True
+
+    def succeeded(self) -> None:
+        """A start was accepted."""
+        if self.window is None:
+            return
+        self.window += 1 / self.window if self.careful else 1
+        if self.window >= self.limit:
+            self.window, self.careful = None, False
+
+
+class StopGate(Lane):
+    """How many retries of stops go at once (``limit``), and how soon after one another.
+
+    A stop is never given up to save load, so its retries wait instead: few at a time, and
+    further apart the longer they fail.
+    """
+
+    limit: int  # another one after each answer
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy.gate_width)
+        self.policy: RetryPolicy = policy
+        self.gap: float = 0.0
+        self.not_before: float = -math.inf
+
+    def enter(self, now: float) -> float:
+        """0: a place is taken. Else seconds to wait; inf: until somebody leaves."""
+        return self.not_before - now if now < self.not_before else super().enter(now)
+
+    def failed(self, now: float, chance: float) -> None:
+        """A retry failed: fewer at once, and further apart."""
+        self.limit = max(1, self.limit // 2)
+        self.gap = min(self.policy.gate_max_delay, max(self.policy.gate_delay, 2.0 * self.gap))
+        self.not_before = now + (0.5 + 0.5 * chance) * self.gap
+
+    def succeeded(self) -> None:
+        """The server answered a stop, with anything that is not to be repeated."""
+        self.limit = min(self.policy.gate_max_width, self.limit + 1)
+        self.gap = 0.0
+        self.not_before = -math.inf
+
+
+class Traffic:
+    """All that the calls of one client share: two lanes, the budget, the gate and the pause."""
+
+    def __init__(self, policy: RetryPolicy, limits: Limits) -> None:
+        self.policy: RetryPolicy = policy
+        self.budget: RetryBudget = RetryBudget(policy)
+        self.starts: StartLane = StartLane(limits.start_connections, policy)
+        self.stops: Lane = Lane(limits.stop_connections)
+        self.stop_retries: StopGate = StopGate(policy)
+
+    def learn(
+        self,
+        outcome: Outcome,
+        *,
+        repeatable: bool,
+        attempts: int,
+        paid: float,
+        now: float,
+        chance: float,
+    ) -> Verdict:
+        """Judge an attempt, and let all other calls benefit from what it tells.
+
+        Args:
+            outcome: What came of the attempt.
+            repeatable: Whether the call is a stop.
+            attempts: How many attempts the call has made.
+            paid: What the call's last retry cost, 0 where this was its first attempt.
+            now: The time.
+            chance: One draw, uniform in [0, 1).
+        """
+        verdict = judge(outcome, repeatable=repeatable)
+        if outcome.throttled and not repeatable:
+            self.starts.refused(now)
+        if outcome.throttled and outcome.retry_after is not None:
+            self.starts.pause(now, outcome.retry_after)
+        if repeatable and verdict is not Verdict.RETRY:
+            self.stop_retries.succeeded()
+        elif repeatable and attempts > 1:
+            self.stop_retries.failed(now, chance)
+        elif verdict is Verdict.ACCEPTED:
+            self.starts.succeeded()
+            self.budget.give(paid or 1.0)
+        return verdict
+
+    def delay(
+        self,
+        outcome: Outcome,
+        *,
+        repeatable: bool,
+        attempts: int,
+        left: float,
+        now: float,
+        chance: float,
+    ) -> float | None:
+        """Seconds to wait before the next attempt, or None: fail now. A start's retry is paid."""
+        wait = delay(
+            self.policy, outcome, repeatable=repeatable, attempts=attempts, left=left, chance=chance
+        )
+        if wait is None or repeatable or self.budget.take(cost(self.policy, outcome), now):
+            return wait
+        return None

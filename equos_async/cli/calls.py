@@ -1,0 +1,99 @@
+"""``start`` and ``stop`` from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from equos_async.client import EquosClient
+from equos_async.errors import ConfigurationError
+from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
+
+TOKENS = ("consumer_access_token", "remote_agent_access_token")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What all commands take that call the API."""
+    parser.add_argument("--endpoint", help="base URL; default EQUOS_ENDPOINT, else production")
+    parser.add_argument("--api-version", default="v3", help="default %(default)s")
+    parser.add_argument("--deadline", type=float, help="seconds for the whole call")
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``start``."""
+    add_common_arguments(parser)
+    for option, meaning in (
+        ("--avatar", "id of an existing avatar"),
+        ("--agent", "id of an existing agent"),
+        ("--identity", "identity of the end user"),
+    ):
+        parser.add_argument(option, required=True, help=meaning)
+    parser.add_argument("--name", default="command line", help="what to call the session")
+    parser.add_argument("--identity-name", default="", help="display name of the end user")
+    parser.add_argument("--client", help="your own identifier")
+    parser.add_argument("--max-duration", type=float, help="seconds after which it ends by itself")
+    parser.add_argument("--context", help="more context for the agent")
+    parser.add_argument(
+        "--template-var", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
+    )
+    parser.add_argument("--show-token", action="store_true", help="print the access tokens too")
+
+
+def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``stop``."""
+    add_common_arguments(parser)
+    parser.add_argument("session_id", help="id of the session")
+
+
+async def start(args: argparse.Namespace) -> int:
+    """Start a session and print it."""
+    request = CreateSessionPassRequest(
+        name=args.name,
+        avatar=args.avatar,
+        agent=args.agent,
+        consumer_identity=EquosParticipantIdentity(args.identity, args.identity_name),
+        client=args.client,
+        max_duration=args.max_duration,
+        additional_ctx=args.context,
+        template_vars=_pairs(args.template_var),
+    )
+    async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
+        started = _plain(await client.start_session(request, deadline=args.deadline))
+    if not args.show_token:
+        started = {name: value for name, value in started.items() if name not in TOKENS}
+    _print_json(started)
+    return 0
+
+
+async def stop(args: argparse.Namespace) -> int:
+    """Stop a session and print what the server says of it."""
+    async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
+        ended = await client.stop_session(args.session_id, deadline=args.deadline)
+    _print_json(None if ended is None else _plain(ended))
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2)
+    print()
+
+
+def _pairs(options: list[str]) -> dict[str, str] | None:
+    parts = [option.partition("=") for option in options]
+    if not all(name and sign for name, sign, _ in parts):
+        raise ConfigurationError("--template-var must be NAME=VALUE")
+    return {name: value for name, _, value in parts} or None
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A model as JSON can hold it."""
+
+    def serialize(_: object, __: object, one: Any) -> Any:
+        return one.isoformat() if isinstance(one, datetime) else one
+
+    return attrs.asdict(value, value_serializer=serialize)

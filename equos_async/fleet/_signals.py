@@ -1,0 +1,63 @@
+"""Signals to a shutdown: the first ends a task, the second gives up waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from types import FrameType
+from typing import Any
+
+from equos_async.errors import ConfigurationError
+
+from ._supervisor import Keeper
+
+
+class SignalGuard:
+    """Turns the first signal into the end of a task, and the second into giving up."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
+        self._previous: dict[signal.Signals, Any] = {}
+        self._signalled = False
+        self._cancelled = False
+
+    def install(self, signals: tuple[signal.Signals, ...]) -> None:
+        """Take the signals over.
+
+        Not with ``loop.add_signal_handler``, which is missing on Windows and cannot put back
+        what was there before, ``asyncio.run``'s own handler, say.
+        """
+        try:
+            for one in signals:
+                self._previous[one] = signal.signal(one, self._handle)
+        except ValueError:
+            raise ConfigurationError("stop_on_signals works in the main thread only") from None
+
+    def remove(self) -> None:
+        """Put back the handlers that were there before; harmless when that was done."""
+        while self._previous:
+            one, handler = self._previous.popitem()
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+
+    def absorbs(self, error: BaseException | None) -> bool:
+        """Whether an exception is the cancellation that the signal brought, as its only one."""
+        if not self._cancelled or self._task is None:
+            return False
+        alone = self._task.uncancel() <= self._cancelling
+        return alone and isinstance(error, asyncio.CancelledError)
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._act)
+
+    def _act(self) -> None:
+        if self._signalled:
+            self.remove()
+            self._keeper.give_up()
+            return
+        self._signalled = True
+        if not self._keeper.closed and self._task is not None:
+            self._cancelled = True
+            self._task.cancel()

@@ -1,0 +1,1 @@
+"""Where open sessions are written down, beyond the life of one process."""
