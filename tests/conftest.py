@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,10 @@ from equos_async.testing import EquosEmulator
 from tests.clocks import SkippingClock
 
 KEY = "pk_test_51a7c0ffee"
+
+# Programs that tests start write into a pipe, as under Docker and systemd: one that forgets to
+# flush has to be as silent here as it is there.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture
