@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
+from nox.logger import logger
 
 ROOT = Path(__file__).parent
+WORKERS = min((os.cpu_count() or 1) + 1, 4)  # tests wait more than they compute
+OF_REDIS = "*/ledger_redis.py,*/ledger/redis*.py"
 EPOCH = {"SOURCE_DATE_EPOCH": "1580601600"}  # any time will do; hatchling's own when there is none
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -28,16 +32,43 @@ def installed() -> list[str]:
     return found or [f"{sys.version_info[0]}.{sys.version_info[1]}"]
 
 
+if sys.hexversion < 0x030B0000:  # pip found nox for an older one; it would find nothing of ours
+    sys.exit("nox has to run on Python 3.11 or newer here: make .venv anew with one")
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "layers", "tests", "demo", "docs", "build"]
+# What tests say at their end is to be read, so they come late; but before the picture of the house,
+# whose age they judge, is drawn anew for the pages.
+nox.options.sessions = ["lint", "layers", "types", "demo", "build", "tests", "docs"]
 if "CI" in os.environ:
     nox.options.sessions += ["lowest"]
+if len(sys.argv) == 1:
+    logger.info(
+        "All checks, and the tests on Python %s: three minutes on two cores, and two more for each "
+        "further Python. "
+        "A part of the tests: nox -s tests-%s -- tests/unit",
+        ", ".join(installed()),
+        installed()[-1],
+    )
+
+# uv knows nothing of pip's certificates; behind a proxy that inspects TLS it needs the system's.
+os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
 
 def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def install(session: nox.Session, *what: str) -> None:
+    """Install, and say what may help where that fails."""
+    try:
+        session.install(*what)
+    except CommandFailed:
+        session.error(
+            "could not install. Where the lines above tell of a certificate: "
+            "export SSL_CERT_FILE=/path/to/your/authorities.pem"
+        )
 
 
 def run_tests(session: nox.Session) -> None:
@@ -52,31 +83,35 @@ def run_tests(session: nox.Session) -> None:
     for name in ("README.md", "CHANGELOG.md", "pyproject.toml", "noxfile.py"):
         shutil.copy(ROOT / name, away / name)
     session.chdir(away)
+    if session.posargs:  # a part covers but a part: nothing is measured then
+        session.run("pytest", *session.posargs)
+        return
     # Not pytest-cov: the package brings a pytest plugin, so pytest loads it before that measures.
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", f"-n{WORKERS}", "--dist=worksteal")
+    session.run("coverage", "combine", "--quiet")
     # Without a Redis its tests are skipped, except in CI; the rest is covered all the same.
-    without = [] if shutil.which("redis-server") else ["--omit=*/ledger/redis*.py"]
+    without = [] if shutil.which("redis-server") else [f"--omit={OF_REDIS}"]
     session.run("coverage", "report", *without)
 
 
 @nox.session(python=installed())
 def tests(session: nox.Session) -> None:
     """Run the tests against the built wheel, on every Python that is installed."""
-    session.install(".[cli,otel,redis]", *group("test"))
+    install(session, ".[cli,otel,redis]", *group("test"))
     run_tests(session)
 
 
 @nox.session(python=installed()[0], venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest version of each dependency that is declared."""
-    session.install("--resolution=lowest-direct", ".[cli,otel,redis]", *group("test"))
+    install(session, "--resolution=lowest-direct", ".[cli,otel,redis]", *group("test"))
     run_tests(session)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
-    session.install(*group("lint"))
+    install(session, *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -84,7 +119,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with mypy and pyright, both strict, and that users see all of them."""
-    session.install(".[cli,otel,redis]", *group("types"))
+    install(session, ".[cli,otel,redis]", *group("types"))
     session.run("mypy")
     session.run("pyright")
     session.chdir(session.create_tmp())  # away from the source: what is installed is what counts
@@ -94,21 +129,21 @@ def types(session: nox.Session) -> None:
 @nox.session
 def layers(session: nox.Session) -> None:
     """Prove with import-linter that each module imports only what stands above it."""
-    session.install(".", *group("lint"))
+    install(session, ".", *group("lint"))
     session.run("lint-imports")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo as the README says it."""
-    session.install(".[cli]")
+    install(session, ".[cli]")
     session.run("python", "-m", "equos_async", "demo", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Draw the house and build the pages in build/docs; a warning is an error."""
-    session.install(".[otel,redis]", *group("docs"))
+    install(session, ".[otel,redis]", *group("docs"))
     session.run("python", "-m", "tests.docs.house", "--out", ".docs/house.svg")
     out = ("build/doctrees", ".docs", "build/docs")
     session.run("sphinx-build", "-W", "--keep-going", "-nqEa", "-d", *out)
@@ -118,7 +153,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel twice, check their bytes, files and metadata, and import the wheel."""
-    session.install("build[uv]", "twine")
+    install(session, "build[uv]", "twine")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     away = Path(session.create_tmp())
     command = ("python", "-m", "build", "--installer=uv", "--outdir")
@@ -143,7 +178,7 @@ def build(session: nox.Session) -> None:
 @nox.session
 def simulate(session: nox.Session) -> None:
     """Run the retry layer through the outage model and draw the picture of the README."""
-    session.install(".")
+    install(session, ".")
     out = str(ROOT / ".github" / "assets")
     session.run("python", "-m", "tests.bench.simulate", "--out", out, *session.posargs)
 
@@ -152,7 +187,7 @@ def simulate(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure CPU, latency and memory against raw aiohttp and others, and a fleet at scale."""
     needs = [".", *group("bench")]
-    session.install(*needs)
+    install(session, *needs)
     also: list[str] = []
     if installed()[0] != installed()[-1]:
         oldest = Path(session.create_tmp()) / "oldest"
@@ -167,7 +202,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def ledger(session: nox.Session) -> None:
     """Kill workers that share a ledger (--long: for an hour), then measure what it costs."""
-    session.install(".[redis]", *group("test"))
+    install(session, ".[redis]", *group("test"))
     long = "--long" in session.posargs
     sizes = ["--rounds", "20", "--seeds", *"12345"] if long else ["--rounds", "1", "--seeds", "1"]
     session.run("python", "-m", "tests.ledger.chaos", *sizes)
@@ -177,6 +212,6 @@ def ledger(session: nox.Session) -> None:
 @nox.session
 def contract(session: nox.Session) -> None:
     """Let tools that others wrote judge the emulator by its OpenAPI document."""
-    session.install(".", "schemathesis>=4", "openapi-python-client>=0.24")
+    install(session, ".", "schemathesis>=4", "openapi-python-client>=0.24")
     session.run("python", "-m", "tests.emulator.contract.run_schemathesis", *session.posargs)
     session.run("python", "-m", "tests.emulator.contract.run_generated_client")

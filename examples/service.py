@@ -52,7 +52,7 @@ async def work(client: EquosClient, visitors: asyncio.Queue[str]) -> None:
     """Serve one visitor after the other."""
     while True:
         visitor = await visitors.get()
-        print(f"{visitor}: {await serve(client, visitor)}")
+        print(f"{visitor}: {await serve(client, visitor)}", flush=True)
         visitors.task_done()
 
 
@@ -78,7 +78,7 @@ async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
             await serve_all(client, names)
     finally:
         for one in client.unresolved:
-            print(f"look at this: {one.operation} of {one.name!r}, {one.reason}")
+            print(f"look at this: {one.operation} of {one.name!r}, {one.reason}", flush=True)
 
 
 async def main() -> None:
@@ -95,7 +95,7 @@ async def main() -> None:
         try:
             await run(server.endpoint, "any-key", names)
         finally:
-            print(f"left on the server: {len(server.live_sessions)}")
+            print(f"left on the server: {len(server.live_sessions)}", flush=True)
 
 
 if __name__ == "__main__":

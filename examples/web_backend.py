@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,4 +146,5 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ.get("PORT", "8080")),
         handler_cancellation=True,
+        print=partial(print, flush=True),  # else nobody sees where it runs, under Docker or systemd
     )

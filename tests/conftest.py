@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +14,36 @@ from aioresponses import aioresponses
 from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
 from equos_async.testing import EquosEmulator
 from tests.clocks import SkippingClock
+from tests.needs import summary
 
 KEY = "pk_test_51a7c0ffee"
+
+LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")
+"""Files whose tests take seconds each, or share what takes long to start."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_run_as_elsewhere() -> None:
+    """What is set for the tests themselves is none of the business of programs that they start.
+
+    Those write into a pipe, as under Docker and systemd: one that forgets to flush has to be as
+    silent here as it is there. Nor are they measured, which would slow them down.
+    """
+    for name in ("PYTHONUNBUFFERED", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that at the end no process works alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why tests were skipped, and what to install to have none of that."""
+    skipped = cast("list[pytest.TestReport]", terminalreporter.stats.get("skipped", []))
+    reasons = [cast("tuple[str, int, str]", one.longrepr)[2] for one in skipped]
+    for line in summary([reason.removeprefix("Skipped: ") for reason in reasons]):
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture

@@ -116,7 +116,8 @@ def main() -> None:
             a_cpu_second = rate * args.seconds / (after.cpu_seconds - before.cpu_seconds)
             print(
                 f"round {number + 1}: {rate:,.0f} sessions/s, {a_cpu_second:,.0f} per second of "
-                f"server CPU, {after.mebibytes:.0f} MiB resident"
+                f"server CPU, {after.mebibytes:.0f} MiB resident",
+                flush=True,
             )
         cast("IO[bytes]", server.stdin).close()
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve
@@ -122,6 +123,9 @@ async def reap(ledger: Ledger, count: int) -> float:
         return took
 
 
+tell = partial(print, flush=True)  # it takes minutes, and whoever reads it may be a pipe
+
+
 async def measure(name: str, engine: Open, rows: int) -> None:
     """All of it, for one engine."""
     without = await added(None)
@@ -129,13 +133,13 @@ async def measure(name: str, engine: Open, rows: int) -> None:
         with_it = await added(ledger)
     for what, plain, more in zip(("start", "stop"), without, with_it, strict=True):
         extra = (statistics.median(more) - statistics.median(plain)) * 1e3
-        print(f"| {name}: added to a {what}, p50 | {extra:.2f} ms |")
+        tell(f"| {name}: added to a {what}, p50 | {extra:.2f} ms |")
     async with engine() as ledger:
         await fill(ledger, "other", rows)
         for step, times in (await steps(ledger, "worker-1", STEPS)).items():
-            print(f"| {name}: {step} among {rows:,} rows, ms p50 and p99 | {percentiles(times)} |")
-        print(f"| {name}: list {rows:,} rows | {await timed(ledger.rows()):.2f} s |")
-        print(
+            tell(f"| {name}: {step} among {rows:,} rows, ms p50 and p99 | {percentiles(times)} |")
+        tell(f"| {name}: list {rows:,} rows | {await timed(ledger.rows()):.2f} s |")
+        tell(
             f"| {name}: renew a lease on {rows:,} rows | "
             f"{await timed(ledger.renew('other', lease=LEASE)) * 1e3:.0f} ms |"
         )
@@ -152,7 +156,7 @@ async def grow(name: str, engine: Open) -> None:
         done = await asyncio.gather(*(steps(one, f"w{n}", each) for n, one in enumerate(ledgers)))
         took = time.perf_counter() - began
         places = [seconds for times in done for seconds in times["place"]]
-        print(
+        tell(
             f"| {name}: {workers} workers | {each * workers / took:.0f} sessions a second, "
             f"place p50 and p99 {percentiles(places)} ms |"
         )
@@ -185,7 +189,7 @@ async def on_paper(redis: RedisServer, rows: int) -> None:
             )
             await asyncio.gather(*(ledger.record(one, seconds=600) for one in some))
         each = (told("memory", r"used_memory:(\d+)") - before) / rows
-        print(f"| Redis: memory of a row, of {rows:,} | {each:.0f} bytes |")
+        tell(f"| Redis: memory of a row, of {rows:,} | {each:.0f} bytes |")
         new = [row(f"new-{n}") for n in range(STEPS)]
         work: dict[str, Callable[[LedgerRow], Awaitable[object]]] = {
             "place": lambda one: ledger.place(one, seconds=9, limit=10**6, wait=True, lease=LEASE),
@@ -198,7 +202,7 @@ async def on_paper(redis: RedisServer, rows: int) -> None:
             for one in new if "renew" not in step else new[:10]:
                 await ask(one)
             usec = told("commandstats", r"cmdstat_evalsha:.*usec_per_call=([\d.]+)")
-            print(f"| Redis: its own time to {step} | {usec / 1000:.3f} ms |")
+            tell(f"| Redis: its own time to {step} | {usec / 1000:.3f} ms |")
 
 
 @asynccontextmanager
@@ -225,7 +229,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=100_000)
     args = parser.parse_args()
-    print("| what | measured |\n|---|---:|")
+    tell("| what | measured |\n|---|---:|")
     async with engines() as (_, fresh):
         for name, engine in fresh.items():
             await measure(name, engine, args.rows)
@@ -234,7 +238,7 @@ async def main() -> None:
         redis.ask("FLUSHALL")
         for name, engine in fresh.items():
             async with engine() as ledger:
-                print(f"| {name}: 1,000 orphans stopped | {await reap(ledger, 1000):.2f} s |")
+                tell(f"| {name}: 1,000 orphans stopped | {await reap(ledger, 1000):.2f} s |")
             await grow(name, engine)
 
 

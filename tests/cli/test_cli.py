@@ -32,6 +32,7 @@ from equos_async.testing import (
 )
 from equos_async.testing.spec import parse_fault
 from tests.conftest import KEY
+from tests.needs import need
 
 START = ["start", "--avatar=av_1", "--agent=ag_1", "--identity=user-7", "--max-duration=60"]
 
@@ -217,6 +218,7 @@ class TestEmulatorByHand:
 
     def test_it_talks_to_people(self, serving: Callable[..., subprocess.Popen[str]]) -> None:
         """Without ``--log json`` it prints a curl line that works, and plain lines."""
+        need("curl")
         process = serving()
         assert process.stdout is not None
         hello, curl = process.stdout.readline(), process.stdout.readline()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,8 @@ def test_each_command_is_one(command: list[str]) -> None:
             extras = {one for name in what for one in re.findall(r"\[(\w+)\]", name)}
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
             assert extras <= {*project["project"]["optional-dependencies"], "uv"}  # nox's own
+        case ["python3", "-c", program]:
+            compile(program, "README.md", "exec")
         case ["python3", "-m", "venv", ".venv"] | ["export", "EQUOS_CLIENT_KEY=any-key"]:
             pass
         case _:
@@ -155,11 +158,19 @@ def test_a_newcomer_finds_the_program_early() -> None:
 
 
 @pytest.mark.parametrize("mark", ["demo-command", "test-command"])
-def test_each_of_the_two_commands_is_one_line(mark: str) -> None:
-    """What a newcomer types, and what CI runs, stands between its marks."""
+def test_each_of_the_two_commands_is_one_line(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a newcomer types, and what CI runs, says first which Python it needs."""
     found = re.search(rf"<!-- {mark} -->\n```sh\n(.+)\n```\n<!-- end -->", TEXT[README])
     assert found is not None
-    assert found[1].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    check, rest = found[1].split(" && ", 1)
+    assert rest.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    program = shlex.split(check)[-1]
+    with pytest.raises(SystemExit) as ended:
+        exec(program, {})
+    assert not ended.value.code
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(SystemExit, match=r"^needs Python 3\.11 or newer$"):
+        exec(program, {})
 
 
 def test_the_tree_of_errors_is_whole() -> None:

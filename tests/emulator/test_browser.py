@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from equos_async.testing import EquosEmulator, Status
 from tests.emulator.support import post
+from tests.needs import need
 
 FLAGS = (
     "--headless",
@@ -31,10 +30,7 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
     """A headless Chromium. In CI there has to be one."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        refuse("the page is tested in Chromium: apt install chromium chromium-driver")
+    program, driver = need("chromium", "chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = program
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

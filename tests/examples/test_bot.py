@@ -54,7 +54,9 @@ def test_a_file_as_its_input(tmp_path: Path, typed: str, told: str) -> None:
             timeout=30,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (0, "")
+    # asyncio's debug mode tells of slow steps, which any is on a busy machine.
+    errors = [line for line in done.stderr.splitlines() if "Executing <" not in line]
+    assert (done.returncode, errors) == (0, [])
     assert f"bye: {told}" in done.stdout
 
 

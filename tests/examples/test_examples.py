@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from equos_async.testing import Delay, EquosEmulator
+from equos_async.testing import Delay, EquosEmulator, Hang, Status
 from tests.fleet.programs import EXAMPLES, program
 
 
@@ -32,6 +32,14 @@ def test_service_serves_all_and_reports_the_unknown() -> None:
     assert sum("not tried again" in line for line in lines) == 1
     assert lines[-2].startswith("look at this: start of 'reception', ")
     assert lines[-1] == "left on the server: 1"
+
+
+async def test_the_service_tells_at_once_in_a_pipe(emulator: EquosEmulator) -> None:
+    """Who reads its log sees each visitor when they were answered, not when the service ends."""
+    emulator.faults.start.add(Status(422, message="no voice"))
+    emulator.faults.start.add(Hang(), times=None)
+    async with program(emulator.endpoint, str(EXAMPLES / "service.py")) as service:
+        await service.expect("the server says no (422: no voice)")
 
 
 async def test_ctrl_c_ends_the_service_without_a_traceback(emulator: EquosEmulator) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+
+from tests.needs import need
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -88,9 +90,15 @@ async def program(endpoint: str, *arguments: str, **env: str) -> AsyncGenerator[
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on.
+
+    It lies below those that a system gives to whoever asks for any: until a program listens on it,
+    neither a connection of this process nor a server of another one takes it.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 async def call(method: str, url: str, **options: Any) -> tuple[int, str]:
@@ -104,9 +112,5 @@ async def call(method: str, url: str, **options: Any) -> tuple[int, str]:
 
 def chromium() -> tuple[str, str]:
     """Where Chromium and its driver are; a page that no browser has seen is not tested."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        # In CI it is there, or CI is broken; a newcomer's machine may do without.
-        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
-        refuse("this test needs Chromium: apt-get install chromium chromium-driver")
+    browser, driver = need("chromium", "chromedriver")
     return browser, driver

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import scripted, still
+from tests.fleet.programs import free_port
+from tests.needs import need
 
 __all__ = ["scripted", "still"]
 
@@ -22,9 +23,7 @@ class RedisServer:
     """A redis-server that a test may stop, pause and start again; it keeps a file."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -74,11 +73,7 @@ class RedisServer:
 @pytest.fixture(scope="session")
 def redis_program() -> None:
     """In CI redis-server must be there; elsewhere its tests are skipped without it."""
-    if shutil.which("redis-server") is None:
-        hint = "needs redis-server: apt install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(hint)
-        pytest.skip(hint)
+    need("redis-server")
 
 
 @pytest.fixture(scope="session")

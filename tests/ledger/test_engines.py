@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import socket
 import sqlite3
 import subprocess
 import time
@@ -17,6 +16,7 @@ from attrs import evolve
 
 from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
 from equos_async.testing.ledger_contract import LEASE, live, place, row
+from tests.fleet.programs import free_port
 from tests.ledger.conftest import RedisServer
 
 
@@ -380,13 +380,13 @@ class TestCluster:
     @pytest.fixture
     def nodes(self, redis_program: None, tmp_path: Path) -> Iterator[list[int]]:
         ports: list[int] = []
+        buses: list[int] = []
         processes: list[subprocess.Popen[bytes]] = []
         for n in range(2):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                ports.append(free.getsockname()[1])
+            ports.append(free_port())
+            buses.append(free_port())
             (tmp_path / str(n)).mkdir()
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[n] % 40000 + 20000))
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(buses[n]))
             command = ["redis-server", "--port", str(ports[n]), "--dir", str(tmp_path / str(n))]
             processes.append(
                 subprocess.Popen(
@@ -409,7 +409,7 @@ class TestCluster:
             wait_for(port, "PONG", "PING")
         ask(ports[0], "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
         ask(ports[1], "CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
-        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", str(ports[1]), str(ports[1] % 40000 + 20000))
+        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", str(ports[1]), str(buses[1]))
         for port in ports:
             wait_for(port, "cluster_state:ok", "CLUSTER", "INFO")
             wait_for(port, "16383", "CLUSTER", "SLOTS")
