@@ -215,3 +215,18 @@ def contract(session: nox.Session) -> None:
     install(session, ".", "schemathesis>=4", "openapi-python-client>=0.24")
     session.run("python", "-m", "tests.emulator.contract.run_schemathesis", *session.posargs)
     session.run("python", "-m", "tests.emulator.contract.run_generated_client")
+
+
+@nox.session(python=installed()[-1], venv_backend="uv")
+@nox.parametrize("release", ["==3.12.15", "==3.13.*", "==3.14.4", "newest", "pre-release"])
+def differential(session: nox.Session, release: str) -> None:
+    """Compare the direct wire with the session's on old, new and coming releases of aiohttp."""
+    session.install(".", *group("test"))
+    # In a step of its own, for some are older than what the package asks for.
+    if release.startswith("=="):
+        session.install(f"aiohttp{release}")
+    else:
+        allowed = ["--prerelease=allow"] if release == "pre-release" else []
+        session.install("--upgrade-package=aiohttp", *allowed, "aiohttp")
+    session.run("python", "-c", "import aiohttp; print('aiohttp', aiohttp.__version__)")
+    session.run("python", "-m", "pytest", "-q", "tests/property/test_both_ways.py")

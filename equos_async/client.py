@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 
 import aiohttp
 from attrs import evolve
+from multidict import CIMultiDict
 
 from . import _validate
 from ._api import answers, operations
@@ -21,6 +22,7 @@ from ._emitter import Reporter, Subject
 from ._http.request import Reply
 from ._http.transport import Transport
 from ._retry.throttle import Traffic
+from ._version import __version__
 from .clock import Clock, set_unless_done
 from .errors import (
     APITimeoutError,
@@ -105,7 +107,7 @@ class EquosClient:
         _validate.instance("limits", limits, Limits)
         self._reporter = Reporter(_validate.hook("on_event", on_event), self._clock)
         self._transport = Transport(
-            headers=operations.headers(key),
+            clock=self._clock,
             connect_timeout=timeouts.connect,
             keepalive=limits.keepalive,
             trust_env=trust_env,
@@ -113,6 +115,9 @@ class EquosClient:
         )
         self._runner = CallRunner(
             transport=self._transport,
+            headers=CIMultiDict(
+                {**operations.headers(key), "User-Agent": f"equos-async/{__version__}"}
+            ),
             traffic=Traffic(retry, limits),
             timeouts=timeouts,
             clock=self._clock,

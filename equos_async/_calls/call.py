@@ -9,9 +9,8 @@ from attrs import define, field
 
 from equos_async._api import answers, operations
 from equos_async._emitter import Subject
-from equos_async._http.request import Failure, Reply, Request
+from equos_async._http.request import Failure, Reply, SendGuard
 from equos_async._retry.classify import Outcome
-from equos_async.clock import Timer
 from equos_async.errors import EquosError
 from equos_async.events import Event
 
@@ -29,7 +28,7 @@ class Call(Generic[T]):
         in_block: Whether the session belongs to a ``session()`` block.
         began: When the caller made it, on the client's clock.
         task: The client's task that runs the call.
-        on_wire: The attempt that is under way.
+        on_wire: The guard of the attempt that is under way.
         attempts: How many were made.
         latest: What came of the latest of them.
         retries: What was told of them.
@@ -47,8 +46,7 @@ class Call(Generic[T]):
     answer: asyncio.Future[T]
     in_block: bool = False
     task: asyncio.Task[None] = field(init=False)
-    on_wire: Request | None = None
-    timer: Timer | None = None
+    on_wire: SendGuard | None = None
     attempts: int = 0
     latest: tuple[Reply | Failure, Outcome] | None = None
     retries: tuple[Event, ...] = ()

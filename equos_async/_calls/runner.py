@@ -7,9 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from multidict import CIMultiDict
+
 from equos_async._api import answers
 from equos_async._emitter import Reporter
-from equos_async._http.request import Failure, Reply, Request
+from equos_async._http.request import Failure, Reply, Request, SendGuard
 from equos_async._http.transport import Transport
 from equos_async._retry.backoff import cost, parse_retry_after
 from equos_async._retry.classify import Outcome, Verdict
@@ -41,6 +43,7 @@ class CallRunner:
         self,
         *,
         transport: Transport,
+        headers: CIMultiDict[str],
         traffic: Traffic,
         timeouts: Timeouts,
         clock: Clock,
@@ -48,6 +51,7 @@ class CallRunner:
         mask: Callable[[str], str],
     ) -> None:
         self._transport = transport
+        self._headers = headers
         self._traffic = traffic
         self._timeouts = timeouts
         self._clock = clock
@@ -120,24 +124,30 @@ class CallRunner:
         if not lane.enter_at_once():
             await self._enter(lane, call)
         request = Request(
-            row.method,
-            call.url,
-            call.body,
-            None if session_id is None else partial(answers.is_foreign, session_id=session_id),
+            method=row.method,
+            url=call.url,
+            headers=self._headers,
+            body=call.body,
+            is_foreign=(
+                None if session_id is None else partial(answers.is_foreign, session_id=session_id)
+            ),
         )
         call.attempts += 1
-        call.on_wire = request
-        until = min(self._clock.now() + limit, call.deadline)
-        call.timer = self._clock.call_at(until, self._overdue, call, request)
+        call.on_wire = guard = SendGuard()
         try:
-            reply = await self._transport.send(request)
+            reply = await self._transport.send(
+                request,
+                guard,
+                until=min(self._clock.now() + limit, call.deadline),
+                listen_until=None if row.repeatable else call.deadline,
+                overdue=partial(self._overdue, call),
+            )
             return (reply, *self._learn(call, reply))
         except asyncio.CancelledError:
-            if request.sent and not row.repeatable:
+            if guard.sent and not row.repeatable:
                 call.refuse(self._unknown(call, Failure(sent=True, reason=self.ending)))
             raise
         finally:
-            call.timer.cancel()
             call.on_wire = None
             lane.leave()
 
@@ -154,15 +164,11 @@ class CallRunner:
                 APITimeoutError("no place was free before the deadline; nothing was sent")
             )
 
-    def _overdue(self, call: Call[Any], request: Request) -> None:
-        """An attempt's time is over. A sent start is not cancelled: its session may still come."""
-        waited_for = request.sent and not call.endpoint.repeatable and not call.answer.done()
-        if waited_for and self._clock.now() < call.deadline:
+    def _overdue(self, call: Call[Any]) -> None:
+        """The time of a sent start is over. It is listened to: its session may still come."""
+        if not call.answer.done():
             reason = f"no answer within {self._timeouts.start_attempt:g} s"
             call.refuse(self._unknown(call, Failure(sent=True, reason=reason)))
-            call.timer = self._clock.call_at(call.deadline, self._overdue, call, request)
-        else:
-            request.expire()
 
     def _learn(self, call: Call[Any], reply: Reply | Failure) -> tuple[Outcome, Verdict]:
         if isinstance(reply, Reply):

@@ -1,27 +1,28 @@
-"""One pooled aiohttp session: a request goes in, a reply or a failure comes out, both values.
+"""Send one request over the wire that fits: a reply or a failure comes back, both values.
 
 aiohttp's exceptions end here, because they do not tell what matters: a total timeout, say, looks
 the same while waiting for the pool and after the server has acted. Whether a request may have left
-is told by the request's own body instead.
+is told by its send guard instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from multidict import CIMultiDict
-from yarl import URL
 
-from equos_async._version import __version__
+from equos_async.clock import Clock, Timer
 from equos_async.errors import ConfigurationError
+from equos_async.events import logger
 
-from . import pool
-from .direct import Express, is_plain
-from .request import Failure, Reply, Request
+from . import gate, pool
+from .direct import DirectWire
+from .exchange import Exchange, Wire
+from .request import Failure, Reply, Request, SendGuard, SendRefusedError
+from .session import SessionWire
 
 # What no repetition can help: the wrong peer, or a session that cannot send at all. Everything
 # else of aiohttp that comes before the request was sent is worth another attempt.
@@ -31,23 +32,42 @@ _FATAL: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-_NETWORK: Final = (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError)
+_NETWORK: Final = (
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    TimeoutError,
+    SendRefusedError,
+)
+
+PASSES: Final = 3
+"""Passes of the event loop in which an answer may still be found after an attempt's time.
+
+The sockets may hold the answer, unread, when a timer goes off after the loop was blocked. asyncio
+asks them in the pass before, uvloop in the one after, and a task wakes up one pass later.
+"""
 
 
 class Transport:
-    """The aiohttp session of one client, made at first use and bound to that event loop."""
+    """The aiohttp session of one client, made at first use and bound to that event loop.
+
+    Args:
+        clock: What the times of :meth:`send` are measured on.
+        connect_timeout: Seconds for a connection to be made.
+        keepalive: Seconds that an idle connection is kept; 0 for a new one for each request.
+        trust_env: Whether proxies are taken from the environment.
+        http_session: A session to use instead of one of its own.
+    """
 
     def __init__(
         self,
         *,
-        headers: Mapping[str, str],
+        clock: Clock,
         connect_timeout: float,
         keepalive: float,
         trust_env: bool,
         http_session: aiohttp.ClientSession | None,
     ) -> None:
-        self._headers = CIMultiDict(headers)
-        self._headers["User-Agent"] = f"equos-async/{__version__}"
         # Timers of the client's own bound each attempt; `total` would be rounded up by a second,
         # and without a threshold so would these.
         self._timeout = aiohttp.ClientTimeout(
@@ -56,28 +76,28 @@ class Transport:
             sock_connect=connect_timeout,
             ceil_threshold=float("inf"),
         )
+        self._clock = clock
         self._keepalive = keepalive
         self._trust_env = trust_env
-        self._injected = http_session is not None
-        self._session = http_session
-        self._express: Express | None = None  # for a session of its own
         self._loop: asyncio.AbstractEventLoop | None = None
-        # A session of its own is made with these; another has to be told with each request.
-        self._options: dict[str, Any] = (
-            {
-                "headers": self._headers,
-                "timeout": self._timeout,
-                "raise_for_status": False,
-                "middlewares": (),
-            }
-            if self._injected
-            else {}
-        )
+        self._own: aiohttp.ClientSession | None = None
+        self._direct: DirectWire | None = None
+        self._session_wire: SessionWire | None = None
+        if http_session is not None:
+            # A session of its own is made with these; another has to be told with each request.
+            self._session_wire = SessionWire(
+                http_session, timeout=self._timeout, raise_for_status=False, middlewares=()
+            )
 
     @property
     def is_open(self) -> bool:
         """Whether there is a session of its own to be closed."""
-        return not self._injected and self._session is not None and not self._session.closed
+        return self._own is not None and not self._own.closed
+
+    @property
+    def direct(self) -> bool:
+        """Whether requests may take the direct wire; settled by the first request."""
+        return self._direct is not None
 
     def bind(self) -> asyncio.AbstractEventLoop:
         """The running loop, which has to be the same at every use.
@@ -94,75 +114,145 @@ class Transport:
             )
         return loop
 
-    async def send(self, request: Request) -> Reply | Failure:
-        """Put a request on the wire and return what comes of it.
+    async def send(
+        self,
+        request: Request,
+        guard: SendGuard,
+        *,
+        until: float,
+        listen_until: float | None = None,
+        overdue: Callable[[], None] | None = None,
+    ) -> Reply | Failure:
+        """Put a request on a wire, and return what comes of it.
+
+        An unsent request is withdrawn and cut off at ``until``. A sent one is cut off there as
+        well, unless ``listen_until`` is later. To end it earlier, withdraw the guard, and then
+        cancel the task.
+
+        Args:
+            request: What to send.
+            guard: A new one for each attempt.
+            until: When the attempt's time is over, on the client's clock.
+            listen_until: How long the answer to a sent request is waited for.
+            overdue: Called once when a sent request is listened to beyond ``until``.
 
         Raises:
-            asyncio.CancelledError: The task was cancelled by another than ``request.expire``.
+            asyncio.CancelledError: The task was cancelled from outside.
         """
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        cancelled = task.cancelling()  # what it has survived so far
-        request.sending(task)
+        exchange = Exchange(request, guard)
+        watch = _Watch(self._clock, guard, until, listen_until, overdue)
         try:
-            await self._exchange(request)
-        except asyncio.CancelledError:
-            # Two may come as one in the same tick: `request.expire`'s is taken back here, and
-            # another's (of `aclose`, whose time is over as well) still counts.
-            if not request.expired or task.uncancel() > cancelled:
+            await self._choose(request).carry(exchange)
+        except (Exception, asyncio.CancelledError) as error:
+            if watch.has_ended(error):
+                return exchange.outcome(
+                    Failure(sent=guard.sent, reason="no answer in time", timed_out=True)
+                )
+            if isinstance(error, asyncio.CancelledError):
                 raise
-            return request.outcome(
-                Failure(sent=request.sent, reason="no answer in time", timed_out=True)
-            )
-        except Exception as error:  # whatever it is, only `sent` decides what it means
-            return request.outcome(_failure(error, request.sent))
+            return exchange.outcome(failure_of(error, sent=guard.sent))
         finally:
-            request.sending(None)
-            request.let_go()
-        return request.outcome()
+            watch.stop()
+            exchange.let_go()
+        return exchange.outcome()
 
-    async def _exchange(self, request: Request) -> None:
-        session = self._session or self._open(request.url)
-        if self._express is not None and is_plain(session, request.size):
-            await self._express.carry(request)
-            return
-        response = await session.request(
-            request.method,
-            URL(request.url, encoded=True),
-            data=request,
-            allow_redirects=False,
-            **self._options,
-        )
-        try:
-            request.answered(response.status, response.headers)
-            while request.wants_more and not response.content.at_eof():
-                request.receive(await response.content.readany())
-        finally:
-            # Hands the connection back, or closes it where the body was not read to its end.
-            response.release()
+    async def close(self) -> None:
+        """Close a session of its own; an injected one belongs to somebody else."""
+        if self._own is not None:
+            await self._own.close()
 
-    def _open(self, url: str) -> aiohttp.ClientSession:
+    def _choose(self, request: Request) -> Wire:
+        through = self._session_wire or self._open()
+        if self._direct is not None and self._own is not None and gate.admits(self._own, request):
+            return self._direct
+        return through
+
+    def _open(self) -> SessionWire:
         connector = pool.Connector(
             limit=0, keepalive_timeout=self._keepalive or None, force_close=not self._keepalive
         )
-        self._express = Express(
-            connector, URL(url, encoded=True), headers=self._headers, timeout=self._timeout
-        )
-        self._session = aiohttp.ClientSession(
+        self._own = aiohttp.ClientSession(
             connector=connector,
-            headers=self._headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
         )
-        return self._session
+        misfit = gate.find_misfit()
+        if misfit is None:
+            self._direct = DirectWire(connector, self._timeout)
+        else:
+            logger.info("requests take the slower way through aiohttp's session: %s", misfit)
+        self._session_wire = SessionWire(self._own)
+        return self._session_wire
 
-    async def close(self) -> None:
-        """Close a session of its own; an injected one belongs to somebody else."""
-        if self._session is not None and not self._injected:
-            await self._session.close()
+
+class _Watch:
+    """The times of one attempt: it cuts off the task that made it, unless it is stopped before."""
+
+    __slots__ = (
+        "_before",
+        "_clock",
+        "_expired",
+        "_guard",
+        "_listen_until",
+        "_overdue",
+        "_task",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        guard: SendGuard,
+        until: float,
+        listen_until: float | None,
+        overdue: Callable[[], None] | None,
+    ) -> None:
+        self._clock = clock
+        self._guard = guard
+        self._listen_until = listen_until
+        self._overdue = overdue
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._before = self._task.cancelling()  # what it has survived so far
+        self._expired = False
+        self._timer: Timer | asyncio.Handle = clock.call_at(until, self._ring, PASSES)
+
+    def stop(self) -> None:
+        """The attempt is over."""
+        self._timer.cancel()
+
+    def has_ended(self, error: BaseException) -> bool:
+        """Whether it was this watch that ended the attempt; its cancellation is taken back then.
+
+        Two may come as one in the same tick: another's cancellation (of ``aclose``, whose time is
+        over as well) still counts.
+        """
+        if not self._expired:
+            return False
+        others = self._task.uncancel() > self._before
+        return not (others and isinstance(error, asyncio.CancelledError))
+
+    def _ring(self, passes: int) -> None:
+        if not self._guard.sent:
+            self._guard.withdraw()
+            self._cut()
+        elif passes:
+            self._timer = self._task.get_loop().call_soon(self._ring, passes - 1)
+        elif self._listen_until is not None and self._listen_until > self._clock.now():
+            self._timer = self._clock.call_at(self._listen_until, self._ring, PASSES)
+            self._listen_until = None
+            if self._overdue is not None:
+                self._overdue()
+        else:
+            self._cut()
+
+    def _cut(self) -> None:
+        self._expired = True
+        self._task.cancel()
 
 
-def _failure(error: Exception, sent: bool) -> Failure:
+def failure_of(error: Exception, *, sent: bool) -> Failure:
+    """What an exception means that ended an exchange."""
     # Errors that are not the network's come before anything is sent, from a session that was
     # closed or set up in a way that does not fit: to try again would not help.
     words = " ".join(str(error).split())[:300]

@@ -1,17 +1,15 @@
-"""Every fault is met on both ways through aiohttp: the express way, and its session's."""
+"""Every fault is met on both wires: the direct one, and the session's."""
 
 from __future__ import annotations
 
-import aiohttp
 import pytest
 
-from equos_async._http import direct
+from tests import wires
 
 
-@pytest.fixture(params=["express", "session"], autouse=True)
-def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which of them the test takes; where all pass with a new release, that may be trusted."""
-    through: str = request.param
-    tested = {aiohttp.__version__} if through == "express" else set[str]()
-    monkeypatch.setattr(direct, "TESTED", tested)
-    return through
+@pytest.fixture(params=wires.WIRES, autouse=True)
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of them the test takes."""
+    wire: str = request.param
+    wires.take(wire, monkeypatch)
+    return wire

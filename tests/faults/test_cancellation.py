@@ -508,3 +508,29 @@ def test_nothing_is_left_behind_in_development_mode() -> None:
     )
     slow_steps = [line for line in done.stderr.splitlines() if "Executing <" not in line]
     assert (done.returncode, slow_steps) == (0, [])
+
+
+async def test_a_start_is_listened_to_without_its_caller(
+    request_: CreateSessionPassRequest,
+) -> None:
+    """Its answer comes after the attempt's time and before its deadline: its session is ended."""
+    over = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        body = connection.act()
+        await over.wait()
+        await connection.reply(201, body)
+
+    clock = FakeClock()
+    async with RawServer([late]) as server:
+        client = EquosClient(KEY, endpoint=server.endpoint, clock=clock, timeouts=AMPLE)
+        task = asyncio.create_task(client.start_session(request_))
+        await until(lambda: server.requests)
+        task.cancel()
+        await asyncio.wait([task])
+        clock.advance(AMPLE.start_attempt + 1)
+        await settle()
+        over.set()
+        await client.aclose()
+        assert (server.made, server.live) == (["s-0"], set())
+        assert client.unresolved == ()

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-import aiohttp
 import pytest
 
-from equos_async._http import direct
 from tests.bench import arms
 from tests.bench.server import Answerer
 
@@ -28,9 +26,8 @@ PAIRS = 20
 
 
 @pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url() -> Iterator[str]:
     """The benchmark's server in a thread of its own, where nothing is counted."""
-    monkeypatch.setattr(direct, "TESTED", {aiohttp.__version__})
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(loop.create_server(Answerer, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever)

@@ -1,15 +1,14 @@
-"""Whatever a server sends, a request ends on the express way as it does through the session."""
+"""Whatever a server sends, a request ends on the direct wire as it does through the session."""
 
 from __future__ import annotations
 
 import gzip
 import random
 
-import aiohttp
 import pytest
 
 from equos_async import CreateSessionPassRequest, EquosClient
-from equos_async._http import direct
+from tests import wires
 from tests.clocks import SkippingClock, settle
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -108,10 +107,10 @@ async def agree(
     *,
     close: bool = False,
 ) -> None:
-    """Both ways end in the same."""
+    """Both wires end in the same."""
     ended: list[object] = []
-    for tested in ({aiohttp.__version__}, set[str]()):
-        monkeypatch.setattr(direct, "TESTED", tested)
+    for wire in wires.WIRES:
+        wires.take(wire, monkeypatch)
         ended.append(await ends(request, data, close=close))
     assert ended[0] == ended[1]
 
