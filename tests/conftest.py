@@ -15,19 +15,20 @@ from equos_async.testing import EquosEmulator
 from tests.clocks import SkippingClock
 
 KEY = "pk_test_51a7c0ffee"
+REQUEST = CreateSessionPassRequest(
+    name="support call",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+    client="tenant-42",
+    max_duration=600,
+)
 
 
 @pytest.fixture
 def request_() -> CreateSessionPassRequest:
     """A request as users write it."""
-    return CreateSessionPassRequest(
-        name="support call",
-        avatar="av_1",
-        agent="ag_1",
-        consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
-        client="tenant-42",
-        max_duration=600,
-    )
+    return REQUEST
 
 
 @pytest.fixture
