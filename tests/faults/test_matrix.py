@@ -14,7 +14,6 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
@@ -43,7 +42,6 @@ from equos_async import (
     StartUnreadableError,
     Timeouts,
     UnprocessableEntityError,
-    transport,
 )
 from tests.clocks import SkippingClock, until
 from tests.conftest import KEY, REQUEST
@@ -669,7 +667,7 @@ async def test_a_stale_connection(request_: CreateSessionPassRequest) -> None:
     async with RawServer() as server:
         async with make_client(server) as client:
             await client.start_session(request_)
-            for task in list(server._tasks):
+            for task in list(server.tasks):
                 task.cancel()
             await asyncio.sleep(0.02)  # the FIN is on its way
             await client.start_session(request_)
@@ -753,10 +751,12 @@ async def test_a_server_that_does_not_read(
     """What is stuck in a connection keeps neither it nor its client open."""
     connections: list[Connection] = []
 
-    def small(info: Any) -> socket.socket:
-        end = socket.socket(*info[:3])
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return end
+    class Small(socket.socket):
+        """A socket that takes little before it has to wait for its peer."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
     async def deaf(connection: Connection) -> None:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -766,9 +766,8 @@ async def test_a_server_that_does_not_read(
             await connection.reply(403, b"{}")
         await asyncio.Event().wait()
 
-    connector = partial(transport._Connector, socket_factory=small)
-    monkeypatch.setattr(transport, "_Connector", connector)
     async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
+        monkeypatch.setattr(socket, "socket", Small)
         client = make_client(server, clock=Clock())
         with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):
             await client.start_session(evolve(request_, additional_ctx="x" * size))
