@@ -55,7 +55,7 @@ async def test_what_wrapped_the_session_first_is_not_passed_by(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A monitor is there before the program is imported."""
-    inner = aiohttp.ClientSession._request
+    inner = aiohttp.ClientSession._request  # noqa: SLF001 - aiohttp's, as monitors wrap it
 
     @functools.wraps(inner)
     async def monitored(*args: Any, **kwargs: Any) -> Any:

@@ -7,13 +7,13 @@ import inspect
 import pkgutil
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import aiohttp
 import pytest
 
-from equos_async.request import Request
-from equos_async.transport import _failure
+from equos_async.request import Failure, Request
+from equos_async.transport import Transport
 
 HELPS, FATAL = "a repetition may help", "no repetition helps"
 
@@ -62,20 +62,47 @@ def client_exceptions() -> dict[str, type[Exception]]:
     }
 
 
+class Failing:
+    """A session whose requests end in an error, after they were sent or before."""
+
+    def __init__(self, error: Exception, *, sent: bool) -> None:
+        self.error = error
+        self.sent = sent
+
+    async def request(self, *_: object, data: Request, **__: object) -> NoReturn:
+        data.sent = self.sent
+        raise self.error
+
+
+async def failure_of(error: Exception, *, sent: bool) -> Failure:
+    """What becomes of a request whose session raises an error."""
+    transport = Transport(
+        headers={},
+        connect_timeout=5,
+        keepalive=4,
+        trust_env=False,
+        http_session=cast("aiohttp.ClientSession", Failing(error, sent=sent)),
+    )
+    failure = await transport.send(Request("POST", "http://x.test/", b"{}"))
+    assert isinstance(failure, Failure)
+    return failure
+
+
 def words(_: Exception) -> str:
     """The text of any error."""
     return "words"
 
 
 @pytest.mark.parametrize("name", client_exceptions())
-def test_each_exception_of_aiohttp_has_a_row(name: str) -> None:
+async def test_each_exception_of_aiohttp_has_a_row(name: str) -> None:
     """A new exception fails here until somebody has thought about it."""
     assert name in ROWS, f"aiohttp has a new exception {name}: is a repetition any use after it?"
     cls = client_exceptions()[name]
     # A class of the same name whose text needs none of what the real constructors want.
     double: type[Exception] = type(name, (cls,), {"__str__": words})
     error = double.__new__(double)
-    failure = _failure(error, sent=True)
+    failure = await failure_of(error, sent=True)
+    assert failure.sent
     assert failure.fatal is (ROWS[name] == FATAL)
     assert failure.reason.startswith(name)
     assert failure.timed_out is issubclass(cls, TimeoutError)
@@ -103,15 +130,16 @@ def test_other_modules_define_no_more() -> None:
         (ValueError("Cannot combine AUTHORIZATION header with AUTH argument"), True, False),
     ],
 )
-def test_other_exceptions(error: Exception, fatal: bool, timed_out: bool) -> None:
+async def test_other_exceptions(error: Exception, fatal: bool, timed_out: bool) -> None:
     """The network's are worth another attempt; a session that cannot send is not."""
-    failure = _failure(error, sent=False)
+    failure = await failure_of(error, sent=False)
     assert (failure.fatal, failure.timed_out, failure.sent) == (fatal, timed_out, False)
 
 
-def test_a_reason_is_one_bounded_line() -> None:
+async def test_a_reason_is_one_bounded_line() -> None:
     """What a server put into an exception cannot write lines into a log."""
-    reason = _failure(aiohttp.ClientError("a\nb\r\n" + "x" * 5000), sent=True).reason
+    error = aiohttp.ClientError("a\nb\r\n" + "x" * 5000)
+    reason = (await failure_of(error, sent=True)).reason
     assert reason.startswith("ClientError: a b x")
     assert len(reason) < 350
     assert "\n" not in reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -369,4 +369,5 @@ def test_times_are_written_as_they_are_read() -> None:
     assert ended is not None
     assert ended.ended_at is not None
     assert ended.ended_at.utcoffset() == timedelta(hours=1)
-    assert wire._converter().unstructure(ended)["startedAt"] == "2025-12-10T09:11:47.123000Z"
+    written = json.loads(wire.encode(cast("Any", ended)))  # it writes whatever it can read
+    assert written["startedAt"] == "2025-12-10T09:11:47.123000Z"
