@@ -107,30 +107,64 @@ __all__ = [
     "__version__",
 ]
 
-# Where the names live; what costs most to import comes last.
-_HOMES = (
-    "errors",
-    "models",
-    "settings",
-    "clock",
-    "events",
-    "fleet.values",
-    "ledger.protocol",
-    "ledger.sqlite",
-    "ledger.redis",
-    "client",
-    "fleet._session",
-    "fleet._fleet",
-)
+# Where each name lives: to load one is to load its module, and what that needs.
+_HOMES: dict[str, str] = {
+    "APIConnectionError": "errors",
+    "APIStatusError": "errors",
+    "APITimeoutError": "errors",
+    "AgentProvider": "models",
+    "AuthenticationError": "errors",
+    "BadRequestError": "errors",
+    "ClientClosedError": "errors",
+    "Clock": "clock",
+    "ConfigurationError": "errors",
+    "ConflictError": "errors",
+    "CreateEquosSessionResponse": "models",
+    "CreateSessionPassRequest": "models",
+    "DrainReport": "fleet.values",
+    "EquosAgent": "models",
+    "EquosAvatar": "models",
+    "EquosClient": "client",
+    "EquosError": "errors",
+    "EquosParticipantIdentity": "models",
+    "EquosResourceReference": "models",
+    "EquosSession": "models",
+    "EquosSessionServer": "models",
+    "Event": "events",
+    "FleetEvent": "fleet.values",
+    "FleetFullError": "errors",
+    "FleetStats": "fleet.values",
+    "InternalServerError": "errors",
+    "LedgerError": "errors",
+    "LedgerRow": "ledger.protocol",
+    "Limits": "settings",
+    "LiveSession": "fleet._session",
+    "NotFoundError": "errors",
+    "OverloadedError": "errors",
+    "PermissionDeniedError": "errors",
+    "Placing": "ledger.protocol",
+    "RateLimitError": "errors",
+    "RedisLedger": "ledger.redis",
+    "RetryPolicy": "settings",
+    "SQLiteLedger": "ledger.sqlite",
+    "SessionEnd": "fleet.values",
+    "SessionFleet": "fleet._fleet",
+    "SessionLedger": "ledger.protocol",
+    "SessionStatus": "models",
+    "StartOutcomeUnknownError": "errors",
+    "StartUnreadableError": "errors",
+    "Timeouts": "settings",
+    "UnprocessableEntityError": "errors",
+    "Unresolved": "events",
+}
 
 
 def __getattr__(name: str) -> object:
     # Loaded on first use: the pytest plugin lives below this package, and every test run of a
     # project that has it installed would pay for importing all of it, aiohttp included.
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
-    value: object = next(vars(module)[name] for module in modules if name in vars(module))
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

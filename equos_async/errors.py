@@ -30,20 +30,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-Operation = Literal["start", "stop"]
+OperationName = Literal["start", "stop", "read"]
 
 
 class EquosError(Exception):
     """The root: ``except EquosError`` catches all that this library raises.
 
     Attributes:
-        operation: ``"start"`` or ``"stop"``, where the error belongs to a call.
+        operation: ``"start"``, ``"stop"`` or ``"read"``, where the error belongs to a call.
         attempts: How many requests were tried for this call; 0 where none was.
         session_id: The session that the error is about, where known.
         request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
     """
 
-    operation: Operation | None
+    operation: OperationName | None
     attempts: int
     session_id: str | None
     request_id: str | None
@@ -52,7 +52,7 @@ class EquosError(Exception):
         self,
         message: str = "",
         *,
-        operation: Operation | None = None,
+        operation: OperationName | None = None,
         attempts: int = 0,
         session_id: str | None = None,
         request_id: str | None = None,
@@ -106,7 +106,7 @@ class OverloadedError(EquosError):
         message: str = "",
         *,
         retry_after: float | None = None,
-        operation: Operation | None = None,
+        operation: OperationName | None = None,
         attempts: int = 0,
     ) -> None:
         super().__init__(message, operation=operation, attempts=attempts)
@@ -135,7 +135,7 @@ class APIStatusError(EquosError):
         status: int = 0,
         retry_after: float | None = None,
         body: str = "",
-        operation: Operation | None = None,
+        operation: OperationName | None = None,
         attempts: int = 0,
         session_id: str | None = None,
         request_id: str | None = None,

@@ -14,9 +14,13 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from .errors import Operation
+from .errors import OperationName
 
 logger: Final[logging.Logger] = logging.getLogger("equos_async")
+
+MAX_REASON: Final = 300
+"""Characters of a reason that are kept."""
+
 EventKind = Literal["ended", "retry", "paused", "start_unknown", "orphan_stopped", "stop_failed"]
 _LEVELS: dict[EventKind, int] = {
     "ended": logging.DEBUG,
@@ -59,7 +63,7 @@ class Event:
     """
 
     kind: EventKind
-    operation: Operation
+    operation: OperationName
     attempts: int = 0
     reason: str = ""
     status: int | None = None
@@ -102,7 +106,7 @@ class Unresolved:
         max_duration: Seconds after which the server ends it by itself, where the start said so.
     """
 
-    operation: Operation
+    operation: OperationName
     reason: str
     at: datetime
     session_id: str | None = None

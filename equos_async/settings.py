@@ -31,12 +31,14 @@ class Timeouts:
             caller gets ``StartOutcomeUnknownError``, and a late answer is awaited in the
             background until ``deadline``, so that its session can be stopped.
         stop_attempt: One attempt of a stop.
+        read_attempt: One attempt of a call that only reads.
         deadline: A whole call, with all its attempts and all waiting.
     """
 
     connect: float = field(default=5.0, validator=_number)
     start_attempt: float = field(default=30.0, validator=_number)
     stop_attempt: float = field(default=10.0, validator=_number)
+    read_attempt: float = field(default=10.0, validator=_number)
     deadline: float = field(default=60.0, validator=_number)
 
 
@@ -49,6 +51,7 @@ class Limits:
     Attributes:
         start_connections: Starts on the wire at once.
         stop_connections: Stops on the wire at once.
+        read_connections: Calls that only read, on the wire at once.
         keepalive: Seconds that an idle connection is kept; 0 means a fresh one for each request.
             Node closes idle connections after 5 s by default, and a start that meets such a close
             cannot be proved unsent: stay below the server's limit.
@@ -56,6 +59,7 @@ class Limits:
 
     start_connections: int = field(default=100, validator=_count)
     stop_connections: int = field(default=256, validator=_count)
+    read_connections: int = field(default=8, validator=_count)
     keepalive: float = field(default=4.0, validator=_number_or_zero)
 
 
@@ -66,6 +70,7 @@ class RetryPolicy:
     Attributes:
         start_attempts: Attempts of a start, the first included.
         stop_attempts: Attempts of a stop, the first included.
+        read_attempts: Attempts of a call that only reads, the first included.
         base: Seconds; the first retry waits a uniform share of it, each further one of double.
         throttled_base: The same after 429 or 503.
         cap: Seconds; no backoff is longer, unless the server asks for it.
@@ -84,6 +89,7 @@ class RetryPolicy:
 
     start_attempts: int = field(default=3, validator=_count)
     stop_attempts: int = field(default=8, validator=_count)
+    read_attempts: int = field(default=3, validator=_count)
     base: float = field(default=0.5, validator=_number)
     throttled_base: float = field(default=1.0, validator=_number)
     cap: float = field(default=20.0, validator=_number)

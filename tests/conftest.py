@@ -17,6 +17,14 @@ from tests.clocks import SkippingClock
 from tests.needs import summary
 
 KEY = "pk_test_51a7c0ffee"
+REQUEST = CreateSessionPassRequest(
+    name="support call",
+    avatar="av_1",
+    agent="ag_1",
+    consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
+    client="tenant-42",
+    max_duration=600,
+)
 
 LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")
 """Files whose tests take seconds each, or share what takes long to start."""
@@ -49,14 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture
 def request_() -> CreateSessionPassRequest:
     """A request as users write it."""
-    return CreateSessionPassRequest(
-        name="support call",
-        avatar="av_1",
-        agent="ag_1",
-        consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
-        client="tenant-42",
-        max_duration=600,
-    )
+    return REQUEST
 
 
 @pytest.fixture

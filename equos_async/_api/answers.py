@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import quote
+
+from attrs import frozen
 
 from equos_async import _validate
 from equos_async._validate import Secret
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
-    StartUnreadableError,
     status_error_class,
 )
-from equos_async.models import CreateEquosSessionResponse, EquosSession
+from equos_async.models import CreateEquosSessionResponse
 
 from .codec import UNUSABLE, converter, describe_problem, parse_object
+
+T = TypeVar("T")
 
 MAX_MESSAGE: Final = 2048
 """How many characters of a server's error text are kept."""
@@ -28,42 +31,45 @@ _JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 _SESSION_HEAD = rb'\s*\{\s*"session"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"'
 
 
-def decode_start(body: bytes) -> CreateEquosSessionResponse:
-    """The answer to an accepted start.
+@frozen
+class Unreadable:
+    """Why the body of a 2xx answer cannot be used.
 
-    Raises:
-        StartUnreadableError: The body is unusable; it carries the session's id where one could
-            be read, so that the session can be stopped.
+    Attributes:
+        problem: What is wrong and where, by path and type; never a value.
+        session_id: The id of what the answer is about, where one could be read all the same.
     """
+
+    problem: str
+    session_id: str | None = None
+
+
+def decode_start(body: bytes) -> CreateEquosSessionResponse | Unreadable:
+    """The answer to an accepted start."""
     try:
         started = converter().structure(parse_object(body), CreateEquosSessionResponse)
         _validate.session_id(started.session.id)
     except UNUSABLE as error:
-        problem = describe_problem(error)
-    else:
-        return started
-    session_id = _salvaged_id(body)
-    # Raised outside the handler, and without the body: a chained exception, or this frame's
-    # locals, could show its tokens in a traceback.
-    del body
-    raise StartUnreadableError(
-        f"the server accepted the start, but its answer is unusable ({problem})",
-        operation="start",
-        session_id=session_id,
-    )
+        return Unreadable(describe_problem(error), _salvaged_id(body))
+    return started
 
 
-def decode_stop(body: bytes) -> EquosSession | None:
-    """The answer to an accepted stop.
+def decode_details(cls: type[T]) -> Callable[[bytes], T | Unreadable | None]:
+    """The details of one thing; None where the server sent none.
 
-    ``None`` where the server sent no details: it documents null for "already stopped or not
-    found" (reference), and NestJS sends null as an empty body. A body that cannot be read is no
-    reason to fail either: the server said that it is done.
+    It documents null for what is not there, or is not running any more (reference), and NestJS
+    sends null as an empty body.
     """
-    try:
-        return converter().structure(parse_object(body), EquosSession) if body else None
-    except UNUSABLE:
-        return None
+
+    def decode(body: bytes) -> T | Unreadable | None:
+        if body.strip() in {b"", b"null"}:
+            return None
+        try:
+            return converter().structure(parse_object(body), cls)
+        except UNUSABLE as error:
+            return Unreadable(describe_problem(error))
+
+    return decode
 
 
 def is_foreign(body: bytes, session_id: str) -> bool:

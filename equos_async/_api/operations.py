@@ -1,4 +1,4 @@
-"""The operations of the API, one row each.
+"""The operations of the API, one row each, with what their effects mean and what they act on.
 
 All of it is pure. Sources, as named in the comments: *reference* is the vendor's published API
 reference (version 3), *SDK* the vendor's published client libraries, *NestJS* the documented
@@ -8,59 +8,234 @@ default behaviour of the vendor's server framework.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import field, frozen
 
+from equos_async._retry.classify import RetryRules, Verdict
 from equos_async._validate import Secret
-from equos_async.errors import Operation
-from equos_async.models import CreateSessionPassRequest
+from equos_async.errors import OperationName
+from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from equos_async.settings import Timeouts
 
-from .answers import decode_start, decode_stop
+from .answers import Unreadable, decode_details, decode_start
 from .codec import ENCODER, converter
 
 T_co = TypeVar("T_co", covariant=True)
-# SDK: both vendor SDKs send "{}" with a stop; an empty body with this content type is refused
-# by NestJS on Fastify (400), and so is aiohttp's default content type (415).
-EMPTY_BODY: Final = b"{}"
-_HEADERS: Final = {
-    "Accept": "application/json",
-    "Content-Type": "application/json",
-    # A compressed answer buys nothing at this size and has to be bounded after decompression.
-    "Accept-Encoding": "identity",
-}
+RequestT = TypeVar("RequestT")
+StartedT = TypeVar("StartedT")
+
+READ_DEADLINE: Final = 30.0
+"""Seconds for a whole call that only reads, unless ``Timeouts.deadline`` is shorter."""
 
 
-@frozen(eq=False)
-class Endpoint(Generic[T_co]):
-    """One operation of the API.
+class Alone(Enum):
+    """What becomes of a call that its caller left, or whose client is closing."""
 
-    ``repeatable`` is stated, not derived from the verb: each accepted start makes another billed
-    session, while a second stop of a session is answered with null (reference).
+    LISTENS = "withdrawn where it was not sent; else its answer is awaited, and undone"
+    GOES_ON = "carried to its end, with its retries; taken on also while the client closes"
+    ENDS = "withdrawn or cut off"
+
+
+class Stake(Enum):
+    """What may be running, and billed, where a call does not succeed."""
+
+    NOTHING = "nothing"
+    BEGUN = "a session that it began, where its outcome is unknown"
+    RUNNING = "the session that it should have ended"
+
+
+@frozen(kw_only=True, eq=False)
+class Effect:
+    """What a call does on the server, and all that follows from it. Nothing else asks.
+
+    Attributes:
+        retry: What may be sent again.
+        name: The public word for it, in errors and events.
+        attempt: Seconds for one attempt.
+        deadline: Seconds for the whole call.
+        alone: What becomes of it without its caller.
+        stake: What may be running where it does not succeed, so that this is reported.
     """
 
-    operation: Operation
+    retry: RetryRules
+    name: OperationName = field(init=False)
+    attempt: Callable[[Timeouts], float]
+    deadline: Callable[[Timeouts], float]
+    alone: Alone
+    stake: Stake
+
+    @name.default
+    def _name(self) -> OperationName:
+        return self.retry.name
+
+
+# Each accepted start makes another billed session (reference): what may have been done is not
+# done again.
+CREATE: Final = Effect(
+    retry=RetryRules(
+        name="start",
+        doubtful=Verdict.UNKNOWN,
+        conflict=Verdict.REFUSED,
+        see_other=Verdict.UNKNOWN,
+        unreadable=Verdict.UNKNOWN,
+        attempts=lambda policy: policy.start_attempts,
+        patient=False,
+        pauses="start",
+        paid=True,
+        gated=False,
+    ),
+    attempt=lambda timeouts: timeouts.start_attempt,
+    deadline=lambda timeouts: timeouts.deadline,
+    alone=Alone.LISTENS,
+    stake=Stake.BEGUN,
+)
+
+# A second stop of a session is answered with null (reference): it may be sent as often as wanted.
+END: Final = Effect(
+    retry=RetryRules(
+        name="stop",
+        doubtful=Verdict.RETRY,
+        conflict=Verdict.RETRY,
+        see_other=Verdict.REFUSED,
+        unreadable=Verdict.ACCEPTED,  # the server said that it is done
+        attempts=lambda policy: policy.stop_attempts,
+        patient=True,
+        pauses="start",
+        paid=False,
+        gated=True,
+    ),
+    attempt=lambda timeouts: timeouts.stop_attempt,
+    deadline=lambda timeouts: timeouts.deadline,
+    alone=Alone.GOES_ON,
+    stake=Stake.RUNNING,
+)
+
+READ: Final = Effect(
+    retry=RetryRules(
+        name="read",
+        doubtful=Verdict.RETRY,
+        conflict=Verdict.REFUSED,
+        see_other=Verdict.REFUSED,
+        unreadable=Verdict.RETRY,
+        attempts=lambda policy: policy.read_attempts,
+        patient=False,
+        pauses="read",
+        paid=False,
+        gated=False,
+    ),
+    attempt=lambda timeouts: timeouts.read_attempt,
+    deadline=lambda timeouts: min(READ_DEADLINE, timeouts.deadline),
+    alone=Alone.ENDS,
+    stake=Stake.NOTHING,
+)
+
+
+@frozen(kw_only=True, eq=False)
+class Operation(Generic[T_co]):
+    """One operation of the API.
+
+    Attributes:
+        method: The HTTP method. It does not tell the effect.
+        path: Below the version; ``{id}`` stands for the id of what it is about.
+        effect: What it does on the server.
+        decode: The value of a 2xx answer's body, or why there is none.
+        encode: The body, made anew for each attempt; None where there is none.
+        names_id: Whether an answer names the ``{id}`` that it is about.
+    """
+
     method: str
     path: str
-    decode: Callable[[bytes], T_co]
-    repeatable: bool
+    effect: Effect
+    decode: Callable[[bytes], T_co | Unreadable]
+    encode: Callable[[Any], bytes] | None = None
+    names_id: bool = False
 
-    def url(self, base: str, session_id: str = "") -> str:
+    @property
+    def takes_id(self) -> bool:
+        """Whether it is about one thing, by its id."""
+        return "{id}" in self.path
+
+    def url(self, base: str, session_id: str | None = None) -> str:
         """The full URL, percent-encoded once and for all."""
-        path = self.path.format(id=quote(session_id, safe="")) if session_id else self.path
-        return base + path
+        return base + self.path.replace("{id}", quote(session_id or "", safe=""))
+
+    def body(self, request: object) -> bytes:
+        """The body for an attempt."""
+        return b"" if self.encode is None else self.encode(request)
 
 
-def encode(request: CreateSessionPassRequest) -> bytes:
+def _encode_model(request: object) -> bytes:
     """The body of a start; fields that are ``None`` are left out."""
     return ENCODER.encode(converter().unstructure(request)).encode()
 
 
-START: Final = Endpoint("start", "POST", "/session-passes", decode_start, repeatable=False)
-STOP: Final = Endpoint("stop", "PATCH", "/session-passes/{id}/stop", decode_stop, repeatable=True)
+def _encode_empty(_: object) -> bytes:
+    # SDK: both vendor SDKs send "{}" with a stop; an empty body with this content type is refused
+    # by NestJS on Fastify (400), and so is aiohttp's default content type (415).
+    return b"{}"
 
 
-def headers(client_key: str) -> dict[str, str]:
-    """The headers of every request. Reference, ``clientAuth``: the key is a bearer token."""
-    return {**_HEADERS, "Authorization": Secret(f"Bearer {client_key}")}
+START_SESSION: Final = Operation(
+    method="POST",
+    path="/session-passes",
+    effect=CREATE,
+    encode=_encode_model,
+    decode=decode_start,
+)
+STOP_SESSION: Final = Operation(
+    method="PATCH",
+    path="/session-passes/{id}/stop",
+    effect=END,
+    encode=_encode_empty,
+    decode=decode_details(EquosSession),
+    names_id=True,
+)
+
+
+@frozen(kw_only=True, eq=False)
+class Resource(Generic[RequestT, StartedT]):
+    """A billed thing, and the operations that begin and end it.
+
+    Attributes:
+        word: What it is called.
+        request: The type of what is asked for.
+        create: Begins one.
+        end: Ends one; with it what nobody holds is ended.
+        id_of: The id of what was begun.
+        seconds_of: What a request allows it to run, in seconds; None: for ever.
+    """
+
+    word: str
+    request: type[RequestT]
+    create: Operation[StartedT]
+    end: Operation[Any]
+    id_of: Callable[[StartedT], str] = field(repr=False)
+    seconds_of: Callable[[RequestT], float | None] = field(repr=False)
+
+
+SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse](
+    word="session",
+    request=CreateSessionPassRequest,
+    create=START_SESSION,
+    end=STOP_SESSION,
+    id_of=lambda started: started.session.id,
+    seconds_of=lambda request: request.max_duration,
+)
+
+
+def headers(key: str, *, body: bool) -> dict[str, str]:
+    """The headers of every request of an operation, with a body or without.
+
+    Reference, ``clientAuth``: the key is a bearer token. NestJS on Fastify refuses an empty body
+    under a JSON content type, so a request without a body names none.
+    """
+    return {
+        "Accept": "application/json",
+        **({"Content-Type": "application/json"} if body else {}),
+        # A compressed answer buys nothing at this size and has to be bounded after decompression.
+        "Accept-Encoding": "identity",
+        "Authorization": Secret(f"Bearer {key}"),
+    }

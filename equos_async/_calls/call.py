@@ -1,85 +1,153 @@
-"""One call: its operation, its caller, and what is known of it."""
+"""One call: its operation, its holder, and how far it has come."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, TypeVar
+from enum import Enum
+from typing import Any, Generic, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from equos_async._api import answers, operations
-from equos_async._emitter import Subject
+from equos_async._api.operations import Effect, Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
-from equos_async._retry.classify import Outcome
-from equos_async.errors import EquosError
+from equos_async._retry.classify import Outcome, Verdict
+from equos_async.errors import OperationName
 from equos_async.events import Event
 
+from .limiter import Limiter
+
 T = TypeVar("T")
-ErrorT = TypeVar("ErrorT", bound=EquosError)
+StateT = TypeVar("StateT", bound=Enum)
+
+
+class Holder(Enum):
+    """Who gets the result of a call."""
+
+    CALLER = "a caller who waits for it"
+    BLOCK = "a block that ends its session on the way out"
+    NOBODY = "nobody: what it begins is ended"
+
+
+class Work(Enum):
+    """How far a call has come; whether its caller still waits is its future's state."""
+
+    NEW = "its task has not run yet"
+    QUEUED = "waits for a permit"
+    ON_WIRE = "an attempt is under way"
+    BACKOFF = "waits for its next attempt"
+    ACCEPTED = "the server accepted it"
+    ENDING = "what it began is being ended, for nobody took it"
+    DONE = "over"
+
+
+@frozen(eq=False)
+class Tried:
+    """What one attempt brought, and what it means."""
+
+    reply: Reply | Failure
+    outcome: Outcome
+    verdict: Verdict
+    value: Any
+
+
+def moved(current: StateT, old: StateT, new: StateT) -> StateT:
+    """A state that follows another one.
+
+    Raises:
+        RuntimeError: The current state is not the one to be left: a mistake of this library.
+    """
+    if current is not old:
+        raise RuntimeError(f"what is {current} cannot go from {old} to {new}")
+    return new
+
+
+@define(eq=False)
+class Target:
+    """What a call is about; each call has one, known by its identity."""
+
+    operation: OperationName
+    session_id: str | None = None
+    name: str | None = None
+    client: str | None = None
+    max_duration: float | None = None
 
 
 @define(eq=False, repr=False, kw_only=True)
 class Call(Generic[T]):
-    """One start or stop, with what is known of it and the future that its caller waits for.
+    """One call, with what is known of it and the future that its caller waits for.
 
     Attributes:
+        operation: What it does.
+        effect: What that means on the server.
+        target: What it is about.
+        url: Where it is sent.
+        request: What its body is made from.
+        resource: What it begins, where it begins something.
+        began: When the caller made it, on the client's clock.
         deadline: The time on the client's clock at which the call is over.
         answer: What the caller gets; done or cancelled where nobody waits any more.
-        in_block: Whether the session belongs to a ``session()`` block.
-        began: When the caller made it, on the client's clock.
+        holder: Who gets it.
         task: The client's task that runs the call.
-        on_wire: The guard of the attempt that is under way.
+        work: How far it has come.
+        guard: Of the latest attempt.
+        permit: What its attempt holds while it is on the wire.
         attempts: How many were made.
         latest: What came of the latest of them.
         retries: What was told of them.
-        paid: Tokens that its last retry took from the budget.
-        accepted: Whether the server said 2xx.
-        last_attempt: Whether no further one may follow, whatever comes of it.
     """
 
-    endpoint: operations.Endpoint[T]
-    subject: Subject
+    operation: Operation[T]
+    effect: Effect
+    target: Target
     url: str
-    body: bytes
     began: float
     deadline: float
     answer: asyncio.Future[T]
-    in_block: bool = False
+    request: object = None
+    resource: Resource[Any, T] | None = None
+    holder: Holder = Holder.CALLER
     task: asyncio.Task[None] = field(init=False)
-    on_wire: SendGuard | None = None
+    work: Work = Work.NEW
+    guard: SendGuard | None = None
+    permit: Limiter | None = None
     attempts: int = 0
-    latest: tuple[Reply | Failure, Outcome] | None = None
+    latest: Tried | None = None
     retries: tuple[Event, ...] = ()
-    paid: float = 0.0
-    accepted: bool = False
-    last_attempt: bool = False
 
     @property
     def status(self) -> int | None:
         """What the latest attempt was answered with."""
-        return None if self.latest is None else self.latest[1].status
+        return None if self.latest is None else self.latest.outcome.status
 
     @property
-    def on_server(self) -> bool:
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for the result."""
+        return self.holder is not Holder.NOBODY and not self.answer.done()
+
+    @property
+    def is_on_server(self) -> bool:
         """Whether the server accepted it, or may have read the attempt that is under way."""
-        return self.accepted or (self.on_wire is not None and self.on_wire.sent)
+        if self.work is Work.ON_WIRE:
+            return self.guard is not None and self.guard.sent
+        return self.work in {Work.ACCEPTED, Work.ENDING}
+
+    def move(self, old: Work, new: Work) -> None:
+        """Come further, from where it must be."""
+        self.work = moved(self.work, old, new)
 
     def refuse(self, error: BaseException) -> None:
-        """Let whoever still waits have an error."""
+        """Let the caller who still waits have an error."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
+    def give_back(self) -> None:
+        """Give the permit back; harmless where that was done."""
+        if self.permit is not None:
+            self.permit.leave()
+            self.permit = None
+
     def withdraw(self) -> None:
         """Make sure that nothing more is sent, and end the task."""
-        if self.on_wire is not None:
-            self.on_wire.withdraw()
+        if self.guard is not None:
+            self.guard.withdraw()
         self.task.cancel()
-
-    def describe(self, error: ErrorT, reply: Reply | Failure | None = None) -> ErrorT:
-        """Complete an error with what is known of the call."""
-        error.operation = self.endpoint.operation
-        error.attempts = self.attempts
-        error.session_id = error.session_id or self.subject.session_id
-        if isinstance(reply, Reply):
-            error.request_id = answers.request_id(reply.headers)
-        return error

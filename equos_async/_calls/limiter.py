@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 
-from equos_async._retry.throttle import Lane
+from equos_async._retry.queue import Limit, Queue
 from equos_async.clock import Clock, Timer, set_unless_done
 
 
-class Turnstile:
-    """The line before a lane: first come, first served. The lane decides, this waits.
+class Limiter:
+    """Lets calls through a limit, first come, first served. The queue decides, this waits.
 
-    Nothing here has to be undone by somebody else: a waiter that is cancelled takes nothing with
-    it, and each change of the lane is followed by :meth:`wake`.
+    A waiter that is cancelled takes nothing with it.
+
+    Args:
+        limit: What it lets calls through.
+        clock: The source of time.
+        busy: The limiters before which somebody waits; whoever changes a limit makes each of
+            them :meth:`look`.
     """
 
-    def __init__(self, lane: Lane, clock: Clock) -> None:
-        self._lane = lane
+    def __init__(self, limit: Limit, clock: Clock, busy: set[Limiter]) -> None:
+        self._busy = busy
+        self._queue: Queue[asyncio.Future[bool]] = Queue(limit, asyncio.Future.done)
         self._clock = clock
-        self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
 
-    def enter_at_once(self) -> bool:
+    def enter_at_once(self, now: float) -> bool:
         """Take a permit where nobody has to be waited for; False where one has to be."""
-        return not self._line and self._lane.enter(self._clock.now()) == 0
+        return self._queue.enter(now)
 
     async def enter(self, deadline: float) -> bool:
         """Wait for a permit; False where the deadline came first."""
-        if self.enter_at_once():
+        if self._queue.enter(self._clock.now()):
             return True
         admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._line.append((admitted, deadline))
+        self._queue.join(admitted, deadline)
+        self._busy.add(self)
         timer = self._clock.call_at(deadline, set_unless_done, admitted, False)
-        self.wake()
+        self.look()
         try:
             return await admitted
         except asyncio.CancelledError:
@@ -43,31 +48,28 @@ class Turnstile:
             raise
         finally:
             timer.cancel()
+            self._queue.drop(admitted)
+            if not self._queue.waiting:
+                self._busy.discard(self)
 
     def leave(self) -> None:
         """Give the permit back and let the next one in."""
-        self._lane.leave()
-        if self._line:
-            self.wake()
+        self._queue.leave()
+        if self._queue.waiting:
+            self.look()
 
     def turn_away(self, before: float) -> None:
-        """Send home at once those whose deadline comes before a time."""
-        for admitted, deadline in self._line:
-            if deadline <= before:
-                set_unless_done(admitted, False)
+        """Let those wait no longer whose deadline does not come after a time."""
+        for admitted in self._queue.before(before):
+            set_unless_done(admitted, False)
 
-    def wake(self) -> None:
-        """Let in whom the lane takes now, and come back when it says."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        while self._line:
-            admitted, _ = self._line[0]
-            if not admitted.done():
-                wait = self._lane.enter(now := self._clock.now())
-                if wait > 0:
-                    if wait < math.inf:
-                        self._alarm = self._clock.call_at(now + wait, self.wake)
-                    return
-                admitted.set_result(True)
-            self._line.popleft()
+    def look(self) -> None:
+        """Let in whom the limit takes now, and come back when it says."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        admission = self._queue.admit(self._clock.now())
+        for admitted in admission.admitted:
+            admitted.set_result(True)
+        if admission.look_at < math.inf:
+            self._timer = self._clock.call_at(admission.look_at, self.look)

@@ -1,245 +1,217 @@
-"""The attempts of one call, from the first to the last."""
+"""Attempts of one call, to an outcome that is a value."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from multidict import CIMultiDict
 
 from equos_async._api import answers
-from equos_async._emitter import Reporter
+from equos_async._api.answers import Unreadable
+from equos_async._api.operations import Alone
 from equos_async._http.request import Failure, Reply, Request, SendGuard
 from equos_async._http.transport import Transport
-from equos_async._retry.backoff import cost, parse_retry_after
+from equos_async._retry.backoff import parse_retry_after
 from equos_async._retry.classify import Outcome, Verdict
-from equos_async._retry.throttle import Traffic
+from equos_async._retry.throttle import Again, ClientThrottle
 from equos_async.clock import Clock
-from equos_async.errors import (
-    APIConnectionError,
-    APITimeoutError,
-    EquosError,
-    OverloadedError,
-    StartOutcomeUnknownError,
-)
+from equos_async.errors import OperationName
 from equos_async.settings import Timeouts
 
-from .call import Call
-from .limiter import Turnstile
+from .call import Call, Tried, Work
+from .limiter import Limiter
+from .outcome import Accepted, Refused, Result, Unknown, Unsent
 
 T = TypeVar("T")
 
 
-class CallRunner:
-    """Carries calls out: waits for a place, sends, judges, waits, and sends again.
+class Observer(Protocol):
+    """Who is asked and told while a call is carried out."""
 
-    Attributes:
-        ending: Why tasks are being cancelled, for the error of a start that is on the wire then.
-    """
+    def may_retry(self, call: Call[Any]) -> bool:
+        """Whether a call is to be sent again at all."""
+        ...
+
+    def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
+        """A call will be sent again."""
+        ...
+
+    def on_pause(self, call: Call[Any], seconds: float) -> None:
+        """The server asked for time."""
+        ...
+
+    def on_overdue(self, call: Call[Any]) -> None:
+        """The time of an attempt is over that was sent; its answer is still listened for."""
+        ...
+
+
+class CallRunner:
+    """Carries calls out: waits for a permit, sends, classifies, waits, and sends again."""
 
     def __init__(
         self,
         *,
         transport: Transport,
-        headers: CIMultiDict[str],
-        traffic: Traffic,
+        throttle: ClientThrottle,
         timeouts: Timeouts,
         clock: Clock,
-        reporter: Reporter,
-        mask: Callable[[str], str],
+        heads: Mapping[bool, CIMultiDict[str]],
+        observer: Observer,
     ) -> None:
         self._transport = transport
-        self._headers = headers
-        self._traffic = traffic
+        self._throttle = throttle
         self._timeouts = timeouts
         self._clock = clock
-        self._reporter = reporter
-        self._mask = mask
-        self._starts = Turnstile(traffic.starts, clock)
-        self._stops = Turnstile(traffic.stops, clock)
-        self._stop_retries = Turnstile(traffic.stop_retries, clock)
-        self.ending = "the event loop shut down"
+        self._heads = heads
+        self._observer = observer
+        self._busy: set[Limiter] = set()
+        self._limiters: dict[OperationName, Limiter] = {
+            name: Limiter(limit, clock, self._busy) for name, limit in throttle.limits.items()
+        }
+        self._gate = Limiter(throttle.gate, clock, self._busy)
 
-    async def carry_out(self, call: Call[Any]) -> Reply:
-        """Send until the server accepts.
-
-        Returns:
-            A reply with a 2xx status, its body not looked at yet.
-
-        Raises:
-            EquosError: It did not accept; the class says what that means.
-        """
+    async def run(self, call: Call[T]) -> Result[T]:
+        """Send until the server accepts or refuses, or nothing more can be known."""
+        call.work = Work.QUEUED  # also where it goes on after its task was cancelled
+        rules, paid = call.effect.retry, 0.0
         while True:
-            attempt = self._again if call.attempts and call.endpoint.repeatable else self._attempt
-            reply, outcome, verdict = await attempt(call)
-            if verdict is Verdict.ACCEPTED and isinstance(reply, Reply):
-                call.accepted = True
-                return reply
-            if verdict is Verdict.UNKNOWN:
-                raise self._unknown(call, reply)
-            wait = self._wait(call, outcome) if verdict is Verdict.RETRY else None
-            if wait is None:
-                raise self._error(call, reply, outcome)
-            told = self._reporter.emit(
-                "retry",
-                call.subject,
-                call.attempts,
-                self._reason(reply),
-                status=outcome.status,
-                delay=wait,
-                seconds=self._clock.now() - call.began,
-            )
-            call.retries += (told,)
-            await self._clock.sleep(wait)
+            gated = rules.gated and call.attempts > 0
+            tried = await (self._pass_gate(call) if gated else self._attempt(call, paid))
+            if tried is None:
+                return self._left_waiting(call)
+            if tried.verdict is Verdict.ACCEPTED:
+                call.move(Work.ON_WIRE, Work.ACCEPTED)
+                # What is done is done, where its details cannot be read, too.
+                value: Any = None if isinstance(tried.value, Unreadable) else tried.value
+                return Accepted(value)
+            again = self._again(call, tried) if tried.verdict is Verdict.RETRY else None
+            if again is None:
+                return _last(tried)
+            call.move(Work.ON_WIRE, Work.BACKOFF)
+            self._observer.on_retry(call, tried.reply, again.wait)
+            await self._clock.sleep(again.wait)
+            call.move(Work.BACKOFF, Work.QUEUED)
+            paid = again.paid
 
-    def _wait(self, call: Call[Any], outcome: Outcome) -> float | None:
-        if call.last_attempt or (call.answer.done() and not call.endpoint.repeatable):
-            return None  # nobody wants that session any more
+    def _again(self, call: Call[Any], tried: Tried) -> Again | None:
+        if not self._observer.may_retry(call):
+            return None
         now = self._clock.now()
-        call.paid = cost(self._traffic.policy, outcome)
-        return self._traffic.delay(
-            outcome,
-            repeatable=call.endpoint.repeatable,
+        return self._throttle.again(
+            tried.outcome,
+            call.effect.retry,
             attempts=call.attempts,
             left=call.deadline - now,
             now=now,
             chance=self._clock.chance(),
         )
 
-    async def _again(self, call: Call[Any]) -> tuple[Reply | Failure, Outcome, Verdict]:
-        """One more attempt of a stop, once the gate lets it pass."""
-        await self._enter(self._stop_retries, call)
+    async def _pass_gate(self, call: Call[Any]) -> Tried | None:
+        """One more attempt, once the retry gate lets it pass."""
+        if not await self._gate.enter(call.deadline):
+            return None
         try:
-            return await self._attempt(call)
+            return await self._attempt(call, 0.0)
         finally:
-            self._stop_retries.leave()
+            self._gate.leave()
 
-    async def _attempt(self, call: Call[Any]) -> tuple[Reply | Failure, Outcome, Verdict]:
-        """Take a place in the lane, send, and learn from what comes of it."""
-        row, session_id = call.endpoint, call.subject.session_id
-        lane = self._stops if row.repeatable else self._starts
-        limit = self._timeouts.stop_attempt if row.repeatable else self._timeouts.start_attempt
-        if not lane.enter_at_once():
-            await self._enter(lane, call)
-        request = Request(
-            method=row.method,
-            url=call.url,
-            headers=self._headers,
-            body=call.body,
-            is_foreign=(
-                None if session_id is None else partial(answers.is_foreign, session_id=session_id)
-            ),
-        )
+    async def _attempt(self, call: Call[Any], paid: float) -> Tried | None:
+        """Take a permit, send, and learn from what comes of it; None: there was no permit."""
+        effect = call.effect
+        limiter, now = self._limiters[effect.name], self._clock.now()
+        if not limiter.enter_at_once(now):
+            if not await self._enter(limiter, call):
+                return None
+            now = self._clock.now()
+        call.move(Work.QUEUED, Work.ON_WIRE)
+        call.permit = limiter
         call.attempts += 1
-        call.on_wire = guard = SendGuard()
+        request = self._request(call)
+        guard = call.guard = SendGuard()
+        end = now + effect.attempt(self._timeouts)
+        listens = effect.alone is Alone.LISTENS
         try:
             reply = await self._transport.send(
                 request,
                 guard,
-                until=min(self._clock.now() + limit, call.deadline),
-                listen_until=None if row.repeatable else call.deadline,
-                overdue=partial(self._overdue, call),
+                until=min(end, call.deadline),
+                listen_until=max(end, call.began + self._timeouts.deadline) if listens else None,
+                overdue=partial(self._overdue, call) if listens else None,
             )
-            return (reply, *self._learn(call, reply))
-        except asyncio.CancelledError:
-            if guard.sent and not row.repeatable:
-                call.refuse(self._unknown(call, Failure(sent=True, reason=self.ending)))
-            raise
+            return self._learn(call, reply, paid)
         finally:
-            call.on_wire = None
-            lane.leave()
+            call.give_back()
 
-    async def _enter(self, turnstile: Turnstile, call: Call[Any]) -> None:
-        """Wait for a place; what gets none by its deadline ends with what is known of it."""
-        if turnstile is self._starts and self._clock.now() + self._pause_left() >= call.deadline:
-            raise self._overloaded(call)
-        if not await turnstile.enter(call.deadline):
-            if turnstile is self._starts and self._pause_left() > 0:
-                raise self._overloaded(call)
-            if call.latest is not None:
-                raise self._error(call, *call.latest)
-            raise call.describe(
-                APITimeoutError("no place was free before the deadline; nothing was sent")
-            )
+    def _request(self, call: Call[Any]) -> Request:
+        operation, session_id = call.operation, call.target.session_id
+        named = session_id if operation.names_id else None
+        return Request(
+            method=operation.method,
+            url=call.url,
+            headers=self._heads[operation.encode is not None],
+            body=operation.body(call.request),
+            is_foreign=None if named is None else partial(answers.is_foreign, session_id=named),
+        )
 
     def _overdue(self, call: Call[Any]) -> None:
-        """The time of a sent start is over. It is listened to: its session may still come."""
-        if not call.answer.done():
-            reason = f"no answer within {self._timeouts.start_attempt:g} s"
-            call.refuse(self._unknown(call, Failure(sent=True, reason=reason)))
+        """The caller is told now; what is only listened for holds no permit."""
+        call.give_back()
+        self._observer.on_overdue(call)
 
-    def _learn(self, call: Call[Any], reply: Reply | Failure) -> tuple[Outcome, Verdict]:
-        if isinstance(reply, Reply):
-            outcome = Outcome(status=reply.status, retry_after=self._retry_after(reply))
-        else:
+    async def _enter(self, limiter: Limiter, call: Call[Any]) -> bool:
+        """Wait for a permit, unless the server wants a pause that is too long for the call."""
+        if self._clock.now() + self._pause_left(call) >= call.deadline:
+            return False
+        return await limiter.enter(call.deadline)
+
+    def _left_waiting(self, call: Call[Any]) -> Refused | Unsent | Unknown:
+        """A call got no permit before its deadline: it ends with what is known of it."""
+        left = self._pause_left(call)
+        if left > 0:
+            return Unsent(pause=left)
+        return Unsent() if call.latest is None else _last(call.latest)
+
+    def _pause_left(self, call: Call[Any]) -> float:
+        return self._throttle.limits[call.effect.name].pause_left(self._clock.now())
+
+    def _learn(self, call: Call[Any], reply: Reply | Failure, paid: float) -> Tried:
+        """Decode an answer, classify it, and let all that wait for a limit have another look."""
+        value = None
+        if isinstance(reply, Failure):
             outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
-        call.latest = reply, outcome
-        now = self._clock.now()
-        before = self._traffic.starts.paused_until
-        verdict = self._traffic.learn(
+        elif 200 <= reply.status <= 299:
+            value = call.operation.decode(reply.body)
+            outcome = Outcome(status=reply.status, readable=not isinstance(value, Unreadable))
+        else:
+            asked = parse_retry_after(reply.headers, self._clock.wall())
+            outcome = Outcome(status=reply.status, retry_after=asked)
+        rules, now = call.effect.retry, self._clock.now()
+        verdict, pause = self._throttle.learn(
             outcome,
-            repeatable=call.endpoint.repeatable,
+            rules,
             attempts=call.attempts,
-            paid=call.paid,
+            paid=paid,
             now=now,
             chance=self._clock.chance(),
         )
-        if (until := self._traffic.starts.paused_until) > before:
-            self._reporter.emit(
-                "paused",
-                call.subject,
-                call.attempts,
-                "the server asked for time",
-                status=outcome.status,
-                delay=until - now,
-            )
-            self._starts.turn_away(until)
-        return outcome, verdict
+        call.latest = Tried(reply, outcome, verdict, value)
+        if pause is not None:
+            self._observer.on_pause(call, pause)
+            self._limiters[rules.pauses].turn_away(now + pause)
+        for limiter in tuple(self._busy):
+            limiter.look()
+        return call.latest
 
-    def _retry_after(self, reply: Reply) -> float | None:
-        if 200 <= reply.status <= 299:
-            return None  # nothing is tried again
-        return parse_retry_after(reply.headers, self._clock.wall())
 
-    def _pause_left(self) -> float:
-        return self._traffic.starts.pause_left(self._clock.now())
-
-    # The errors that end a call.
-
-    def _unknown(self, call: Call[Any], reply: Reply | Failure) -> StartOutcomeUnknownError:
-        reason = self._reason(reply)
-        status = reply.status if isinstance(reply, Reply) else None
-        self._reporter.unknown(call.subject, call.attempts, reason, status)
-        seconds = call.subject.max_duration
-        error = StartOutcomeUnknownError(
-            f"the start was sent, and no answer came that can be trusted ({reason}): "
-            "a billed session may exist; "
-            + (f"the server ends it after {seconds:g} s" if seconds else "it has no max_duration")
-        )
-        return call.describe(error, reply)
-
-    def _error(self, call: Call[Any], reply: Reply | Failure, outcome: Outcome) -> EquosError:
-        error: EquosError
-        if isinstance(reply, Reply):
-            error = answers.status_error(
-                reply.status, reply.body, mask=self._mask, retry_after=outcome.retry_after
-            )
-        else:
-            kind = APITimeoutError if reply.timed_out else APIConnectionError
-            error = kind(self._reason(reply) + ("" if reply.sent else "; nothing was sent"))
-        return call.describe(error, reply)
-
-    def _overloaded(self, call: Call[Any]) -> OverloadedError:
-        left = self._pause_left()
-        sent = "it was not sent again" if call.attempts else "nothing was sent"
-        error = OverloadedError(
-            f"the server asked for a pause, {left:.1f} s more, and this call's deadline is before "
-            f"its end; {sent}",
-            retry_after=left,
-        )
-        return call.describe(error)
-
-    def _reason(self, reply: Reply | Failure) -> str:
-        return f"status {reply.status}" if isinstance(reply, Reply) else self._mask(reply.reason)
+def _last(tried: Tried) -> Refused | Unsent | Unknown:
+    """What an attempt means where no further one follows."""
+    reply = tried.reply
+    if isinstance(reply, Failure):
+        return Unknown(reply) if reply.sent else Unsent(reply)
+    if isinstance(tried.value, Unreadable):
+        return Unknown(reply, tried.value)
+    if tried.verdict is Verdict.UNKNOWN:
+        return Unknown(reply)
+    return Refused(reply, tried.outcome.retry_after)

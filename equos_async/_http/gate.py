@@ -48,7 +48,6 @@ _ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
     (RawResponseMessage, "code"),
     (RawResponseMessage, "headers"),
 )
-_METHODS: Final = ("request", "_request")
 _SESSION_MODULE: Final = aiohttp.client.__dict__
 
 
@@ -100,7 +99,8 @@ def admits(session: aiohttp.ClientSession, request: Request) -> bool:
         len(request.body) <= MAX_BODY
         and not session.trust_env
         and not session.trace_configs
-        and all(_is_own(getattr(type(session), name)) for name in _METHODS)
+        and _is_own(getattr(type(session), "request", None))
+        and _is_own(getattr(type(session), "_request", None))
     )
 
 

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 from equos_async.settings import RetryPolicy
 
-from .classify import Outcome
+from .classify import Outcome, RetryRules
 
 # Patterns are compiled at first use: most programs never need them, and all would wait for it.
 _DIGITS = r"[0-9]{1,9}"
@@ -23,9 +23,9 @@ _HTTP_DATE = (
 
 def delay(
     policy: RetryPolicy,
+    rules: RetryRules,
     outcome: Outcome,
     *,
-    repeatable: bool,
     attempts: int,
     left: float,
     chance: float,
@@ -34,18 +34,18 @@ def delay(
 
     Args:
         policy: How often and how soon.
+        rules: What holds for the call's effect.
         outcome: What came of the last attempt, judged worth a retry.
-        repeatable: Whether the call is a stop.
         attempts: How many were made.
         left: Seconds until the call's deadline; no wait that would end after it is begun.
         chance: One draw, uniform in [0, 1).
     """
     asked = outcome.retry_after
-    if attempts >= (policy.stop_attempts if repeatable else policy.start_attempts):
+    if attempts >= rules.attempts(policy):
         return None
     if outcome.status == 421 and attempts > 1:
         return None  # RFC 9110, 15.5.20: worth one more connection, no more
-    if asked is not None and not repeatable and asked > policy.max_retry_after:
+    if asked is not None and not rules.patient and asked > policy.max_retry_after:
         return None
     wait = backoff(policy, attempts - 1, throttled=outcome.throttled, chance=chance)
     if asked is not None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from attrs import frozen
+
+from equos_async.errors import OperationName
+from equos_async.settings import RetryPolicy
 
 
 class Verdict(Enum):
@@ -25,12 +29,14 @@ class Outcome:
         sent: Whether any of the request may have left. An answer proves it.
         fatal: Whether no repetition can help: a certificate that does not fit, say.
         retry_after: The server's valid wish, in seconds.
+        readable: Whether the body of a 2xx answer could be read.
     """
 
     status: int | None = None
     sent: bool = True
     fatal: bool = False
     retry_after: float | None = None
+    readable: bool = True
 
     @property
     def throttled(self) -> bool:
@@ -38,29 +44,50 @@ class Outcome:
         return self.status in {429, 503}
 
 
-def judge(outcome: Outcome, *, repeatable: bool) -> Verdict:
-    """What an attempt's outcome means.
+@frozen(kw_only=True, eq=False)
+class RetryRules:
+    """What may be sent again, how often, and at whose cost: columns of the table of effects.
 
-    A call that is not ``repeatable`` is tried again only where the attempt was provably not
-    processed, and its outcome is unknown wherever the server may have acted.
+    Attributes:
+        name: The public word for the effect; the concurrency limit of its calls bears it, too.
+        doubtful: The verdict where the request was sent and no answer came that can be trusted.
+        conflict: The verdict on 409.
+        see_other: The verdict on redirects that may follow the deed: all but 307 and 308.
+        unreadable: The verdict on a 2xx answer whose body is unusable.
+        attempts: How many a call may make, the first included.
+        patient: Whether a call waits for a Retry-After that is above the policy's limit.
+        pauses: Whose calls wait when the server asks for time.
+        paid: Whether a retry is paid from the retry budget.
+        gated: Whether a retry passes the retry gate.
     """
-    doubtful = Verdict.RETRY if repeatable else Verdict.UNKNOWN
+
+    name: OperationName
+    doubtful: Verdict
+    conflict: Verdict
+    see_other: Verdict
+    unreadable: Verdict
+    attempts: Callable[[RetryPolicy], int]
+    patient: bool
+    pauses: OperationName
+    paid: bool
+    gated: bool
+
+
+def classify(outcome: Outcome, rules: RetryRules) -> Verdict:
+    """What an attempt's outcome means under an effect's rules."""
     status = outcome.status
     if status is None:
         if outcome.fatal:
             return Verdict.REFUSED
-        return doubtful if outcome.sent else Verdict.RETRY
+        return rules.doubtful if outcome.sent else Verdict.RETRY
     if 200 <= status <= 299:
-        return Verdict.ACCEPTED
+        return Verdict.ACCEPTED if outcome.readable else rules.unreadable
     if status in {421, 429} or (status == 503 and outcome.retry_after is not None):
         return Verdict.RETRY
     if status in {408, 425} or not 300 <= status <= 499:
-        return doubtful
-    if (status == 409 and repeatable) or (_may_follow_the_deed(status) and not repeatable):
-        return doubtful
+        return rules.doubtful
+    if status == 409:
+        return rules.conflict
+    if status <= 399 and status not in {307, 308}:
+        return rules.see_other
     return Verdict.REFUSED
-
-
-def _may_follow_the_deed(status: int) -> bool:
-    """Post/Redirect/Get: all redirects but 307 and 308, which say "not here", may come after."""
-    return 300 <= status <= 399 and status not in {307, 308}

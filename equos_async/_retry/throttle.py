@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from attrs import frozen
+
+from equos_async.errors import OperationName
 from equos_async.settings import Limits, RetryPolicy
 
 from .backoff import cost, delay
-from .classify import Outcome, Verdict, judge
+from .classify import Outcome, RetryRules, Verdict, classify
 
 
 class RetryBudget:
@@ -36,7 +40,7 @@ class RetryBudget:
         self.tokens = min(self.policy.budget, self.tokens + tokens)
 
 
-class Lane:
+class ConcurrencyLimit:
     """A number of permits. Waiting for one means that nothing was sent yet."""
 
     def __init__(self, limit: int) -> None:
@@ -44,7 +48,7 @@ class Lane:
         self.in_flight: int = 0
 
     def enter(self, now: float) -> float:
-        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
+        """0: a permit is taken. Else seconds to wait; inf: until the limit changes."""
         if self.in_flight >= self.limit:
             return math.inf
         self.in_flight += 1
@@ -54,11 +58,21 @@ class Lane:
         """Give a permit back."""
         self.in_flight -= 1
 
+    def pause_left(self, now: float) -> float:
+        """Seconds until calls may be sent again."""
+        return 0.0
 
-class StartLane(Lane):
-    """The permits of starts, held back while the server wants a pause, then let out slowly.
+    def refused(self, now: float) -> None:
+        """The server had too much to do for a call."""
 
-    ``window`` is how many may be in flight: None for the whole lane. After a pause it begins
+    def succeeded(self) -> None:
+        """A call was accepted."""
+
+
+class AdaptiveLimit(ConcurrencyLimit):
+    """Permits that are held back while the server wants a pause, then let out slowly.
+
+    ``window`` is how many may be in flight: None for the whole limit. After a pause it begins
     small and grows by one with each success, so that those who waited do not return as one herd.
     A refusal halves it, and from then on it grows by one with each window of successes: as in TCP
     (RFC 5681), fast until the limit was met once, and carefully afterwards.
@@ -72,7 +86,7 @@ class StartLane(Lane):
         self.careful: bool = False
 
     def enter(self, now: float) -> float:
-        """0: a permit is taken. Else seconds to wait; inf: until somebody leaves."""
+        """0: a permit is taken. Else seconds to wait; inf: until the limit changes."""
         if now < self.paused_until:
             return self.paused_until - now
         if self.window is not None and self.in_flight >= self.window:
@@ -80,23 +94,31 @@ class StartLane(Lane):
         return super().enter(now)
 
     def pause_left(self, now: float) -> float:
-        """Seconds until starts may be sent again."""
+        """Seconds until calls may be sent again."""
         return max(0.0, self.paused_until - now)
 
-    def pause(self, now: float, seconds: float) -> None:
-        """Somebody was told to come back in ``seconds``: that holds for all starts."""
-        self.paused_until = max(self.paused_until, now + min(seconds, self.policy.max_retry_after))
+    def pause(self, now: float, seconds: float) -> float | None:
+        """One call was told to come back in ``seconds``: that holds for all.
+
+        Returns:
+            The seconds of the pause; None where it does not end later than one before.
+        """
         if self.window is None:
             self.window = min(self.policy.slow_start, self.limit)
+        until = now + min(seconds, self.policy.max_retry_after)
+        if until <= max(now, self.paused_until):
+            return None
+        self.paused_until = until
+        return until - now
 
     def refused(self, now: float) -> None:
-        """A start was answered 429 or 503; those sent before the pause do not count against it."""
+        """A call was answered 429 or 503; those sent before the pause do not count against it."""
         if self.window is not None and now >= self.paused_until:
             self.window = max(1.0, self.window / 2)
             self.careful = True
 
     def succeeded(self) -> None:
-        """A start was accepted."""
+        """A call was accepted."""
         if self.window is None:
             return
         self.window += 1 / self.window if self.careful else 1
@@ -104,7 +126,7 @@ class StartLane(Lane):
             self.window, self.careful = None, False
 
 
-class StopGate(Lane):
+class RetryGate(ConcurrencyLimit):
     """How many retries of stops go at once (``limit``), and how soon after one another.
 
     A stop is never given up to save load, so its retries wait instead: few at a time, and
@@ -120,7 +142,7 @@ class StopGate(Lane):
         self.not_before: float = -math.inf
 
     def enter(self, now: float) -> float:
-        """0: a place is taken. Else seconds to wait; inf: until somebody leaves."""
+        """0: a permit is taken. Else seconds to wait; inf: until the limit changes."""
         return self.not_before - now if now < self.not_before else super().enter(now)
 
     def failed(self, now: float, chance: float) -> None:
@@ -136,64 +158,91 @@ class StopGate(Lane):
         self.not_before = -math.inf
 
 
-class Traffic:
-    """All that the calls of one client share: two lanes, the budget, the gate and the pause."""
+@frozen
+class Again:
+    """A further attempt.
+
+    Attributes:
+        wait: Seconds until it may be made.
+        paid: Tokens that it took from the retry budget.
+    """
+
+    wait: float
+    paid: float
+
+
+class ClientThrottle:
+    """All that the calls of one client share: limits, the retry budget, the gate and the pauses."""
 
     def __init__(self, policy: RetryPolicy, limits: Limits) -> None:
         self.policy: RetryPolicy = policy
         self.budget: RetryBudget = RetryBudget(policy)
-        self.starts: StartLane = StartLane(limits.start_connections, policy)
-        self.stops: Lane = Lane(limits.stop_connections)
-        self.stop_retries: StopGate = StopGate(policy)
+        self.starts: AdaptiveLimit = AdaptiveLimit(limits.start_connections, policy)
+        self.stops: ConcurrencyLimit = ConcurrencyLimit(limits.stop_connections)
+        self.reads: AdaptiveLimit = AdaptiveLimit(limits.read_connections, policy)
+        self.gate: RetryGate = RetryGate(policy)
+        self.limits: Mapping[OperationName, ConcurrencyLimit] = {
+            "start": self.starts,
+            "stop": self.stops,
+            "read": self.reads,
+        }
 
     def learn(
         self,
         outcome: Outcome,
+        rules: RetryRules,
         *,
-        repeatable: bool,
         attempts: int,
         paid: float,
         now: float,
         chance: float,
-    ) -> Verdict:
-        """Judge an attempt, and let all other calls benefit from what it tells.
+    ) -> tuple[Verdict, float | None]:
+        """Classify an attempt, and let all other calls benefit from what it tells.
+
+        Any limit may have changed afterwards: every queue has to be looked at.
+
+        Returns:
+            What the attempt means, and the seconds of the pause that it began or prolonged.
 
         Args:
             outcome: What came of the attempt.
-            repeatable: Whether the call is a stop.
+            rules: What holds for the call's effect.
             attempts: How many attempts the call has made.
             paid: What the call's last retry cost, 0 where this was its first attempt.
             now: The time.
             chance: One draw, uniform in [0, 1).
         """
-        verdict = judge(outcome, repeatable=repeatable)
-        if outcome.throttled and not repeatable:
-            self.starts.refused(now)
-        if outcome.throttled and outcome.retry_after is not None:
-            self.starts.pause(now, outcome.retry_after)
-        if repeatable and verdict is not Verdict.RETRY:
-            self.stop_retries.succeeded()
-        elif repeatable and attempts > 1:
-            self.stop_retries.failed(now, chance)
-        elif verdict is Verdict.ACCEPTED:
-            self.starts.succeeded()
-            self.budget.give(paid or 1.0)
-        return verdict
+        verdict, pause = classify(outcome, rules), None
+        limit = self.limits[rules.name]
+        if outcome.throttled:
+            limit.refused(now)
+            if outcome.retry_after is not None:
+                paused = self.reads if rules.pauses == "read" else self.starts
+                pause = paused.pause(now, outcome.retry_after)
+        if verdict is Verdict.ACCEPTED:
+            limit.succeeded()
+            if rules.paid:
+                self.budget.give(paid or 1.0)
+        if rules.gated:
+            if verdict is not Verdict.RETRY:
+                self.gate.succeeded()
+            elif attempts > 1:
+                self.gate.failed(now, chance)
+        return verdict, pause
 
-    def delay(
+    def again(
         self,
         outcome: Outcome,
+        rules: RetryRules,
         *,
-        repeatable: bool,
         attempts: int,
         left: float,
         now: float,
         chance: float,
-    ) -> float | None:
-        """Seconds to wait before the next attempt, or None: fail now. A start's retry is paid."""
-        wait = delay(
-            self.policy, outcome, repeatable=repeatable, attempts=attempts, left=left, chance=chance
-        )
-        if wait is None or repeatable or self.budget.take(cost(self.policy, outcome), now):
-            return wait
-        return None
+    ) -> Again | None:
+        """When to make the next attempt, or None: fail now. A start's retry is paid."""
+        wait = delay(self.policy, rules, outcome, attempts=attempts, left=left, chance=chance)
+        if wait is None:
+            return None
+        price = cost(self.policy, outcome) if rules.paid else 0.0
+        return Again(wait, price) if self.budget.take(price, now) else None

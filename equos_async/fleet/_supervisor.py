@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, Literal, get_args
 
+from equos_async._emitter import Emitter
 from equos_async.client import EquosClient
 from equos_async.clock import Agenda, Alarm, Clock, set_unless_done
 from equos_async.errors import (
@@ -63,8 +64,7 @@ class Keeper:
         self._client = client
         self._max_live = places
         self._renew_before = renew_before
-        self._on_event = on_event
-        self._hook_failed = False
+        self._emitter = Emitter(on_event, "the fleet's on_event")
         self._agenda = Agenda(clock)
         # Live, but not under their key: the old one in a renewal, or a new one nobody wants.
         self._unkeyed: set[Held] = set()
@@ -518,24 +518,18 @@ class Keeper:
         session_id: str | None = None,
         reason: str = "",
     ) -> None:
-        """Count what happened and tell the hook, whose failure is no reason to fail."""
+        """Count what happened and tell of it."""
         self._counts[kind] += 1
-        if self._on_event is None:
-            return
-        event = FleetEvent(
-            kind=kind,
-            key=key,
-            live=len(self.keyed) + len(self._unkeyed),
-            waiting=self._waiting,
-            session_id=session_id,
-            reason=reason,
+        self._emitter.emit(
+            FleetEvent(
+                kind=kind,
+                key=key,
+                live=len(self.keyed) + len(self._unkeyed),
+                waiting=self._waiting,
+                session_id=session_id,
+                reason=reason,
+            )
         )
-        try:
-            self._on_event(event)
-        except Exception:
-            if not self._hook_failed:
-                self._hook_failed = True
-                logger.exception("the fleet's on_event raised; this is not logged again")
 
 
 def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:

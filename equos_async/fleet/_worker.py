@@ -303,7 +303,6 @@ class Registrar:
         left_by = f"left by worker {row.owner}"
         if row.session_id is None:
             reason = f"{left_by}; a session may run for {row.remaining:.0f} s"
-            logger.warning("start of %r (key %r) %s", row.name, row.key, reason)
             self._tell("unknown", row.key, reason=reason)
         else:
             self._take_over(row.id, row.session_id, left_by, key=row.key)
@@ -326,7 +325,6 @@ class Registrar:
             if session_id is not None:
                 await self._client.stop_session(session_id)
                 self._tell("reaped", key, session_id=session_id, reason=reason)
-                logger.info("stopped session %s: %s", session_id, reason)
             await self._in_turn(self._stops, partial(self._ledger.remove, row_id))
         except LedgerError as error:
             self._failed(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
 from typing import Literal
 
@@ -18,6 +19,20 @@ FleetEventKind = Literal[
     "lost",
     "reaped",
 ]
+
+
+_LEVELS: dict[FleetEventKind, int] = {
+    "waiting": logging.DEBUG,
+    "started": logging.DEBUG,
+    "stopped": logging.DEBUG,
+    "expired": logging.INFO,
+    "refused": logging.INFO,
+    "reaped": logging.INFO,
+    # A session may be running that nobody will stop, or one was taken away.
+    "failed": logging.WARNING,
+    "unknown": logging.WARNING,
+    "lost": logging.WARNING,
+}
 
 
 @frozen(kw_only=True)
@@ -44,6 +59,16 @@ class FleetEvent:
     waiting: int
     session_id: str | None = None
     reason: str = ""
+
+    @property
+    def level(self) -> int:
+        """The logging level that fits; WARNING where money is at stake."""
+        return _LEVELS[self.kind]
+
+    def __str__(self) -> str:
+        session = "" if self.session_id is None else f" (session {self.session_id})"
+        told = f": {self.reason}" if self.reason else ""
+        return f"{self.kind} {self.key!r}{session}{told}; {self.live} live, {self.waiting} waiting"
 
 
 @frozen(kw_only=True)

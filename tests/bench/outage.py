@@ -1,7 +1,8 @@
 """The outage model: many callers, one server that breaks, and a policy between them.
 
-A discrete-event simulation. ``equos_async.retry`` decides here exactly as it does in the client:
-the same objects are asked with the same arguments, only the clock and the chance are the model's.
+A discrete-event simulation. ``equos_async._retry`` decides here exactly as it does in the client:
+the same objects are asked with the same arguments, the queues included; only the clock and the
+chance are the model's.
 
 What is assumed:
 
@@ -29,7 +30,6 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Generator
 from enum import Enum
 from functools import partial
@@ -37,10 +37,11 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
-from equos_async._retry.backoff import cost
+from equos_async import Limits, RetryPolicy, Timeouts
+from equos_async._api.operations import CREATE, END, Effect
 from equos_async._retry.classify import Outcome, Verdict
-from equos_async._retry.throttle import Lane, Traffic
-from equos_async.settings import Limits, RetryPolicy, Timeouts
+from equos_async._retry.queue import Limit, Queue
+from equos_async._retry.throttle import ClientThrottle
 
 CALM = 10.0
 OUTAGE = 30.0
@@ -60,7 +61,7 @@ TICKS = 10
 _T = TypeVar("_T")
 
 
-@define
+@define(eq=False)
 class Signal:
     """Something that one process waits for."""
 
@@ -186,53 +187,45 @@ class Server:
 
 
 class Line:
-    """The line before a lane, first come, first served: the client's turnstile in model time."""
+    """A queue of the library's in model time: its waiters are signals."""
 
-    def __init__(self, world: World, lane: Lane) -> None:
+    def __init__(self, world: World, limit: Limit) -> None:
         self._world = world
-        self._lane = lane
-        self._waiting: deque[tuple[Signal, float]] = deque()
-        self._alarm = math.inf
+        self._queue: Queue[Signal] = Queue(limit, lambda waiter: waiter.value is not None)
+        self._look_at = math.inf
 
     def enter(self, deadline: float) -> Process[bool]:
         """Wait for a permit; False where the deadline came first."""
-        if not self._waiting and self._lane.enter(self._world.now) == 0:
+        if self._queue.enter(self._world.now):
             return True
         admitted = Signal(self._world)
-        self._waiting.append((admitted, deadline))
+        self._queue.join(admitted, deadline)
         self._world.at(deadline, partial(admitted.fire, False))
-        self.wake()
+        self.look()
         yield admitted
+        self._queue.drop(admitted)
         return admitted.value is True
 
     def leave(self) -> None:
         """Give the permit back and let the next one in."""
-        self._lane.leave()
-        self.wake()
+        self._queue.leave()
+        self.look()
 
     def turn_away(self, before: float) -> None:
-        """Send home at once those whose deadline comes before a time."""
-        for admitted, deadline in self._waiting:
-            if deadline <= before:
-                admitted.fire(False)
+        """Let those wait no longer whose deadline does not come after a time."""
+        for waiter in self._queue.before(before):
+            waiter.fire(False)
 
-    def wake(self) -> None:
-        """Let in whom the lane takes now, and come back when it says."""
-        now = self._world.now
-        while self._waiting:
-            admitted, _ = self._waiting[0]
-            if admitted.value is None:
-                wait = self._lane.enter(now)
-                if wait > 0:
-                    self._come_back(now + max(wait, 1e-6))  # rounding must not stop the clock
-                    return
-                admitted.fire(True)
-            self._waiting.popleft()
-
-    def _come_back(self, when: float) -> None:
-        if when < math.inf and when != self._alarm:
-            self._alarm = when
-            self._world.at(when, self.wake)
+    def look(self) -> None:
+        """Let in whom the limit takes now, and come back when the queue says."""
+        admission = self._queue.admit(self._world.now)
+        for waiter in admission.admitted:
+            waiter.fire(True)
+        # Rounding must not stop the clock.
+        look_at = max(admission.look_at, self._world.now + 1e-6)
+        if look_at < math.inf and look_at != self._look_at:
+            self._look_at = look_at
+            self._world.at(look_at, self.look)
 
 
 @define
@@ -262,108 +255,68 @@ class Site:
     rng: random.Random
 
 
-class StartClient:
-    """The library's starts: its traffic rules, driven as the client drives them."""
+class OurClient:
+    """The library's policy for one effect: its throttle and queues, driven as the client does."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, effect: Effect) -> None:
         self._world, self._server, self._rng = site.world, site.server, site.rng
-        self._timeouts = Timeouts()
-        self._traffic = Traffic(RetryPolicy(), Limits())
-        self._lane = self._traffic.starts
-        self._line = Line(self._world, self._lane)
+        self._rules = effect.retry
+        self._attempt = effect.attempt(Timeouts())
+        self._deadline = effect.deadline(Timeouts())
+        self._throttle = ClientThrottle(RetryPolicy(), Limits())
+        self._limit = self._throttle.limits[self._rules.name]
+        self._line = Line(self._world, self._limit)
+        self._gate = Line(self._world, self._throttle.gate)
 
     def call(self, call: Call) -> Process[bool]:
-        """One start with its retries."""
+        """One call with its retries."""
         world = self._world
-        deadline = world.now + self._timeouts.deadline
+        deadline = world.now + self._deadline
         paid = 0.0
         while True:
-            if world.now + self._lane.pause_left(world.now) >= deadline:
+            gated = self._rules.gated and call.attempts > 0
+            if gated and not (yield from self._gate.enter(deadline)):
+                return False
+            if world.now + self._limit.pause_left(world.now) >= deadline:
                 return False
             if not (yield from self._line.enter(deadline)):
                 return False
             call.attempts += 1
-            timeout = min(self._timeouts.start_attempt, deadline - world.now)
-            outcome = yield from self._server.request(timeout)
+            outcome = yield from self._server.request(min(self._attempt, deadline - world.now))
             verdict = self._learn(outcome, call.attempts, paid)
             self._line.leave()
+            if gated:
+                self._gate.leave()
             if verdict is not Verdict.RETRY:
                 return verdict is Verdict.ACCEPTED
-            paid = cost(self._traffic.policy, outcome)
-            delay = self._traffic.delay(
+            again = self._throttle.again(
                 outcome,
-                repeatable=False,
+                self._rules,
                 attempts=call.attempts,
                 left=deadline - world.now,
                 now=world.now,
                 chance=self._rng.random(),
             )
-            if delay is None:
+            if again is None:
                 return False
-            yield delay
+            paid = again.paid
+            yield again.wait
 
     def _learn(self, outcome: Outcome, attempts: int, paid: float) -> Verdict:
-        before, now = self._lane.paused_until, self._world.now
-        verdict = self._traffic.learn(
+        now = self._world.now
+        verdict, pause = self._throttle.learn(
             outcome,
-            repeatable=False,
+            self._rules,
             attempts=attempts,
             paid=paid,
             now=now,
             chance=self._rng.random(),
         )
-        if self._lane.paused_until > before:
-            self._line.turn_away(self._lane.paused_until)
+        if pause is not None and self._rules.pauses == self._rules.name:
+            self._line.turn_away(now + pause)
+        self._gate.look()
+        self._line.look()
         return verdict
-
-
-class StopClient:
-    """The library's stops: its traffic rules, driven as the client drives them."""
-
-    def __init__(self, site: Site) -> None:
-        self._world, self._server, self._rng = site.world, site.server, site.rng
-        self._timeouts = Timeouts()
-        self._traffic = Traffic(RetryPolicy(), Limits())
-        self._line = Line(self._world, self._traffic.stops)
-        self._gate_line = Line(self._world, self._traffic.stop_retries)
-
-    def call(self, call: Call) -> Process[bool]:
-        """One stop with its retries, of which every one waits for the gate."""
-        world = self._world
-        deadline = world.now + self._timeouts.deadline
-        while True:
-            retry = call.attempts > 0
-            if retry and not (yield from self._gate_line.enter(deadline)):
-                return False
-            if not (yield from self._line.enter(deadline)):
-                return False
-            call.attempts += 1
-            timeout = min(self._timeouts.stop_attempt, deadline - world.now)
-            outcome = yield from self._server.request(timeout)
-            verdict = self._traffic.learn(
-                outcome,
-                repeatable=True,
-                attempts=call.attempts,
-                paid=0.0,
-                now=world.now,
-                chance=self._rng.random(),
-            )
-            self._line.leave()
-            if retry:
-                self._gate_line.leave()
-            if verdict is not Verdict.RETRY:
-                return verdict is Verdict.ACCEPTED
-            delay = self._traffic.delay(
-                outcome,
-                repeatable=True,
-                attempts=call.attempts,
-                left=deadline - world.now,
-                now=world.now,
-                chance=self._rng.random(),
-            )
-            if delay is None:
-                return False
-            yield delay
 
 
 Wait: TypeAlias = Callable[[int, float, Outcome], float]
@@ -458,8 +411,8 @@ JITTER = Policy("full jitter, 3 retries", partial(PeerClient, retries=3, wait=fu
 QUOTA = Policy(
     "full jitter + AWS quota", partial(PeerClient, retries=3, wait=full_jitter, quota=Quota)
 )
-START = Policy("equos_async start", StartClient, "start")
-STOP = Policy("equos_async stop", StopClient, "stop")
+START = Policy("equos_async start", partial(OurClient, effect=CREATE), "start")
+STOP = Policy("equos_async stop", partial(OurClient, effect=END), "stop")
 
 POLICIES = (VENDOR, NAIVE, OPENAI, JITTER, QUOTA, START, STOP)
 

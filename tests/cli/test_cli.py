@@ -297,7 +297,7 @@ class TestDemo:
             main(["demo", option])
         assert "must be a whole number from 1 on" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("name", ["loads", "_finish"])
+    @pytest.mark.parametrize("name", ["loads", "suppress"])
     def test_the_emulator_ends_whatever_happens(
         self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -321,13 +321,13 @@ class TestDemo:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The table is there, and the exit code is 130."""
-        real = demo._run_sessions
+        real = asyncio.run
 
-        async def interrupt(*args: Any) -> None:
-            await real(*args)
+        def interrupted(work: Any) -> None:
+            real(work)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(demo, "_run_sessions", interrupt)
+        monkeypatch.setattr(asyncio, "run", interrupted)
         assert main(["demo", "--sessions=1", "--at-once=1"]) == 130
         assert "sessions left on the server" in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 Every module of the package is a line of the picture, in an order in which each imports only
 modules above it, those of one folder together; an arc joins it to each that it imports. Where
 there are two ways to a module, only the longer one is drawn: ``client`` needs ``errors``, but so
-does ``_calls.runner`` on the way there.
+does ``_calls.tasks`` on the way there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGE = Path(equos_async.__file__).parent
 
 Imports = Mapping[str, frozenset[str]]
 
-ROW, TOP, NAMES, WORDS, WIDTH = 26, 20, 160, 312, 1010
+ROW, TOP, NAMES, WORDS, WIDTH = 26, 20, 210, 372, 1080
 """Pixels: of a row, above the first, to the names, to the sentences, and of the whole."""
 
 STYLE = """\
@@ -168,7 +168,7 @@ def draw() -> str:
 
 def _bow(top: int, bottom: int, colour: str) -> str:
     """An arc on the left, from a file to one that it imports."""
-    x, reach = NAMES - 14, (bottom - top) * 0.26 + 12
+    x, reach = NAMES - 14, min((bottom - top) * 0.26, 165) + 12
     left = f"{x - reach:.0f}"
     return f'<path d="M{x} {bottom} C{left} {bottom} {left} {top} {x} {top}" stroke="{colour}"/>'
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import cattrs  # noqa: F401 - pytester forgets what is first loaded while it runs
 import pytest
 
 import equos_async

@@ -113,6 +113,7 @@ class RawServer:
         made: All sessions that ever did.
         requests: How many requests were read.
         paths: Their paths.
+        tasks: What serves its connections.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class RawServer:
         self.requests = 0
         self.accepted = 0
         self.paths: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -166,15 +167,15 @@ class RawServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task in list(self._tasks):
+        for task in list(self.tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         self.accepted += 1
         connection = Connection(self, reader, writer)
         try:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
+    Event,
     StartOutcomeUnknownError,
     Timeouts,
 )
@@ -237,20 +239,20 @@ async def test_cancelled_and_closed(behave: str, request_: CreateSessionPassRequ
             judge(server, client, held, answered=behave in {"at once", "slow"})
 
 
-def cancel_with_the_answer(client: EquosClient, starting: list[asyncio.Task[object]]) -> None:
-    """Cancel the caller between its answer being there and its being seen."""
-    launch = client._launch
+class CancelWithTheAnswer:
+    """An ``on_event`` that cancels a caller between its answer being there and its being seen.
 
-    def cancel(_: object) -> None:
-        starting.pop().cancel()
+    A call's end is told before its caller wakes up.
+    """
 
-    def spied(call: Any, run: Any) -> None:
-        # Added before the caller begins to wait, so it is called before the caller wakes up.
-        if starting:
-            call.answer.add_done_callback(cancel)
-        launch(call, run)
+    def __init__(self) -> None:
+        self.starting: list[asyncio.Task[object]] = []
+        self.then: Callable[[], object] = list[object]
 
-    client._launch = spied  # type: ignore[method-assign]
+    def __call__(self, event: Event) -> None:
+        if event.kind == "ended" and self.starting:
+            self.starting.pop().cancel()
+            self.then()
 
 
 async def _begin(client: EquosClient, block: Any, request: CreateSessionPassRequest) -> object:
@@ -262,13 +264,12 @@ async def test_result_and_cancellation_in_one_tick(
     in_block: bool, request_: CreateSessionPassRequest
 ) -> None:
     """The caller never sees a result that is there: its session is stopped."""
+    cancel = CancelWithTheAnswer()
     async with RawServer() as server:
-        async with EquosClient(KEY, endpoint=server.endpoint) as client:
-            starting: list[asyncio.Task[object]] = []
-            cancel_with_the_answer(client, starting)
+        async with EquosClient(KEY, endpoint=server.endpoint, on_event=cancel) as client:
             block = client.session(request_)
             task = asyncio.create_task(_begin(client, block if in_block else None, request_))
-            starting.append(task)
+            cancel.starting.append(task)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert (server.made, server.live, server.requests) == (["s-0"], set(), 2)
@@ -278,33 +279,34 @@ async def test_result_and_cancellation_in_the_tick_of_giving_up(
     request_: CreateSessionPassRequest,
 ) -> None:
     """Nobody sees the session, and there is no time to stop it: it is reported."""
-    async with RawServer() as server:
-        client = EquosClient(KEY, endpoint=server.endpoint)
-        starting: list[asyncio.Task[object]] = []
-        cancel_with_the_answer(client, starting)
+    cancel, clock, go = CancelWithTheAnswer(), FakeClock(), asyncio.Event()
+
+    async def held(connection: Connection) -> None:
+        await go.wait()
+        await good(connection)
+
+    async with RawServer([held]) as server:
+        client = EquosClient(KEY, endpoint=server.endpoint, on_event=cancel, clock=clock)
         task = asyncio.create_task(_begin(client, None, request_))
-        starting.append(task)
-        launch_orphan = client._launch_orphan
-
-        def too_late(session_id: str) -> None:
-            client._give_up()
-            launch_orphan(session_id)
-
-        client._launch_orphan = too_late  # type: ignore[method-assign]
+        await until(lambda: server.requests)
+        closing = asyncio.create_task(client.aclose(deadline=1))
+        await settle()
+        cancel.starting.append(task)
+        cancel.then = partial(clock.advance, 1)
+        go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        (unresolved,) = await client.aclose()
+        (unresolved,) = await closing
         assert (unresolved.session_id, server.requests) == ("s-0", 1)
 
 
 async def test_error_and_cancellation_in_one_tick(request_: CreateSessionPassRequest) -> None:
     """The caller is cancelled, the error is reported, and nobody complains of it."""
+    cancel = CancelWithTheAnswer()
     async with RawServer(always=only_starts(broken)) as server:
-        async with EquosClient(KEY, endpoint=server.endpoint) as client:
-            starting: list[asyncio.Task[object]] = []
-            cancel_with_the_answer(client, starting)
-            starting.append(asyncio.create_task(client.start_session(request_)))
-            (task,) = starting
+        async with EquosClient(KEY, endpoint=server.endpoint, on_event=cancel) as client:
+            task = asyncio.create_task(_begin(client, None, request_))
+            cancel.starting.append(task)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert len(client.unresolved) == 1
@@ -397,7 +399,7 @@ class TestShutdown:
             async with server:
                 await main(server)
                 me = asyncio.current_task()
-                theirs = server._tasks | {me}
+                theirs = server.tasks | {me}
                 ours = [task for task in asyncio.all_tasks() if task not in theirs]
                 for task in ours:
                     task.cancel()
@@ -427,6 +429,30 @@ class TestShutdown:
         assert clients[0].unresolved == ()
         assert repr(clients[0]).endswith("closed>")
 
+    def test_a_stop_that_is_cancelled_twice_is_reported(self) -> None:
+        """Who cancels again, as anyio does, wants no more of it: the session may run on."""
+        server = RawServer(always=ends("hang", act=False))
+        events: list[Event] = []
+
+        async def main(server: RawServer) -> None:
+            client = EquosClient(KEY, endpoint=server.endpoint, on_event=events.append)
+            before = asyncio.all_tasks()
+            stopping = asyncio.create_task(client.stop_session("g-1"))
+            await until(lambda: server.requests)
+            (carrying,) = asyncio.all_tasks() - before - server.tasks - {stopping}
+            carrying.cancel()
+            await until(lambda: server.requests == 2)
+            carrying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopping
+            (left,) = await client.aclose()
+            assert (left.operation, left.session_id) == ("stop", "g-1")
+
+        self.run(main, server)
+        (failed,) = [event for event in events if event.kind == "stop_failed"]
+        assert failed.reason == "the event loop shut down"
+        assert failed.attempts == 2
+
     def test_a_start_in_flight_is_reported(self, request_: CreateSessionPassRequest) -> None:
         """Its outcome is unknown, and says so."""
         server = RawServer([ends("hang", act=True)])
@@ -435,13 +461,13 @@ class TestShutdown:
         async def main(server: RawServer) -> None:
             client = EquosClient(KEY, endpoint=server.endpoint)
             clients.append(client)
+            before = asyncio.all_tasks()
             starting = asyncio.create_task(client.start_session(request_))
             await until(lambda: server.requests)
+            (call,) = asyncio.all_tasks() - before - server.tasks - {starting}
             closing = asyncio.create_task(client.aclose(deadline=1))
             await settle(2)
-            (call,) = client._calls
-            assert call.task is not None
-            call.task.cancel()
+            call.cancel()
             with pytest.raises(StartOutcomeUnknownError, match="the event loop shut down"):
                 await starting
             await closing
@@ -457,17 +483,18 @@ class TestShutdown:
         async def main(server: RawServer) -> None:
             client = EquosClient(KEY, endpoint=server.endpoint)
             clients.append(client)
+            before = asyncio.all_tasks()
             stopping = asyncio.create_task(client.stop_session("g-1"))
-            await until(lambda: client._calls)
-            (call,) = client._calls
-            assert call.task is not None
-            call.task.cancel()
+            await steps(1)
+            (call,) = asyncio.all_tasks() - before - {stopping}
+            call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await stopping
             await client.aclose()
 
         self.run(main, server)
         assert [one.session_id for one in clients[0].unresolved] == ["g-1"]
+        assert server.requests == 0
 
 
 PROGRAM = """

@@ -14,7 +14,6 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
@@ -31,6 +30,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
+    Event,
     InternalServerError,
     Limits,
     NotFoundError,
@@ -43,9 +43,9 @@ from equos_async import (
     Timeouts,
     UnprocessableEntityError,
 )
-from equos_async._http import pool
 from tests.clocks import SkippingClock, until
-from tests.conftest import KEY
+from tests.conftest import KEY, REQUEST
+from tests.faults import told
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 
 TIMEOUTS = Timeouts(connect=0.4, start_attempt=0.3, stop_attempt=0.3, deadline=60)
@@ -405,44 +405,76 @@ def check(error: EquosError | None, operation: str) -> None:
         assert error.session_id == GONE
 
 
-@pytest.mark.parametrize(
-    ("behave", "expected"), [(r[1], r[2]) for r in ROWS], ids=[r[0] for r in ROWS]
-)
-async def test_a_start(
-    behave: Behaviour, expected: Expected, request_: CreateSessionPassRequest
-) -> None:
+@frozen
+class Met:
+    """What came of a call that met a fault, with what its server and its client know of it."""
+
+    result: type[EquosError] | str
+    error: EquosError | None
+    server: RawServer
+    client: EquosClient
+
+
+async def meet_with_a_start(behave: Behaviour, on_event: Callable[[Event], object]) -> Met:
     """One fault, then a server that works."""
     async with RawServer([behave]) as server:
-        client = make_client(server)
-        result, error = await outcome(client.start_session(request_))
+        client = make_client(server, on_event=on_event)
+        result, error = await outcome(client.start_session(REQUEST))
         await client.aclose(deadline=0.9)  # in which a late answer comes
-        if expected.requests >= 0:
-            assert (result, server.requests) == (expected.result, expected.requests)
-            assert len(server.live) == expected.left
-        held = int(result == OK)
-        assert len(server.live) <= held + len(client.unresolved)
-        assert len(server.made) <= 1
-        check(error, "start")
-        assert {path for path in server.paths if "stop" not in path} == {"/v3/session-passes"}
+    return Met(result, error, server, client)
 
 
-@pytest.mark.parametrize(
-    ("behave", "expected"), [(r[1], r[3]) for r in ROWS], ids=[r[0] for r in ROWS]
-)
-async def test_a_stop(behave: Behaviour, expected: Expected) -> None:
+async def meet_with_a_stop(behave: Behaviour, on_event: Callable[[Event], object]) -> Met:
     """One fault, then a server that works."""
     async with RawServer([behave]) as server:
         server.live.add(GONE)
-        async with make_client(server) as client:
+        async with make_client(server, on_event=on_event) as client:
             result, error = await outcome(client.stop_session(GONE))
-        if expected.requests >= 0:
-            # A stop whose first attempt was carried out may be answered with null.
-            assert (result, server.requests) == (expected.result, expected.requests) or (
-                expected.result == NONE and result == OK and server.requests == expected.requests
-            )
+    return Met(result, error, server, client)
+
+
+@pytest.mark.parametrize(
+    ("name", "behave", "expected"), [(r[0], r[1], r[2]) for r in ROWS], ids=[r[0] for r in ROWS]
+)
+async def test_a_start(name: str, behave: Behaviour, expected: Expected) -> None:
+    """What it ends in, what is left, and what is told of it."""
+    events: list[Event] = []
+    met = await meet_with_a_start(behave, events.append)
+    server = met.server
+    if expected.requests >= 0:
+        assert (met.result, server.requests) == (expected.result, expected.requests)
         assert len(server.live) == expected.left
-        assert len(client.unresolved) == (1 if error else 0)
-        check(error, "stop")
+        assert told.lines(events, server.endpoint) == told.load()[name]["start"]
+    held = int(met.result == OK)
+    assert len(server.live) <= held + len(met.client.unresolved)
+    assert len(server.made) <= 1
+    check(met.error, "start")
+    assert {path for path in server.paths if "stop" not in path} == {"/v3/session-passes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "behave", "expected"), [(r[0], r[1], r[3]) for r in ROWS], ids=[r[0] for r in ROWS]
+)
+async def test_a_stop(name: str, behave: Behaviour, expected: Expected) -> None:
+    """What it ends in, what is left, and what is told of it."""
+    events: list[Event] = []
+    met = await meet_with_a_stop(behave, events.append)
+    server = met.server
+    if expected.requests >= 0:
+        # A stop whose first attempt was carried out may be answered with null.
+        assert (met.result, server.requests) == (expected.result, expected.requests) or (
+            expected.result == NONE and met.result == OK and server.requests == expected.requests
+        )
+        assert told.lines(events, server.endpoint) == told.load()[name]["stop"]
+    assert len(server.live) == expected.left
+    assert len(met.client.unresolved) == (1 if met.error else 0)
+    check(met.error, "stop")
+
+
+def test_the_golden_events_are_of_these_rows() -> None:
+    """No row is forgotten there, and none is left that is gone here."""
+    assert list(told.load()) == [name for name, *_ in ROWS]
+    assert len(told.load()) == len(ROWS)
 
 
 async def accept_fin(connection: Connection) -> None:
@@ -635,7 +667,7 @@ async def test_a_stale_connection(request_: CreateSessionPassRequest) -> None:
     async with RawServer() as server:
         async with make_client(server) as client:
             await client.start_session(request_)
-            for task in list(server._tasks):
+            for task in list(server.tasks):
                 task.cancel()
             await asyncio.sleep(0.02)  # the FIN is on its way
             await client.start_session(request_)
@@ -719,10 +751,12 @@ async def test_a_server_that_does_not_read(
     """What is stuck in a connection keeps neither it nor its client open."""
     connections: list[Connection] = []
 
-    def small(info: Any) -> socket.socket:
-        end = socket.socket(*info[:3])
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return end
+    class Small(socket.socket):
+        """A socket that takes little before it has to wait for its peer."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
     async def deaf(connection: Connection) -> None:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -732,9 +766,8 @@ async def test_a_server_that_does_not_read(
             await connection.reply(403, b"{}")
         await asyncio.Event().wait()
 
-    connector = partial(pool.Connector, socket_factory=small)
-    monkeypatch.setattr(pool, "Connector", connector)
     async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
+        monkeypatch.setattr(socket, "socket", Small)
         client = make_client(server, clock=Clock())
         with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):
             await client.start_session(evolve(request_, additional_ctx="x" * size))

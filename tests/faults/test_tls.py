@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
+import subprocess
+import sys
 from datetime import datetime
-from functools import partial
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,7 +21,6 @@ from equos_async import (
     EquosClient,
     EquosError,
 )
-from equos_async._http import pool
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -73,20 +76,40 @@ async def test_tls_is_on_and_cannot_be_turned_off(request_: CreateSessionPassReq
         assert server.requests == 0
 
 
-async def test_a_session_of_its_own(
-    request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+PROGRAM = """
+import asyncio
+import sys
+
+from equos_async import EquosClient
+from tests.conftest import KEY, REQUEST
+
+async def main(endpoint, through):
+    client = EquosClient(KEY, endpoint=endpoint, trust_env=through == "session")
+    async with client, client.session(REQUEST) as started:
+        print(started.session.id)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_session_of_its_own(wire: str, tmp_path: Path) -> None:
     """Where the system vouches for the server, a connection is made once and kept."""
     ca = trustme.CA()
-    connector = partial(pool.Connector, ssl=trusting(ca))
-    monkeypatch.setattr(pool, "Connector", connector)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    # What the system vouches for is read once, when aiohttp is imported.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
+    environment["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
     async with RawServer(context=serving(ca)) as server:
-        async with (
-            EquosClient(KEY, endpoint=server.endpoint) as client,
-            client.session(request_),
-        ):
-            assert server.live == {"s-0"}
-        assert (server.live, server.accepted) == (set(), 1)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", PROGRAM, server.endpoint, wire),
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        assert (process.returncode, out) == (0, b"s-0\n")
+        assert (server.made, server.live, server.accepted) == (["s-0"], set(), 1)
 
 
 async def test_the_right_certificate(request_: CreateSessionPassRequest) -> None:

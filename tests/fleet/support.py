@@ -15,7 +15,7 @@ from equos_async import (
     EquosSession,
     FleetEvent,
 )
-from equos_async._api import answers
+from equos_async._api.operations import START_SESSION
 
 REQUEST = CreateSessionPassRequest(
     name="support call",
@@ -53,9 +53,10 @@ def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionRes
         "createdAt": _AT,
         "updatedAt": _AT,
     }
-    return answers.decode_start(
-        json.dumps({"session": session, "consumerAccessToken": TOKEN}).encode()
-    )
+    answer = json.dumps({"session": session, "consumerAccessToken": TOKEN}).encode()
+    decoded = START_SESSION.decode(answer)
+    assert isinstance(decoded, CreateEquosSessionResponse)
+    return decoded
 
 
 class ScriptedClient(EquosClient):

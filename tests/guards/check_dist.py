@@ -36,7 +36,7 @@ SHIPPED = {
     ".docs": {".css", ".md", ".py", ".svg"},
     ".github": {".svg"},
     "examples": {".py", ".html"},
-    "tests": {".py"},
+    "tests": {".json", ".py", ".txt"},
 }
 """The other folders of the sdist, by the suffixes of what belongs there."""
 

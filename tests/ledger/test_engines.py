@@ -7,9 +7,9 @@ import builtins
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from attrs import evolve
@@ -24,6 +24,29 @@ def fill_up(db: sqlite3.Connection) -> None:
     """Let a file have no more pages than it has."""
     (pages,) = db.execute("PRAGMA page_count").fetchone()
     db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def read_only(db: sqlite3.Connection) -> None:
+    """Let a file not be written over this connection."""
+    db.execute("PRAGMA query_only = ON")
+
+
+def at_first(
+    prepare: Callable[[sqlite3.Connection], object], monkeypatch: pytest.MonkeyPatch
+) -> list[sqlite3.Connection]:
+    """Do something with the next connection when it is opened; all that are opened, in a list."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def prepared(*args: Any, **settings: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(*args, **settings)
+        opened.append(db)
+        if len(opened) == 1:
+            prepare(db)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", prepared)
+    return opened
 
 
 class TestSQLite:
@@ -59,11 +82,12 @@ class TestSQLite:
             writer.close()
             assert await ledger.rows() == []
 
-    async def test_a_full_disk(self, tmp_path: Path) -> None:
+    async def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What cannot be written is told, and nothing is half written."""
         async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             await ledger.rows()
-            await ledger._run(fill_up, write=False)
+        at_first(fill_up, monkeypatch)
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             placed = 0
             with pytest.raises(LedgerError, match="full"):  # noqa: PT012 - how many fit is open
                 while True:
@@ -156,23 +180,73 @@ class TestSQLite:
             path.unlink()
             assert await place(ledger, row("a"))
 
-    async def test_a_file_that_may_only_be_read(self, tmp_path: Path) -> None:
+    async def test_a_file_that_may_only_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nothing is placed, and what is there can be listed until it can be written again."""
         async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             await live(ledger, row("a"), "s1")
-            await ledger._run(lambda db: db.execute("PRAGMA query_only = ON"), write=False)
+        at_first(read_only, monkeypatch)
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             assert len(await ledger.rows()) == 1
             with pytest.raises(LedgerError, match="readonly"):
                 await place(ledger, row("b"))
             assert await place(ledger, row("b"))
 
-    async def test_the_loop_is_never_blocked(self, tmp_path: Path) -> None:
+    async def test_the_loop_is_never_blocked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """SQLite itself refuses the file to any thread but the ledger's, the loop's included."""
+        opened = at_first(lambda _: None, monkeypatch)
         async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             await ledger.rows()
-            assert ledger._connection is not None
+            (db,) = opened
             with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
-                ledger._connection.execute("SELECT 1")
+                db.execute("SELECT 1")
+
+
+class Doorkeeper:
+    """Stands before a Redis, and sends those who ask for the ledger to another port.
+
+    Attributes:
+        move_to: Where to; None lets them in.
+        asked: How often it was asked for the ledger.
+    """
+
+    def __init__(self, behind: int) -> None:
+        self.behind = behind
+        self.move_to: int | None = None
+        self.asked = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, behind = await asyncio.open_connection("127.0.0.1", self.behind)
+
+        async def hand_back() -> None:
+            while answer := await answers.read(65536):
+                writer.write(answer)
+
+        handing = asyncio.create_task(hand_back())
+        while command := await client.read(65536):
+            asks = b"EVAL" in command
+            self.asked += asks
+            if asks and self.move_to is not None:
+                writer.write(b"-MOVED 1 127.0.0.1:%d\r\n" % self.move_to)
+            else:
+                behind.write(command)
+        handing.cancel()
+        behind.close()
+        writer.close()
 
 
 class TestRedis:
@@ -439,27 +513,25 @@ class TestCluster:
 
     async def test_its_node_is_gone(self, nodes: list[int]) -> None:
         """It goes back to the URL, which may know of another one."""
-        async with RedisLedger(f"redis://127.0.0.1:{nodes[0]}") as ledger:
-            await live(ledger, row("a"), "s1")
-            ledger._move("127.0.0.1", 1)
+        async with (
+            Doorkeeper(nodes[0]) as door,
+            RedisLedger(f"redis://127.0.0.1:{nodes[0]}") as other,
+            RedisLedger(f"redis://127.0.0.1:{door.port}") as ledger,
+        ):
+            await live(other, row("a"), "s1")
+            door.move_to = 1
             with pytest.raises(LedgerError, match="Redis: "):
                 await ledger.rows()
+            door.move_to = None
             assert len(await ledger.rows()) == 1
 
-    async def test_it_does_not_go_round(
-        self, nodes: list[int], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_it_does_not_go_round(self, redis: RedisServer) -> None:
         """Nodes that send it from one to the other are a failure of theirs."""
-
-        def stay(self: RedisLedger, host: str, port: int) -> None:
-            return None
-
-        monkeypatch.setattr(RedisLedger, "_move", stay)
-        failed = 0
-        for port in nodes:
-            async with RedisLedger(f"redis://127.0.0.1:{port}") as ledger:
-                try:
-                    await ledger.rows()
-                except LedgerError:
-                    failed += 1
-        assert failed == 1
+        async with (
+            Doorkeeper(redis.port) as door,
+            RedisLedger(f"redis://127.0.0.1:{door.port}") as ledger,
+        ):
+            door.move_to = door.port
+            with pytest.raises(LedgerError, match="Redis: "):
+                await ledger.rows()
+            assert door.asked == 2

@@ -32,7 +32,7 @@ from equos_async import (
 from equos_async.fleet._worker import AT_ONCE
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
-from tests.fleet.support import REQUEST, Events, ScriptedClient
+from tests.fleet.support import REQUEST, Events, ScriptedClient, others
 from tests.ledger.conftest import RedisServer
 
 LEASE = 15.0
@@ -47,6 +47,8 @@ class Moody:
         hanging: The steps that are never answered.
         swallowing: The steps in which a cancellation is lost, as in ``asyncio.wait_for`` of 3.11.
         mistaken: The steps that raise what no ledger may raise.
+        held: Keys whose ``place`` is not answered, and steps that wait for ``go``.
+        listening: How many listen for calls.
         most: How many steps were asked for at once, at most.
         calls: What is called to the worker before anything else; the calls end with it.
         asked: All steps that were asked for.
@@ -59,6 +61,9 @@ class Moody:
         self.hanging: set[str] = set()
         self.swallowing: set[str] = set()
         self.mistaken: set[str] = set()
+        self.held: set[str] = set()
+        self.go = asyncio.Event()
+        self.listening = 0
         self.most = 0
         self._now = 0
         self.calls: list[str] = []
@@ -77,8 +82,10 @@ class Moody:
         await asyncio.sleep(0)
         if step in self.mistaken:
             raise TypeError("a field that nobody knows")
-        if step in self.hanging:
+        if step in self.hanging or (step == "place" and args[0].key in self.held):
             await asyncio.get_running_loop().create_future()
+        if step in self.held:
+            await self.go.wait()
         if step in self.swallowing:
             with suppress(asyncio.CancelledError):
                 await asyncio.get_running_loop().create_future()
@@ -122,17 +129,21 @@ class Moody:
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
         self.asked.append("turns")
-        if "turns" in self.failing:
-            raise LedgerError("the engine is down")
-        if "turns" in self.swallowing:
-            with suppress(asyncio.CancelledError):
-                await asyncio.get_running_loop().create_future()
-        while self.calls:
-            yield self.calls.pop()
-            if not self.calls:
-                return
-        async for row_id in self.engine.turns(worker):
-            yield row_id
+        self.listening += 1
+        try:
+            if "turns" in self.failing:
+                raise LedgerError("the engine is down")
+            if "turns" in self.swallowing:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.get_running_loop().create_future()
+            while self.calls:
+                yield self.calls.pop()
+                if not self.calls:
+                    return
+            async for row_id in self.engine.turns(worker):
+                yield row_id
+        finally:
+            self.listening -= 1
 
     async def owners(self) -> dict[str, str | None]:
         """The sessions that are written down, by key."""
@@ -189,13 +200,16 @@ async def written(ledger: Moody, owners: dict[str, str | None]) -> None:
             await settle()
 
 
-async def kill(fleet: SessionFleet) -> None:
-    """Let a worker say no word any more, as if its process were gone."""
-    registrar = fleet._keeper.registrar
-    assert registrar is not None
-    assert registrar._upkeep is not None
-    registrar._upkeep.cancel()
-    await registrar._ledger.renew(registrar.worker, lease=0)
+async def kill(fleet: SessionFleet, ledger: Moody) -> None:
+    """Let a worker say no word any more, as if its process were gone; nothing else may run."""
+    assert fleet.worker is not None
+    await quiet(ledger)
+    working = others()
+    assert working
+    for task in working:
+        task.cancel()
+    await asyncio.wait(working)
+    await ledger.engine.renew(fleet.worker, lease=0)
 
 
 class TestOneSession:
@@ -489,7 +503,7 @@ class TestOthers:
         live = await one.start(REQUEST, key="a")
         with pytest.raises(StartOutcomeUnknownError):
             await one.start(REQUEST, key="b")
-        await kill(one)
+        await kill(one, ledger)
         async with fleet_of(scripted, other, still, on_event=events) as two:
             await two.start(REQUEST, key="c")
             await eventually(lambda: two.stats().reaped)
@@ -712,12 +726,15 @@ class TestTheEngineFails:
             async with fleet_of(scripted, ledger, still, max_live=1) as one:
                 waiting = asyncio.create_task(one.start(REQUEST, key="b"))
                 await eventually(lambda: one.stats().waiting)
-                registrar = one._keeper.registrar
-                assert registrar is not None
-                for _ in range(AT_ONCE):
-                    await registrar._new.acquire()
+                ledger.held = {f"new {n}" for n in range(AT_ONCE)}
+                newcomers = [asyncio.create_task(one.start(REQUEST, key=k)) for k in ledger.held]
+                await eventually(lambda: ledger.asked.count("place") >= 1 + AT_ONCE)
                 await live.stop()
                 assert await asyncio.wait_for(waiting, 10)
+                assert not any(newcomer.done() for newcomer in newcomers)
+                for newcomer in newcomers:
+                    newcomer.cancel()
+                await asyncio.wait(newcomers)
 
     async def test_what_cannot_be_written_anew_keeps_nobody_waiting(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
@@ -852,14 +869,12 @@ class TestTheEngineFails:
         """A worker listens while somebody of it waits, and no longer."""
         async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
             live = await fleet.start(REQUEST, key="a")
-            registrar = fleet._keeper.registrar
-            assert registrar is not None
             for key in ("b", "c"):
-                assert registrar._listener is None
+                assert ledger.listening == 0
                 waiting = asyncio.create_task(fleet.start(REQUEST, key=key))
                 await eventually(lambda: "turns" in ledger.asked)
                 await beat(still, ledger)
-                assert registrar._listener is not None
+                assert ledger.listening == 1
                 await live.stop()
                 live = await asyncio.wait_for(waiting, 10)
                 await beat(still, ledger)
@@ -885,19 +900,18 @@ class TestTheEngineFails:
         """What is written and what is removed come one after the other, never the wrong way."""
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
-            registrar = fleet._keeper.registrar
-            assert registrar is not None
-            (entry,) = registrar._entries.values()
-            await ledger.remove(entry.row.id)  # as an engine that forgets
-            async with entry.writing:
-                stopping = asyncio.create_task(live.stop())
-                await eventually(lambda: scripted.stopped)
-                await settle()
-                still.advance(LEASE / 3)
-                await quiet(ledger)
+            (row,) = await ledger.rows()
+            await ledger.engine.remove(row.id)  # it forgets
+            ledger.held = {"remove"}
+            stopping = asyncio.create_task(live.stop())
+            await eventually(lambda: "remove" in ledger.asked)
+            recorded = ledger.asked.count("record")
+            await beat(still, ledger)  # the row is missing, and is to be written anew
+            ledger.go.set()
             await stopping
             await quiet(ledger)
             assert await ledger.owners() == {}
+            assert ledger.asked.count("record") == recorded
 
     async def test_an_engine_that_hangs(
         self,
@@ -942,12 +956,10 @@ class TestTheEngineFails:
             waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
             await eventually(lambda: "turns" in ledger.asked)
             waiting.cancel()
-            registrar = fleet._keeper.registrar
-            assert registrar is not None
-            listener = registrar._listener
-            assert listener is not None
+            assert ledger.listening == 1
         await settle()
-        assert listener.done()
+        assert ledger.listening == 0
+        assert others() == set()
 
     async def test_a_reaper_that_hangs(
         self,

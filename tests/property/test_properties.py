@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from equos_async import (
@@ -19,14 +19,14 @@ from equos_async import (
     EquosParticipantIdentity,
     Limits,
     RetryPolicy,
-    StartUnreadableError,
     _validate,
     models,
 )
 from equos_async._api import answers, codec
+from equos_async._api.operations import CREATE, END, READ, START_SESSION, STOP_SESSION
 from equos_async._retry.backoff import delay, parse_retry_after
-from equos_async._retry.classify import Outcome, Verdict, judge
-from equos_async._retry.throttle import RetryBudget, StartLane, StopGate, Traffic
+from equos_async._retry.classify import Outcome, RetryRules, Verdict, classify
+from equos_async._retry.throttle import AdaptiveLimit, Again, ClientThrottle, RetryBudget, RetryGate
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
@@ -63,16 +63,14 @@ OUTCOMES = st.builds(
 @laws
 @given(BODIES)
 def test_decoding_raises_nothing_but_ours(body: bytes) -> None:
-    """Any bytes are a session, None, or an error that may know an id that can be stopped."""
-    answers.decode_stop(body)
+    """Any bytes are a session, None, or unreadable, maybe with an id that can be stopped."""
+    STOP_SESSION.decode(body)
     answers.is_foreign(body, "s-1")
-    try:
-        started = answers.decode_start(body)
-    except StartUnreadableError as error:
-        if error.session_id is not None:
-            assert _validate.session_id(error.session_id) == error.session_id
-    else:
+    started = START_SESSION.decode(body)
+    if not isinstance(started, answers.Unreadable):
         assert _validate.session_id(started.session.id)
+    elif started.session_id is not None:
+        assert _validate.session_id(started.session_id) == started.session_id
 
 
 @few
@@ -95,7 +93,7 @@ async def test_any_answer_ends_in_a_listed_result(status: int, body: bytes, afte
             await outcome(client.start_session(request))
             starts = sum("stop" not in path for path in server.paths)
             told = Outcome(status=status, retry_after=2.0 if after in {"2", "0"} else None)
-            assert starts == 1 or judge(told, repeatable=False) is Verdict.RETRY
+            assert starts == 1 or classify(told, CREATE.retry) is Verdict.RETRY
             await outcome(client.stop_session(GONE))
 
 
@@ -138,52 +136,89 @@ def values(field: Any) -> st.SearchStrategy[Any]:
     return inner | st.none() if field.default is None else inner
 
 
+def spelled(value: Any) -> Any:
+    """A value as the contract spells it, without what is not set."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    kind = cast("Any", type(value))
+    if not attrs.has(kind):
+        return value
+    return {
+        codec.camel(field.name): spelled(getattr(value, field.name))
+        for field in attrs.fields(kind)
+        if getattr(value, field.name) is not None
+    }
+
+
+def can_stand_in_a_path(session_id: str) -> bool:
+    """What a start's answer is held to beyond its types."""
+    body = dump({**STARTED, "session": {**SESSION, "id": session_id}})
+    return not isinstance(START_SESSION.decode(body), answers.Unreadable)
+
+
 @few
-@given(
-    st.one_of(
-        instances(models.CreateEquosSessionResponse),
-        instances(models.CreateSessionPassRequest),
-        instances(models.EquosSession),
-    )
-)
-def test_there_and_back_is_the_same(value: object) -> None:
-    """Unstructured, written, read and structured again, every type is what it was."""
-    converter = codec.converter()
-    body = json.dumps(converter.unstructure(value))
-    assert converter.structure(json.loads(body), type(value)) == value
+@given(instances(models.CreateEquosSessionResponse))
+def test_a_start_answer_is_read_as_it_was_meant(value: models.CreateEquosSessionResponse) -> None:
+    """Whatever its fields hold, all of it arrives, and every type is what it was."""
+    assume(can_stand_in_a_path(value.session.id))
+    assert START_SESSION.decode(dump(spelled(value))) == value
+
+
+@few
+@given(instances(models.EquosSession))
+def test_a_stop_answer_is_read_as_it_was_meant(value: models.EquosSession) -> None:
+    """The same of a session alone."""
+    assert STOP_SESSION.decode(dump(spelled(value))) == value
+
+
+@few
+@given(instances(models.CreateSessionPassRequest))
+def test_a_request_is_written_as_it_is_meant(value: models.CreateSessionPassRequest) -> None:
+    """All of it leaves, under the names of the contract, and nothing else."""
+    assert json.loads(START_SESSION.body(value)) == spelled(value)
+
+
+@few
+@given(st.one_of(instances(models.CreateEquosSessionResponse), instances(models.EquosSession)))
+def test_there_and_back_is_the_same(value: Any) -> None:
+    """What the package writes of an answer it reads as the same."""
+    body = START_SESSION.body(value)
+    if isinstance(value, models.EquosSession):
+        assert STOP_SESSION.decode(body) == value
+    else:
+        assume(can_stand_in_a_path(value.session.id))
+        assert START_SESSION.decode(body) == value
 
 
 class TestRetry:
     @laws
     @given(
         OUTCOMES,
-        st.booleans(),
+        st.sampled_from([CREATE.retry, END.retry, READ.retry]),
         st.integers(1, 9),
         st.floats(0.001, 120),
         st.floats(0, 1, exclude_max=True),
     )
     def test_no_wait_is_too_long(
-        self, told: Outcome, repeatable: bool, attempts: int, left: float, chance: float
+        self, told: Outcome, rules: RetryRules, attempts: int, left: float, chance: float
     ) -> None:
         """Never beyond the deadline, nor above the cap unless asked, nor below what is asked."""
         policy = RetryPolicy()
-        wait = delay(
-            policy, told, repeatable=repeatable, attempts=attempts, left=left, chance=chance
-        )
+        wait = delay(policy, rules, told, attempts=attempts, left=left, chance=chance)
         if wait is not None:
             assert 0 <= wait < left
-            assert attempts < (8 if repeatable else 3)
+            assert attempts < rules.attempts(policy)
             if told.retry_after is None:
                 assert wait <= policy.cap
             else:
                 assert wait >= told.retry_after
-                assert repeatable or told.retry_after <= policy.max_retry_after
+                assert rules.patient or told.retry_after <= policy.max_retry_after
 
     @laws
     @given(OUTCOMES)
     def test_a_start_is_repeated_only_where_it_was_not_processed(self, told: Outcome) -> None:
         """Not sent, or refused by a status that says so."""
-        if judge(told, repeatable=False) is Verdict.RETRY:
+        if classify(told, CREATE.retry) is Verdict.RETRY:
             refused = told.status in {421, 429} or (
                 told.status == 503 and told.retry_after is not None
             )
@@ -204,31 +239,31 @@ class TestRetry:
 
     @laws
     @given(st.lists(st.tuples(st.sampled_from("elrsp"), st.floats(0, 3)), max_size=60))
-    def test_lanes_keep_their_limits(self, moves: list[tuple[str, float]]) -> None:
+    def test_limits_keep_their_limits(self, moves: list[tuple[str, float]]) -> None:
         """However they are entered, left, refused, succeeded and paused."""
-        lane, gate, now = StartLane(5, RetryPolicy()), StopGate(RetryPolicy()), 0.0
+        limit, gate, now = AdaptiveLimit(5, RetryPolicy()), RetryGate(RetryPolicy()), 0.0
         for move, passed in moves:
             now += passed
             if move == "e":
-                for one in (lane, gate):
+                for one in (limit, gate):
                     wait = one.enter(now)
                     assert wait >= 0
                     assert math.isfinite(wait) or one.in_flight > 0
             elif move == "l":
-                for one in (lane, gate):
+                for one in (limit, gate):
                     if one.in_flight:
                         one.leave()
             elif move == "r":
-                lane.refused(now)
+                limit.refused(now)
                 gate.failed(now, 0.5)
             elif move == "s":
-                lane.succeeded()
+                limit.succeeded()
                 gate.succeeded()
             else:
-                lane.pause(now, 1.0)
-            assert 0 <= lane.in_flight <= 5
+                limit.pause(now, 1.0)
+            assert 0 <= limit.in_flight <= 5
             assert 0 <= gate.in_flight <= 8
-            assert lane.window is None or 1 <= lane.window <= 5
+            assert limit.window is None or 1 <= limit.window <= 5
             assert 1 <= gate.limit <= 8
 
     @laws
@@ -241,12 +276,12 @@ class TestRetry:
     def test_the_same_seed_gives_the_same_delays(self) -> None:
         """Chance is an argument."""
 
-        def delays(seed: int) -> list[float | None]:
-            clock, traffic = SkippingClock(seed), Traffic(RetryPolicy(), Limits())
+        def delays(seed: int) -> list[Again | None]:
+            clock, throttle = SkippingClock(seed), ClientThrottle(RetryPolicy(), Limits())
             return [
-                traffic.delay(
+                throttle.again(
                     Outcome(status=429),
-                    repeatable=True,
+                    END.retry,
                     attempts=attempts,
                     left=60,
                     now=0,

@@ -7,6 +7,8 @@ import copy
 import gc
 import logging
 import pickle
+import subprocess
+import sys
 import warnings
 from contextvars import ContextVar
 from typing import Any
@@ -35,6 +37,20 @@ from tests.conftest import KEY, Replies
 from tests.unit.test_wire import SESSION, STARTED, dump
 
 API = "https://api.equos.ai/v3/session-passes"
+
+
+FORGETFUL = """
+import asyncio
+import sys
+
+from equos_async import EquosClient
+from tests.conftest import KEY, REQUEST
+
+async def main():
+    await EquosClient(KEY, endpoint=sys.argv[1]).start_session(REQUEST)
+
+asyncio.run(main())
+"""
 
 
 class TestSettings:
@@ -178,18 +194,16 @@ class TestLife:
             async with client:
                 pass
 
-    async def test_a_forgotten_client_warns(
-        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
-    ) -> None:
+    async def test_a_forgotten_client_warns(self, emulator: EquosEmulator) -> None:
         """A ResourceWarning names it, and nothing is done in its place."""
-        client = EquosClient(KEY, endpoint=emulator.endpoint)
-        await client.start_session(request_)
-        transport = client._transport
-        await settle()
-        with pytest.warns(ResourceWarning, match="unclosed <EquosClient"):
-            del client
-        assert transport.is_open
-        await transport.close()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "always", "-c", FORGETFUL, emulator.endpoint),
+            stderr=subprocess.PIPE,
+        )
+        _, told = await process.communicate()
+        assert (process.returncode, b"Traceback" in told) == (0, False)
+        assert b"ResourceWarning: unclosed <EquosClient http://127.0.0.1:" in told
+        assert len(emulator.live_sessions) == 1
 
     def test_one_loop_for_one_client(self, request_: CreateSessionPassRequest) -> None:
         """Use from another event loop is a clear error."""
@@ -350,7 +364,7 @@ class TestLateAnswers:
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """A start that never becomes known stays unresolved."""
-        timeouts = Timeouts(start_attempt=0.02, deadline=0.05)
+        timeouts = Timeouts(start_attempt=0.2, deadline=0.5)
         async with EquosClient(KEY, endpoint=emulator.endpoint, timeouts=timeouts) as client:
             emulator.faults.start.add(Hang())
             with pytest.raises(StartOutcomeUnknownError):
@@ -435,7 +449,7 @@ class TestBugs:
         )
         async with EquosClient(KEY, endpoint=emulator.endpoint, clock=BrokenClock()) as client:
             stop = asyncio.create_task(client.stop_session("s-1"))
-            await until(lambda: client._calls)
+            await asyncio.sleep(0)  # until it has begun
             stop.cancel()
         assert [type(one) for one in seen] == [ZeroDivisionError]
 
@@ -586,13 +600,34 @@ class TestEvents:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The newest are kept."""
-        monkeypatch.setattr("equos_async._emitter.MAX_UNRESOLVED", 2)
+        monkeypatch.setattr("equos_async._calls.unresolved.MAX_UNRESOLVED", 2)
         emulator.faults.stop.add(Status(403), times=None)
         async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
             for session_id in ("a", "b", "c"):
                 with pytest.raises(Exception, match="403"):
                     await client.stop_session(session_id)
         assert [one.session_id for one in client.unresolved] == ["b", "c"]
+
+
+class TestRetryGate:
+    async def test_a_success_lets_the_next_retry_go(self, emulator: EquosEmulator) -> None:
+        """A retry that waits for the gate goes when another stop succeeds, not at its time."""
+        clock = FakeClock(chance=0.5)
+        patient = RetryPolicy(gate_delay=40, gate_max_delay=40)
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, clock=clock, retry=patient
+        ) as client:
+            emulator.faults.stop.add(Status(500), times=2)
+            failing = asyncio.create_task(client.stop_session("a"))
+            await until(lambda: len(emulator.requests) == 1 and 0.25 in clock.due)
+            clock.advance(0.25)  # its first backoff: this retry fails and closes the gate
+            await until(lambda: len(emulator.requests) == 2 and 0.5 in clock.due)
+            clock.advance(0.5)  # its second backoff: this retry waits for the gate
+            await settle()
+            assert len(emulator.requests) == 2
+            await client.stop_session("b")
+            await failing
+        assert len(emulator.requests) == 4
 
 
 class TestPause:

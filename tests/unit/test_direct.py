@@ -63,7 +63,7 @@ class TestWhatTheSessionWouldDo:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A monitor is there before the program is imported."""
-        inner = aiohttp.ClientSession._request
+        inner = aiohttp.ClientSession._request  # noqa: SLF001 - what monitors wrap
 
         @functools.wraps(inner)
         async def monitored(*args: Any, **kwargs: Any) -> Any:

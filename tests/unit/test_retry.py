@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import pytest
 
 from equos_async import ConfigurationError, Limits, RetryPolicy, Timeouts
+from equos_async._api.operations import CREATE, END, READ
 from equos_async._retry.backoff import backoff, delay, parse_retry_after
-from equos_async._retry.classify import Outcome, Verdict, judge
-from equos_async._retry.throttle import Lane, RetryBudget, StartLane, StopGate, Traffic
+from equos_async._retry.classify import Outcome, RetryRules, Verdict, classify
+from equos_async._retry.throttle import (
+    AdaptiveLimit,
+    Again,
+    ClientThrottle,
+    ConcurrencyLimit,
+    RetryBudget,
+    RetryGate,
+)
 from tests.clocks import WALL
 
 ACCEPTED, RETRY, REFUSED, UNKNOWN = (
@@ -21,41 +30,48 @@ ACCEPTED, RETRY, REFUSED, UNKNOWN = (
 )
 
 TABLE = [
-    # what happened                                   a start   a stop
-    (Outcome(sent=False), RETRY, RETRY),
-    (Outcome(sent=False, fatal=True), REFUSED, REFUSED),
-    (Outcome(sent=True), UNKNOWN, RETRY),
-    (Outcome(status=200), ACCEPTED, ACCEPTED),
-    (Outcome(status=201), ACCEPTED, ACCEPTED),
-    (Outcome(status=204), ACCEPTED, ACCEPTED),
-    (Outcome(status=299), ACCEPTED, ACCEPTED),
-    (Outcome(status=429), RETRY, RETRY),
-    (Outcome(status=429, retry_after=2.0), RETRY, RETRY),
-    (Outcome(status=503, retry_after=2.0), RETRY, RETRY),
-    (Outcome(status=503), UNKNOWN, RETRY),
-    (Outcome(status=421), RETRY, RETRY),
-    (Outcome(status=408), UNKNOWN, RETRY),
-    (Outcome(status=425), UNKNOWN, RETRY),
-    (Outcome(status=409), REFUSED, RETRY),
-    *[(Outcome(status=s), REFUSED, REFUSED) for s in (400, 401, 402, 403, 404, 405, 410, 413, 422)],
-    *[(Outcome(status=s), UNKNOWN, RETRY) for s in (500, 501, 502, 504, 505, 520, 599)],
-    *[(Outcome(status=s), UNKNOWN, REFUSED) for s in (300, 301, 302, 303, 304, 305)],
-    *[(Outcome(status=s), REFUSED, REFUSED) for s in (307, 308)],
-    *[(Outcome(status=s), UNKNOWN, RETRY) for s in (100, 101, 103, 199, 600, 999)],
+    # what happened                                   a start   a stop   a read
+    (Outcome(sent=False), RETRY, RETRY, RETRY),
+    (Outcome(sent=False, fatal=True), REFUSED, REFUSED, REFUSED),
+    (Outcome(sent=True), UNKNOWN, RETRY, RETRY),
+    (Outcome(status=200), ACCEPTED, ACCEPTED, ACCEPTED),
+    (Outcome(status=201), ACCEPTED, ACCEPTED, ACCEPTED),
+    (Outcome(status=204), ACCEPTED, ACCEPTED, ACCEPTED),
+    (Outcome(status=299), ACCEPTED, ACCEPTED, ACCEPTED),
+    (Outcome(status=200, readable=False), UNKNOWN, ACCEPTED, RETRY),
+    (Outcome(status=429), RETRY, RETRY, RETRY),
+    (Outcome(status=429, retry_after=2.0), RETRY, RETRY, RETRY),
+    (Outcome(status=503, retry_after=2.0), RETRY, RETRY, RETRY),
+    (Outcome(status=503), UNKNOWN, RETRY, RETRY),
+    (Outcome(status=421), RETRY, RETRY, RETRY),
+    (Outcome(status=408), UNKNOWN, RETRY, RETRY),
+    (Outcome(status=425), UNKNOWN, RETRY, RETRY),
+    (Outcome(status=409), REFUSED, RETRY, REFUSED),
+    *[
+        (Outcome(status=s), REFUSED, REFUSED, REFUSED)
+        for s in (400, 401, 402, 403, 404, 405, 410, 413, 422)
+    ],
+    *[(Outcome(status=s), UNKNOWN, RETRY, RETRY) for s in (500, 501, 502, 504, 505, 520, 599)],
+    *[(Outcome(status=s), UNKNOWN, REFUSED, REFUSED) for s in (300, 301, 302, 303, 304, 305)],
+    *[(Outcome(status=s), REFUSED, REFUSED, REFUSED) for s in (307, 308)],
+    *[(Outcome(status=s), UNKNOWN, RETRY, RETRY) for s in (100, 101, 103, 199, 600, 999)],
 ]
 
 
-@pytest.mark.parametrize(("outcome", "start", "stop"), TABLE, ids=str)
-def test_what_an_outcome_means(outcome: Outcome, start: Verdict, stop: Verdict) -> None:
+@pytest.mark.parametrize(("outcome", "start", "stop", "read"), TABLE, ids=str)
+def test_what_an_outcome_means(
+    outcome: Outcome, start: Verdict, stop: Verdict, read: Verdict
+) -> None:
     """The table of what is retried."""
-    assert judge(outcome, repeatable=False) is start
-    assert judge(outcome, repeatable=True) is stop
+    assert classify(outcome, CREATE.retry) is start
+    assert classify(outcome, END.retry) is stop
+    assert classify(outcome, READ.retry) is read
 
 
 def waits(outcome: Outcome, **changes: Any) -> float | None:
     """The default policy's wait, for a start's first attempt with an hour left."""
-    given: dict[str, Any] = {"repeatable": False, "attempts": 1, "left": 3600.0, "chance": 0.5}
-    return delay(RetryPolicy(), outcome, **given | changes)
+    given: dict[str, Any] = {"rules": CREATE.retry, "attempts": 1, "left": 3600.0, "chance": 0.5}
+    return delay(RetryPolicy(), outcome=outcome, **given | changes)
 
 
 class TestDelay:
@@ -73,12 +89,14 @@ class TestDelay:
         """The exponent is clamped and the step is never above the cap."""
         assert backoff(RetryPolicy(), 10_000, throttled=False, chance=1.0) == 20.0
 
-    @pytest.mark.parametrize(("repeatable", "last"), [(False, 3), (True, 8)])
-    def test_attempts_are_counted(self, repeatable: bool, last: int) -> None:
+    @pytest.mark.parametrize(
+        ("rules", "last"), [(CREATE.retry, 3), (END.retry, 8), (READ.retry, 3)]
+    )
+    def test_attempts_are_counted(self, rules: RetryRules, last: int) -> None:
         """A start is tried three times, a stop eight times."""
         outcome = Outcome(status=429)
-        assert waits(outcome, repeatable=repeatable, attempts=last - 1) is not None
-        assert waits(outcome, repeatable=repeatable, attempts=last) is None
+        assert waits(outcome, rules=rules, attempts=last - 1) is not None
+        assert waits(outcome, rules=rules, attempts=last) is None
 
     def test_misdirected_is_worth_one_more_connection(self) -> None:
         """421 is tried again once."""
@@ -102,7 +120,7 @@ class TestDelay:
         """Asked to wait for more than 30 s a start fails at once; a stop waits."""
         outcome = Outcome(status=429, retry_after=30.5)
         assert waits(outcome) is None
-        assert waits(outcome, repeatable=True) is not None
+        assert waits(outcome, rules=END.retry) is not None
 
 
 class TestRetryAfter:
@@ -191,84 +209,84 @@ class TestBudget:
         assert budget.tokens == 20.0
 
 
-class TestLanes:
+class TestLimits:
     def test_a_lane_has_so_many_permits(self) -> None:
         """Who finds none comes back when one is given back."""
-        lane = Lane(2)
-        assert [lane.enter(0.0) for _ in range(3)] == [0.0, 0.0, math.inf]
-        lane.leave()
-        assert lane.enter(0.0) == 0.0
+        limit = ConcurrencyLimit(2)
+        assert [limit.enter(0.0) for _ in range(3)] == [0.0, 0.0, math.inf]
+        limit.leave()
+        assert limit.enter(0.0) == 0.0
 
     def test_a_pause_holds_starts_back(self) -> None:
         """Until its end nobody enters; a shorter one changes nothing; 30 s is the longest."""
-        lane = StartLane(100, RetryPolicy())
-        lane.pause(10.0, 5.0)
-        lane.pause(10.0, 2.0)
-        assert lane.enter(12.0) == 3.0
-        assert lane.pause_left(12.0) == 3.0
-        assert lane.enter(15.0) == 0.0
-        assert lane.pause_left(16.0) == 0.0
-        lane.pause(20.0, 3600.0)
-        assert lane.pause_left(20.0) == 30.0
+        limit = AdaptiveLimit(100, RetryPolicy())
+        limit.pause(10.0, 5.0)
+        limit.pause(10.0, 2.0)
+        assert limit.enter(12.0) == 3.0
+        assert limit.pause_left(12.0) == 3.0
+        assert limit.enter(15.0) == 0.0
+        assert limit.pause_left(16.0) == 0.0
+        limit.pause(20.0, 3600.0)
+        assert limit.pause_left(20.0) == 30.0
 
     def test_after_a_pause_starts_come_slowly(self) -> None:
-        """Four at once, one more with each success, until the lane is open again."""
-        lane = StartLane(7, RetryPolicy())
-        lane.pause(0.0, 1.0)
-        assert [lane.enter(2.0) for _ in range(5)] == [0.0] * 4 + [math.inf]
-        lane.succeeded()
-        assert lane.enter(2.0) == 0.0
-        assert lane.enter(2.0) == math.inf
-        lane.succeeded()
-        lane.succeeded()
-        assert lane.window is None
-        assert [lane.enter(2.0) for _ in range(3)] == [0.0, 0.0, math.inf]
+        """Four at once, one more with each success, until the limit is open again."""
+        limit = AdaptiveLimit(7, RetryPolicy())
+        limit.pause(0.0, 1.0)
+        assert [limit.enter(2.0) for _ in range(5)] == [0.0] * 4 + [math.inf]
+        limit.succeeded()
+        assert limit.enter(2.0) == 0.0
+        assert limit.enter(2.0) == math.inf
+        limit.succeeded()
+        limit.succeeded()
+        assert limit.window is None
+        assert [limit.enter(2.0) for _ in range(3)] == [0.0, 0.0, math.inf]
 
     def test_another_refusal_halves_the_window(self) -> None:
         """Those after the pause count, those that were sent before it do not; one stays."""
-        lane = StartLane(100, RetryPolicy())
-        lane.refused(0.0)
-        assert lane.window is None
-        lane.pause(0.0, 1.0)
-        lane.refused(0.5)
-        assert lane.window == 4
+        limit = AdaptiveLimit(100, RetryPolicy())
+        limit.refused(0.0)
+        assert limit.window is None
+        limit.pause(0.0, 1.0)
+        limit.refused(0.5)
+        assert limit.window == 4
         for expected in (2, 1, 1):
-            lane.refused(1.5)
-            assert lane.window == expected
+            limit.refused(1.5)
+            assert limit.window == expected
 
     def test_after_a_refusal_it_grows_carefully(self) -> None:
-        """By one with each window of successes, and quickly again once the lane was open."""
-        lane = StartLane(5, RetryPolicy(slow_start=4))
-        lane.pause(0.0, 1.0)
-        lane.refused(1.5)
-        assert lane.window == 2
+        """By one with each window of successes, and quickly again once the limit was open."""
+        limit = AdaptiveLimit(5, RetryPolicy(slow_start=4))
+        limit.pause(0.0, 1.0)
+        limit.refused(1.5)
+        assert limit.window == 2
         for expected in (2.5, 2.9):
-            lane.succeeded()
-            assert lane.window == expected
-        until_open(lane)
-        lane.pause(2.0, 1.0)
-        lane.succeeded()
-        assert lane.window is None
+            limit.succeeded()
+            assert limit.window == expected
+        until_open(limit)
+        limit.pause(2.0, 1.0)
+        limit.succeeded()
+        assert limit.window is None
 
     def test_a_narrow_lane_starts_with_what_it_has(self) -> None:
-        """The window is never wider than the lane."""
-        lane = StartLane(2, RetryPolicy())
-        lane.pause(0.0, 1.0)
-        assert lane.window == 2
-        lane.succeeded()
-        assert lane.window is None
+        """The window is never wider than the limit."""
+        limit = AdaptiveLimit(2, RetryPolicy())
+        limit.pause(0.0, 1.0)
+        assert limit.window == 2
+        limit.succeeded()
+        assert limit.window is None
 
     def test_a_success_without_a_window_changes_nothing(self) -> None:
         """Most of the time there is no window."""
-        lane = StartLane(2, RetryPolicy())
-        lane.succeeded()
-        assert lane.window is None
+        limit = AdaptiveLimit(2, RetryPolicy())
+        limit.succeeded()
+        assert limit.window is None
 
 
-class TestStopGate:
+class TestRetryGate:
     def test_it_lets_a_few_retries_go_at_once(self) -> None:
         """Four to begin with, one more with each success, eight at most."""
-        gate = StopGate(RetryPolicy())
+        gate = RetryGate(RetryPolicy())
         assert [gate.enter(0.0) for _ in range(5)] == [0.0] * 4 + [math.inf]
         for expected in (5, 6, 7, 8, 8):
             gate.succeeded()
@@ -276,7 +294,7 @@ class TestStopGate:
 
     def test_failures_make_it_narrow_and_slow(self) -> None:
         """Each failed retry halves the width and doubles the gap, up to five seconds."""
-        gate = StopGate(RetryPolicy())
+        gate = RetryGate(RetryPolicy())
         for width, gap in ((2, 0.25), (1, 0.5), (1, 1.0), (1, 2.0), (1, 4.0), (1, 5.0), (1, 5.0)):
             gate.failed(100.0, 1.0)
             assert (gate.limit, gate.gap) == (width, gap)
@@ -289,68 +307,81 @@ class TestStopGate:
         assert gate.enter(100.0) == 0.0
 
 
-def until_open(lane: StartLane) -> None:
-    """Answers come until the lane has no window any more."""
-    while lane.window is not None:
-        lane.succeeded()
+def until_open(limit: AdaptiveLimit) -> None:
+    """Answers come until the limit has no window any more."""
+    while limit.window is not None:
+        limit.succeeded()
 
 
-def learn(traffic: Traffic, outcome: Outcome, **changes: Any) -> Verdict:
+def learn(throttle: ClientThrottle, outcome: Outcome, **changes: Any) -> Verdict:
     """Let all calls learn from a start's first attempt at time 0."""
     given: dict[str, Any] = {
-        "repeatable": False,
+        "rules": CREATE.retry,
         "attempts": 1,
         "paid": 0.0,
         "now": 0.0,
         "chance": 0.5,
         **changes,
     }
-    return traffic.learn(outcome, **given)
+    return throttle.learn(outcome, **given)[0]
 
 
-class TestTraffic:
+class TestThrottle:
     def test_a_refusal_with_a_wish_pauses_starts_even_if_it_met_a_stop(self) -> None:
         """429 and 503 with a valid Retry-After hold all starts back; a stop's too."""
-        for status, repeatable in ((429, False), (503, False), (429, True), (503, True)):
-            traffic = Traffic(RetryPolicy(), Limits())
-            learn(traffic, Outcome(status=status, retry_after=2.0), repeatable=repeatable)
-            assert traffic.starts.pause_left(0.0) == 2.0
+        for status, rules in product((429, 503), (CREATE.retry, END.retry)):
+            throttle = ClientThrottle(RetryPolicy(), Limits())
+            learn(throttle, Outcome(status=status, retry_after=2.0), rules=rules)
+            assert throttle.starts.pause_left(0.0) == 2.0
 
     def test_other_answers_pause_nothing(self) -> None:
         """A wish on another status is nobody else's business."""
-        traffic = Traffic(RetryPolicy(), Limits())
-        learn(traffic, Outcome(status=400, retry_after=2.0))
-        learn(traffic, Outcome(status=429))
-        assert traffic.starts.pause_left(0.0) == 0.0
+        throttle = ClientThrottle(RetryPolicy(), Limits())
+        learn(throttle, Outcome(status=400, retry_after=2.0))
+        learn(throttle, Outcome(status=429))
+        assert throttle.starts.pause_left(0.0) == 0.0
 
     def test_success_pays_back(self) -> None:
         """A first-try success gives one token, a retried one what its retry cost."""
-        traffic = Traffic(RetryPolicy(budget=100.0), Limits())
-        traffic.budget.tokens = 50.0
-        learn(traffic, Outcome(status=201))
-        assert traffic.budget.tokens == 51.0
-        learn(traffic, Outcome(status=201), attempts=2, paid=10.0)
-        assert traffic.budget.tokens == 61.0
+        throttle = ClientThrottle(RetryPolicy(budget=100.0), Limits())
+        throttle.budget.tokens = 50.0
+        learn(throttle, Outcome(status=201))
+        assert throttle.budget.tokens == 51.0
+        learn(throttle, Outcome(status=201), attempts=2, paid=10.0)
+        assert throttle.budget.tokens == 61.0
 
     def test_a_failed_first_stop_says_nothing_of_retries(self) -> None:
         """Only retries narrow the gate, and any final answer widens it."""
-        traffic = Traffic(RetryPolicy(), Limits())
-        learn(traffic, Outcome(sent=True), repeatable=True)
-        assert traffic.stop_retries.limit == 4
-        learn(traffic, Outcome(sent=True), repeatable=True, attempts=2)
-        assert traffic.stop_retries.limit == 2
-        learn(traffic, Outcome(status=404), repeatable=True)
-        assert (traffic.stop_retries.limit, traffic.stop_retries.gap) == (3, 0.0)
+        throttle = ClientThrottle(RetryPolicy(), Limits())
+        learn(throttle, Outcome(sent=True), rules=END.retry)
+        assert throttle.gate.limit == 4
+        learn(throttle, Outcome(sent=True), rules=END.retry, attempts=2)
+        assert throttle.gate.limit == 2
+        learn(throttle, Outcome(status=404), rules=END.retry)
+        assert (throttle.gate.limit, throttle.gate.gap) == (3, 0.0)
 
     def test_a_start_pays_for_its_retry_and_a_stop_does_not(self) -> None:
         """An empty budget ends a start's retries at once, and never a stop's."""
-        traffic = Traffic(RetryPolicy(budget=10.0, budget_refill=0.0), Limits())
+        throttle = ClientThrottle(RetryPolicy(budget=10.0, budget_refill=0.0), Limits())
         given: dict[str, Any] = {"attempts": 1, "left": 60.0, "now": 0.0, "chance": 0.5}
-        assert traffic.delay(Outcome(status=429), repeatable=False, **given) == 0.5
-        assert traffic.delay(Outcome(status=429), repeatable=False, **given) is None
-        assert traffic.delay(Outcome(status=429), repeatable=True, **given) == 0.5
+        refused = Outcome(status=429)
+        assert throttle.again(refused, CREATE.retry, **given) == Again(wait=0.5, paid=10.0)
+        assert throttle.again(refused, CREATE.retry, **given) is None
+        for free in (END.retry, READ.retry):
+            assert throttle.again(refused, free, **given) == Again(wait=0.5, paid=0.0)
         given["left"] = 0.1
-        assert traffic.delay(Outcome(status=429), repeatable=True, **given) is None
+        assert throttle.again(refused, END.retry, **given) is None
+
+    def test_a_read_delays_reads_only(self) -> None:
+        """Whoever looks must not make starts wait, and its successes open its own limit again."""
+        throttle = ClientThrottle(RetryPolicy(slow_start=7), Limits())
+        learn(throttle, Outcome(status=429, retry_after=2.0), rules=READ.retry)
+        assert throttle.starts.pause_left(0.0) == 0.0
+        assert throttle.reads.pause_left(0.0) == 2.0
+        assert throttle.budget.tokens == 500.0
+        learn(throttle, Outcome(status=200), rules=READ.retry)
+        assert throttle.reads.window is None
+        assert (throttle.gate.limit, throttle.gate.in_flight) == (4, 0)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +393,9 @@ class TestTraffic:
         (lambda: Timeouts(stop_attempt=True), "stop_attempt"),
         (lambda: Limits(start_connections=0), "start_connections"),
         (lambda: Limits(stop_connections=1.5), "stop_connections"),  # type: ignore[arg-type]
+        (lambda: Timeouts(read_attempt=0), "read_attempt"),
+        (lambda: Limits(read_connections=0), "read_connections"),
+        (lambda: RetryPolicy(read_attempts=0), "read_attempts"),
         (lambda: Limits(keepalive=-1), "keepalive"),
         (lambda: RetryPolicy(start_attempts=0), "start_attempts"),
         (lambda: RetryPolicy(base=float("nan")), "base"),

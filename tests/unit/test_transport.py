@@ -283,7 +283,7 @@ class TestWithoutABody:
 async def test_what_a_recorder_sees(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body that a session is given can be read, and what is withdrawn is not written."""
     seen: list[Any] = []
-    inner = aiohttp.ClientSession._request
+    inner = aiohttp.ClientSession._request  # noqa: SLF001 - what monitors wrap
 
     async def record(*args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["data"])

@@ -1,4 +1,4 @@
-"""The line before a lane: fair, bounded by deadlines, and unharmed by who leaves it."""
+"""The line before a limit: fair, bounded by deadlines, and unharmed by who leaves it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from equos_async import Clock, RetryPolicy
-from equos_async._calls.limiter import Turnstile
-from equos_async._retry.throttle import Lane, StartLane
+from equos_async._calls.limiter import Limiter
+from equos_async._retry.throttle import AdaptiveLimit, ConcurrencyLimit
 from equos_async.clock import set_unless_done
 from tests.clocks import FakeClock, settle
 
@@ -16,17 +16,17 @@ from tests.clocks import FakeClock, settle
 async def test_first_come_first_served() -> None:
     """Who waits longer enters first, whatever the order of giving back."""
     clock, entered = FakeClock(), list[int]()
-    turnstile = Turnstile(Lane(1), clock)
+    limiter = Limiter(ConcurrencyLimit(1), clock, set())
 
     async def visit(number: int) -> None:
-        assert await turnstile.enter(clock.now() + 60)
+        assert await limiter.enter(clock.now() + 60)
         entered.append(number)
 
     tasks = [asyncio.create_task(visit(number)) for number in range(4)]
     await settle()
     for expected in ([0], [0, 1], [0, 1, 2], [0, 1, 2, 3]):
         assert entered == expected
-        turnstile.leave()
+        limiter.leave()
         await settle()
     await asyncio.gather(*tasks)
     assert clock.due == []
@@ -35,60 +35,60 @@ async def test_first_come_first_served() -> None:
 async def test_the_deadline_ends_the_wait() -> None:
     """Who is not let in by then is told so, and takes no place."""
     clock = FakeClock()
-    lane = Lane(1)
-    turnstile = Turnstile(lane, clock)
-    assert await turnstile.enter(clock.now() + 5)
-    waiting = asyncio.create_task(turnstile.enter(clock.now() + 5))
+    limit = ConcurrencyLimit(1)
+    limiter = Limiter(limit, clock, set())
+    assert await limiter.enter(clock.now() + 5)
+    waiting = asyncio.create_task(limiter.enter(clock.now() + 5))
     await settle()
     clock.advance(5)
     assert await waiting is False
-    turnstile.leave()
-    assert lane.in_flight == 0
+    limiter.leave()
+    assert limit.in_flight == 0
 
 
 async def test_a_cancelled_waiter_takes_nothing_with_it() -> None:
     """Its place in the line is the next one's."""
     clock = FakeClock()
-    lane = Lane(1)
-    turnstile = Turnstile(lane, clock)
-    assert await turnstile.enter(clock.now() + 60)
-    gone, next_ = (asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2))
+    limit = ConcurrencyLimit(1)
+    limiter = Limiter(limit, clock, set())
+    assert await limiter.enter(clock.now() + 60)
+    gone, next_ = (asyncio.create_task(limiter.enter(clock.now() + 60)) for _ in range(2))
     await settle()
     gone.cancel()
     await settle()
-    turnstile.leave()
+    limiter.leave()
     assert await next_ is True
-    turnstile.leave()
-    assert lane.in_flight == 0
+    limiter.leave()
+    assert limit.in_flight == 0
 
 
 async def test_cancelled_in_the_tick_of_its_admission() -> None:
     """The permit that it was just given goes to the next."""
     clock = FakeClock()
-    lane = Lane(1)
-    turnstile = Turnstile(lane, clock)
-    assert await turnstile.enter(clock.now() + 60)
-    gone, next_ = (asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2))
+    limit = ConcurrencyLimit(1)
+    limiter = Limiter(limit, clock, set())
+    assert await limiter.enter(clock.now() + 60)
+    gone, next_ = (asyncio.create_task(limiter.enter(clock.now() + 60)) for _ in range(2))
     await settle()
-    turnstile.leave()  # admits the first of them ...
+    limiter.leave()  # admits the first of them ...
     gone.cancel()  # ... which is cancelled before it runs
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert await next_ is True
-    turnstile.leave()
-    assert lane.in_flight == 0
+    limiter.leave()
+    assert limit.in_flight == 0
 
 
 async def test_a_pause_ends_by_itself() -> None:
-    """The line moves on when the lane said it would, also if the pause grew meanwhile."""
+    """The line moves on when the limit said it would, also if the pause grew meanwhile."""
     clock = FakeClock()
-    lane = StartLane(10, RetryPolicy())
-    turnstile = Turnstile(lane, clock)
-    lane.pause(clock.now(), 5)
-    waiting = [asyncio.create_task(turnstile.enter(clock.now() + 60)) for _ in range(2)]
+    limit = AdaptiveLimit(10, RetryPolicy())
+    limiter = Limiter(limit, clock, set())
+    limit.pause(clock.now(), 5)
+    waiting = [asyncio.create_task(limiter.enter(clock.now() + 60)) for _ in range(2)]
     await settle()
     clock.advance(4)
-    lane.pause(clock.now(), 5)
+    limit.pause(clock.now(), 5)
     clock.advance(4)
     await settle()
     assert not any(task.done() for task in waiting)
@@ -99,13 +99,13 @@ async def test_a_pause_ends_by_itself() -> None:
 async def test_those_who_cannot_wait_are_turned_away() -> None:
     """When a pause is longer than somebody's deadline, they learn it at once."""
     clock = FakeClock()
-    turnstile = Turnstile(Lane(1), clock)
-    assert await turnstile.enter(clock.now() + 60)
-    short, long = (asyncio.create_task(turnstile.enter(clock.now() + s)) for s in (5, 50))
+    limiter = Limiter(ConcurrencyLimit(1), clock, set())
+    assert await limiter.enter(clock.now() + 60)
+    short, long = (asyncio.create_task(limiter.enter(clock.now() + s)) for s in (5, 50))
     await settle()
-    turnstile.turn_away(clock.now() + 20)
+    limiter.turn_away(clock.now() + 20)
     assert await short is False
-    turnstile.leave()
+    limiter.leave()
     assert await long is True
 
 

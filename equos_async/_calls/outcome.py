@@ -1,0 +1,140 @@
+"""What became of a call, as a value, and the error that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from equos_async._api import answers
+from equos_async._api.answers import Unreadable
+from equos_async._api.operations import Stake
+from equos_async._http.request import Failure, Reply
+from equos_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    EquosError,
+    OverloadedError,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+)
+
+from .call import Call
+
+T = TypeVar("T")
+ErrorT = TypeVar("ErrorT", bound=EquosError)
+Mask: TypeAlias = Callable[[str], str]
+
+
+@frozen(eq=False)
+class Accepted(Generic[T]):
+    """The server did it."""
+
+    value: T
+
+
+@frozen(eq=False)
+class Refused:
+    """The server answered that it did not, and no further attempt is made."""
+
+    reply: Reply
+    retry_after: float | None
+
+
+@frozen(eq=False)
+class Unsent:
+    """Nothing of it can have been done: no attempt was sent, or each was refused.
+
+    Attributes:
+        failure: Why the last attempt was not sent, where there was one.
+        pause: Seconds for which the server wants a pause that is too long for the call.
+    """
+
+    failure: Failure | None = None
+    pause: float | None = None
+
+
+@frozen(eq=False)
+class Unknown:
+    """It was sent, and no answer came that can be used.
+
+    Attributes:
+        reply: What came instead.
+        unreadable: What is wrong with a 2xx answer.
+    """
+
+    reply: Reply | Failure
+    unreadable: Unreadable | None = None
+
+
+Result: TypeAlias = Accepted[T] | Refused | Unsent | Unknown
+
+
+def reason_of(reply: Reply | Failure, mask: Mask) -> str:
+    """What an attempt brought, in words."""
+    return f"status {reply.status}" if isinstance(reply, Reply) else mask(reply.reason)
+
+
+def error_of(result: Refused | Unsent | Unknown, call: Call[Any], mask: Mask) -> EquosError:
+    """The error that a caller gets."""
+    if isinstance(result, Refused):
+        reply = result.reply
+        error: EquosError = answers.status_error(
+            reply.status, reply.body, mask=mask, retry_after=result.retry_after
+        )
+        return describe(error, call, reply)
+    if isinstance(result, Unsent):
+        return describe(_unsent_error(result, call, mask), call)
+    if call.effect.stake is Stake.BEGUN:
+        error = _begun_error(result, call, mask)
+    elif result.unreadable is not None:
+        error = APIConnectionError(f"the answer is unusable ({result.unreadable.problem})")
+    else:
+        error = _connection_error(result.reply, mask)
+    return describe(error, call, result.reply)
+
+
+def describe(error: ErrorT, call: Call[Any], reply: Reply | Failure | None = None) -> ErrorT:
+    """Complete an error with what is known of the call."""
+    error.operation = call.effect.name
+    error.attempts = call.attempts
+    error.session_id = error.session_id or call.target.session_id
+    if isinstance(reply, Reply):
+        error.request_id = answers.request_id(reply.headers)
+    return error
+
+
+def _unsent_error(result: Unsent, call: Call[Any], mask: Mask) -> EquosError:
+    if result.pause is not None:
+        sent = "it was not sent again" if call.attempts else "nothing was sent"
+        return OverloadedError(
+            f"the server asked for a pause, {result.pause:.1f} s more, and this call's deadline "
+            f"is before its end; {sent}",
+            retry_after=result.pause,
+        )
+    if result.failure is not None:
+        return _connection_error(result.failure, mask)
+    return APITimeoutError("no place was free before the deadline; nothing was sent")
+
+
+def _begun_error(result: Unknown, call: Call[Any], mask: Mask) -> StartOutcomeUnknownError:
+    if result.unreadable is not None:
+        return StartUnreadableError(
+            "the server accepted the start, but its answer is unusable "
+            f"({result.unreadable.problem})",
+            session_id=result.unreadable.session_id,
+        )
+    seconds = call.target.max_duration
+    return StartOutcomeUnknownError(
+        "the start was sent, and no answer came that can be trusted "
+        f"({reason_of(result.reply, mask)}): a billed session may exist; "
+        + (f"the server ends it after {seconds:g} s" if seconds else "it has no max_duration")
+    )
+
+
+def _connection_error(reply: Reply | Failure, mask: Mask) -> APIConnectionError:
+    timed_out = isinstance(reply, Failure) and reply.timed_out
+    kind = APITimeoutError if timed_out else APIConnectionError
+    unsent = isinstance(reply, Failure) and not reply.sent
+    return kind(reason_of(reply, mask) + ("; nothing was sent" if unsent else ""))

@@ -1,0 +1,53 @@
+"""What may be running on the server and is in no one's hands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from equos_async.clock import Clock
+from equos_async.events import MAX_REASON, Unresolved
+
+from .call import Target
+
+MAX_UNRESOLVED: Final = 1000
+"""How many are kept: the newest."""
+
+
+class UnresolvedLog:
+    """Starts whose outcome never became known, and sessions that could not be stopped."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._found: dict[object, Unresolved] = {}
+
+    def __contains__(self, target: Target) -> bool:
+        return _key(target) in self._found
+
+    @property
+    def all(self) -> tuple[Unresolved, ...]:
+        """All that are known, oldest first."""
+        return tuple(self._found.values())
+
+    def add(self, target: Target, reason: str) -> None:
+        """Something may be running."""
+        self._found[_key(target)] = Unresolved(
+            operation=target.operation,
+            reason=reason[:MAX_REASON],
+            at=datetime.fromtimestamp(self._clock.wall(), UTC),
+            session_id=target.session_id,
+            name=target.name,
+            client=target.client,
+            max_duration=target.max_duration,
+        )
+        if len(self._found) > MAX_UNRESOLVED:
+            del self._found[next(iter(self._found))]
+
+    def drop(self, target: Target) -> None:
+        """What became of it is known after all."""
+        self._found.pop(_key(target), None)
+
+
+def _key(target: Target) -> object:
+    """A session by its id, however many calls are about it; a start by itself."""
+    return target.session_id or target
