@@ -31,8 +31,8 @@ python_use_unqualified_type_names = True
 # Names of other projects are not linked: that would need their sites at each build.
 nitpick_ignore_regex = [
     (r"py:.*", r"(aiohttp|asyncio|attrs|collections|datetime|opentelemetry|os|signal|types)\..*"),
-    (r"py:.*", r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|Operation|PathLike|typing\..*"),
-    (r"py:.*", r"equos_async\.(fleet_session\.HandOver|testing\.faults\.When|waiting\.Timer)"),
+    (r"py:.*", r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|PathLike|typing\..*"),
+    (r"py:.*", r"equos_async\.(fleet\._session\.HandOver|testing\.faults\.When|clock\.Timer)"),
 ]
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from equos_async._retry.classify import RetryRules, Verdict
 from equos_async._validate import Secret
@@ -47,6 +47,10 @@ class Stake(Enum):
     RUNNING = "the session that it should have ended"
 
 
+def _name_of(effect: Effect) -> OperationName:
+    return effect.retry.name
+
+
 @frozen(kw_only=True, eq=False)
 class Effect:
     """What a call does on the server, and all that follows from it. Nothing else asks.
@@ -61,15 +65,11 @@ class Effect:
     """
 
     retry: RetryRules
-    name: OperationName = field(init=False)
+    name: OperationName = field(init=False, default=Factory(_name_of, takes_self=True))
     attempt: Callable[[Timeouts], float]
     deadline: Callable[[Timeouts], float]
     alone: Alone
     stake: Stake
-
-    @name.default
-    def _name(self) -> OperationName:
-        return self.retry.name
 
 
 # Each accepted start makes another billed session (reference): what may have been done is not

@@ -9,6 +9,10 @@ from equos_async._retry.queue import Limit, Queue
 from equos_async.clock import Clock, Timer, set_unless_done
 
 
+def _is_gone(admitted: asyncio.Future[bool]) -> bool:
+    return admitted.done()
+
+
 class Limiter:
     """Lets calls through a limit, first come, first served. The queue decides, this waits.
 
@@ -23,7 +27,7 @@ class Limiter:
 
     def __init__(self, limit: Limit, clock: Clock, busy: set[Limiter]) -> None:
         self._busy = busy
-        self._queue: Queue[asyncio.Future[bool]] = Queue(limit, asyncio.Future.done)
+        self._queue: Queue[asyncio.Future[bool]] = Queue(limit, _is_gone)
         self._clock = clock
         self._timer: Timer | None = None
 

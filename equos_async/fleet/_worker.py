@@ -404,11 +404,10 @@ class Registrar:
         for task in (self._upkeep, self._listener):
             if task is not None:
                 task.cancel()
+        _, late = await asyncio.wait({self._upkeep, *self._tasks}, timeout=PATIENCE)
         self._upkeep = self._listener = None
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
-            for task in late:
-                task.cancel()
+        for task in late:
+            task.cancel()
         try:
             await self._ask(self._ledger.renew(self.worker, lease=0))
         except LedgerError as error:

@@ -386,3 +386,8 @@ class TestDemo:
             assert vars(demo)["rich_progress"] is None
         importlib.reload(demo)
         assert vars(demo)["rich_progress"] is not None
+
+
+def test_the_package_is_the_command() -> None:
+    """``python -m equos_async`` calls what the tests here call."""
+    assert vars(importlib.import_module("equos_async.__main__"))["main"] is main

@@ -8,10 +8,10 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import attrs
-import cattrs  # noqa: F401 - pytester forgets what is first loaded while it runs
 import pytest
 
 import equos_async
@@ -87,6 +87,9 @@ def sessions() -> set[str]:
 
 def _called(decorator: ast.expr) -> str:
     return ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
+
+
+import_module("cattrs")  # pytester forgets what is first loaded while it runs
 
 
 @pytest.mark.parametrize(("name", "program"), list(programs()))
