@@ -46,7 +46,7 @@ class Timeouts:
 class Limits:
     """How many connections at once, and how long idle ones are kept.
 
-    Starts and stops have lanes of their own: in one shared pool slow starts make stops wait.
+    Starts and stops have limits of their own: in one shared pool slow starts make stops wait.
 
     Attributes:
         start_connections: Starts on the wire at once.
