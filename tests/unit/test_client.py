@@ -8,6 +8,7 @@ import gc
 import logging
 import pickle
 import warnings
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,9 +28,8 @@ from equos_async import (
     RetryPolicy,
     StartOutcomeUnknownError,
     StartUnreadableError,
-    Timeouts,
 )
-from equos_async.testing import Delay, Drop, EquosEmulator, Hang, Status
+from equos_async.testing import Delay, Drop, EmulatorClock, EquosEmulator, Hang, Status
 from tests.clocks import FakeClock, SkippingClock, settle, until
 from tests.conftest import KEY, Replies
 from tests.unit.test_wire import SESSION, STARTED, dump
@@ -323,19 +323,39 @@ class TestClosing:
 
 
 class TestLateAnswers:
+    @pytest.fixture
+    async def emulator(self) -> AsyncIterator[EquosEmulator]:
+        """A server that answers when it is told to."""
+        async with EquosEmulator(clock=EmulatorClock(ticking=False)) as emulator:
+            yield emulator
+
+    async def overdue(
+        self,
+        client: EquosClient,
+        clock: FakeClock,
+        emulator: EquosEmulator,
+        request: CreateSessionPassRequest,
+    ) -> None:
+        """A start is sent, and the time of its attempt is over."""
+        starting = asyncio.create_task(client.start_session(request))
+        await until(lambda: emulator.request_count)
+        clock.advance(30)
+        with pytest.raises(StartOutcomeUnknownError, match="no answer within 30 s"):
+            await starting
+        assert [one.name for one in client.unresolved] == ["support call"]
+
     async def test_a_start_that_times_out_is_stopped_when_it_arrives(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """The caller learns at once, the late session is stopped, and nothing is unresolved."""
         events: list[Event] = []
-        timeouts = Timeouts(start_attempt=0.02, deadline=5)
+        clock = FakeClock()
         async with EquosClient(
-            KEY, endpoint=emulator.endpoint, timeouts=timeouts, on_event=events.append
+            KEY, endpoint=emulator.endpoint, clock=clock, on_event=events.append
         ) as client:
-            emulator.faults.start.add(Delay(0.1))
-            with pytest.raises(StartOutcomeUnknownError, match="no answer within 0.02 s"):
-                await client.start_session(request_)
-            assert [one.name for one in client.unresolved] == ["support call"]
+            emulator.faults.start.add(Delay(1))
+            await self.overdue(client, clock, emulator, request_)
+            emulator.advance(1)
         assert not client.unresolved
         assert emulator.live_sessions == {}
         assert emulator.ended_count == 1
@@ -345,25 +365,41 @@ class TestLateAnswers:
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """Nothing exists after all."""
-        timeouts = Timeouts(start_attempt=0.02, deadline=5)
-        async with EquosClient(KEY, endpoint=emulator.endpoint, timeouts=timeouts) as client:
-            emulator.faults.start.add(Delay(0.1), Status(400))
-            with pytest.raises(StartOutcomeUnknownError):
-                await client.start_session(request_)
-            assert len(client.unresolved) == 1
+        clock = FakeClock()
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=clock) as client:
+            emulator.faults.start.add(Delay(1), Status(400))
+            await self.overdue(client, clock, emulator, request_)
+            emulator.advance(1)
         assert not client.unresolved
 
     async def test_the_deadline_is_the_end_of_it(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
         """A start that never becomes known stays unresolved."""
-        timeouts = Timeouts(start_attempt=0.2, deadline=0.5)
-        async with EquosClient(KEY, endpoint=emulator.endpoint, timeouts=timeouts) as client:
+        clock = FakeClock()
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=clock) as client:
             emulator.faults.start.add(Hang())
-            with pytest.raises(StartOutcomeUnknownError):
-                await client.start_session(request_)
+            await self.overdue(client, clock, emulator, request_)
+            clock.advance(30)
         assert len(client.unresolved) == 1
         assert len(emulator.live_sessions) == 1
+
+    async def test_a_short_deadline_ends_the_wait_only(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """The caller has a second; the answer after it is awaited, and its session ended."""
+        clock = FakeClock()
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=clock) as client:
+            emulator.faults.start.add(Delay(1))
+            starting = asyncio.create_task(client.start_session(request_, deadline=1))
+            await until(lambda: emulator.request_count)
+            clock.advance(1)
+            with pytest.raises(StartOutcomeUnknownError):
+                await starting
+            clock.advance(58)
+            emulator.advance(1)
+        assert not client.unresolved
+        assert (emulator.live_sessions, emulator.ended_count) == ({}, 1)
 
 
 class TestExactReplies:

@@ -173,7 +173,7 @@ async def test_time_is_over() -> None:
     """An attempt is cut off at its time, and nothing is listened for."""
     events: list[Event] = []
     async with RawServer(always=hang) as server:
-        async with client_of(server, events, read_attempt=0.05) as client:
+        async with client_of(server, events, read_attempt=0.2) as client:
             with pytest.raises(APITimeoutError, match="no answer in time") as caught:
                 await client.get_session("s-1")
             assert caught.value.attempts == 3
