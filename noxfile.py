@@ -14,7 +14,7 @@ from nox.logger import logger
 
 ROOT = Path(__file__).parent
 WORKERS = min((os.cpu_count() or 1) + 1, 4)  # tests wait more than they compute
-OF_REDIS = "*/ledger_redis.py,*/ledger/redis*.py"
+OF_REDIS = "*/ledger/redis*.py"
 EPOCH = {"SOURCE_DATE_EPOCH": "1580601600"}  # any time will do; hatchling's own when there is none
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
