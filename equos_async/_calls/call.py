@@ -136,8 +136,8 @@ class Call(Generic[T]):
         self.work = moved(self.work, old, new)
 
     def refuse(self, error: BaseException) -> None:
-        """Let the caller who still waits have an error."""
-        if not self.answer.done():
+        """Let the caller who still waits have an error; asyncio would tell of one without."""
+        if self.is_wanted:
             self.answer.set_exception(error)
 
     def give_back(self) -> None:

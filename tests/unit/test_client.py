@@ -361,6 +361,23 @@ class TestLateAnswers:
         assert emulator.ended_count == 1
         assert [event.kind for event in events] == ["start_unknown", "ended", "orphan_stopped"]
 
+    async def test_a_late_session_that_cannot_be_stopped(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """It is reported as such, and by no exception that nobody retrieves."""
+        loop_told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: loop_told.append(what))
+        clock = FakeClock()
+        async with EquosClient(KEY, endpoint=emulator.endpoint, clock=clock) as client:
+            emulator.faults.start.add(Delay(1))
+            emulator.faults.stop.add(Status(404), times=None)
+            await self.overdue(client, clock, emulator, request_)
+            emulator.advance(1)
+        (left,) = client.unresolved
+        assert (left.operation, left.session_id) == ("stop", next(iter(emulator.live_sessions)))
+        gc.collect()
+        assert loop_told == []
+
     async def test_a_late_refusal_settles_it(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
