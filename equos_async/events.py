@@ -21,7 +21,15 @@ logger: Final[logging.Logger] = logging.getLogger("equos_async")
 MAX_REASON: Final = 300
 """Characters of a reason that are kept."""
 
-EventKind = Literal["ended", "retry", "paused", "start_unknown", "orphan_stopped", "stop_failed"]
+EventKind = Literal[
+    "ended",
+    "retry",
+    "paused",
+    "start_unknown",
+    "orphan_stopped",
+    "stop_failed",
+    "unreadable_field",
+]
 _LEVELS: dict[EventKind, int] = {
     "ended": logging.DEBUG,
     "retry": logging.DEBUG,
@@ -30,6 +38,8 @@ _LEVELS: dict[EventKind, int] = {
     # Money is at stake: a session may be running that nobody will stop.
     "start_unknown": logging.WARNING,
     "stop_failed": logging.WARNING,
+    # The contract changed under this release, or somebody in between changes answers.
+    "unreadable_field": logging.WARNING,
 }
 
 
@@ -45,7 +55,9 @@ class Event:
             again. ``"paused"``: the server asked for time, and all starts wait.
             ``"start_unknown"``: a start may have made a session that nobody holds.
             ``"orphan_stopped"``: a session whose caller was gone has been stopped.
-            ``"stop_failed"``: a session could not be stopped.
+            ``"stop_failed"``: a session could not be stopped. ``"unreadable_field"``: a field of
+            an answer held another type than the contract says, and is None; the reason is its
+            path; once for each field of an operation.
         operation: The call that it is about.
         attempts: Requests made for that call so far.
         reason: Why, in words.

@@ -1,9 +1,10 @@
 """The values of the session-passes API: frozen attrs classes with the vendor's names.
 
 Fields follow the vendor's published types of API version 3; only their spelling is Python's.
-A field that the server may leave out or send as null is ``None`` then. Sets of strings that grow
-with the vendor's releases (status, provider, model, voice) stay ``str``: an unknown value never
-fails a call.
+What the server leaves out, sends as null or with another type is ``None``: a paid session must
+not be lost for a field that nobody needs, and the vendor loosens fields from release to release.
+Sets of strings that grow with the vendor's releases (status, provider, model, voice) stay ``str``:
+an unknown value never fails a call.
 
 What a person said, who they are and what lets someone join a room is masked in every repr.
 """
@@ -149,7 +150,10 @@ class EquosSessionServer:
     """Where the session's room is."""
 
     server_url: str
-    """The LiveKit server, ``wss://…``."""
+    """The LiveKit server, ``wss://…``; empty where an answer does not name it.
+
+    The answer to a start names it, or is refused as unreadable.
+    """
 
 
 @frozen(kw_only=True)
@@ -160,18 +164,17 @@ class EquosAvatar:
     are as the server sent them.
     """
 
-    id: str
-    organization_id: str
-    identity: str = field(repr=masked)
-    name: str
-    # Documented as required, but absent in older answers of the same API.
+    id: str | None = None
+    organization_id: str | None = None
+    identity: str | None = field(default=None, repr=masked)
+    name: str | None = None
     description: str | None = None
     client: str | None = None
-    thumbnail_url: str
+    thumbnail_url: str | None = None
     agent_id: Any = field(default=None, repr=False)
     agent: Any = field(default=None, repr=False)
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @frozen(kw_only=True)
@@ -182,26 +185,30 @@ class EquosAgent:
     the provider's own names.
     """
 
-    id: str
-    organization_id: str
+    id: str | None = None
+    organization_id: str | None = None
     name: str | None = None
-    provider: str
+    provider: str | None = None
     client: str | None = None
     model: str | None = None
     voice: str | None = None
     instructions: str | None = field(default=None, repr=masked)
     greeting_msg: str | None = field(default=None, repr=masked)
     remote_id: str | None = None
-    search: bool
-    emotions: bool
-    memory: bool
-    created_at: datetime
-    updated_at: datetime
+    search: bool | None = None
+    emotions: bool | None = None
+    memory: bool | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @frozen(kw_only=True)
 class EquosSession:
     """A session as the server describes it.
+
+    Only ``id`` is sure to be there, and ``host.server_url`` in the answer to a start: without
+    them a caller can do nothing. Any other field is None where the answer lacks it, or holds a
+    value of another type than the contract says.
 
     ``status`` is a value of :class:`SessionStatus`, or a newer one; ``max_duration`` is in
     seconds, and every date has a timezone. ``additional_ctx``, ``template_vars``,
@@ -209,28 +216,28 @@ class EquosSession:
     """
 
     id: str
-    organization_id: str
-    freemium: bool
-    name: str
-    provider: str
+    organization_id: str | None = None
+    freemium: bool | None = None
+    name: str | None = None
+    provider: str | None = None
     client: str | None = None
-    status: str
+    status: str | None = None
     max_duration: float | None = None
     additional_ctx: str | None = field(default=None, repr=masked)
     template_vars: Mapping[str, Any] | None = field(default=None, repr=masked)
-    host: EquosSessionServer
+    host: EquosSessionServer = EquosSessionServer(server_url="")
     avatar_id: str | None = None
-    avatar: EquosAvatar
+    avatar: EquosAvatar | None = None
     agent_id: str | None = None
     agent: EquosAgent | None = None
     knowledge_base_id: str | None = None
     knowledge_base: EquosResourceReference | None = None
     remote_agent_identity: Any = field(default=None, repr=masked)
     transcript: Any = field(default=None, repr=masked)
-    started_at: datetime
+    started_at: datetime | None = None
     ended_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @frozen(kw_only=True)

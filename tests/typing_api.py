@@ -54,7 +54,7 @@ async def use(client: EquosClient) -> None:
     """The client."""
     started = await client.start_session(request, deadline=5)
     assert_type(started, CreateEquosSessionResponse)
-    assert_type(started.session.started_at, datetime)
+    assert_type(started.session.started_at, datetime | None)
     assert_type(started.consumer_access_token, str | None)
     assert_type(await client.stop_session(started.session.id), EquosSession | None)
     async with client.session(request, deadline=5) as started:

@@ -19,7 +19,7 @@ from equos_async.errors import (
 )
 from equos_async.models import CreateEquosSessionResponse
 
-from .codec import UNUSABLE, converter, describe_problem, parse_object
+from .codec import UNUSABLE, Structured, describe_problem, parse_object, structure
 
 T = TypeVar("T")
 
@@ -44,28 +44,30 @@ class Unreadable:
     session_id: str | None = None
 
 
-def decode_start(body: bytes) -> CreateEquosSessionResponse | Unreadable:
+def decode_start(body: bytes) -> Structured[CreateEquosSessionResponse] | Unreadable:
     """The answer to an accepted start."""
     try:
-        started = converter().structure(parse_object(body), CreateEquosSessionResponse)
-        _validate.session_id(started.session.id)
+        started = structure(parse_object(body), CreateEquosSessionResponse)
+        session = started.value.session
+        _validate.session_id(session.id)
+        _validate.text("session.host.server_url", session.host.server_url)
     except UNUSABLE as error:
         return Unreadable(describe_problem(error), _salvaged_id(body))
     return started
 
 
-def decode_details(cls: type[T]) -> Callable[[bytes], T | Unreadable | None]:
+def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unreadable]:
     """The details of one thing; None where the server sent none.
 
     It documents null for what is not there, or is not running any more (reference), and NestJS
     sends null as an empty body.
     """
 
-    def decode(body: bytes) -> T | Unreadable | None:
+    def decode(body: bytes) -> Structured[T | None] | Unreadable:
         if body.strip() in {b"", b"null"}:
-            return None
+            return Structured(None)
         try:
-            return converter().structure(parse_object(body), cls)
+            return structure(parse_object(body), cast("type[T | None]", cls))
         except UNUSABLE as error:
             return Unreadable(describe_problem(error))
 

@@ -7,13 +7,25 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NoReturn,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import attrs
 
 if TYPE_CHECKING:
     from cattrs import Converter
 from equos_async.errors import ConfigurationError
+
+T = TypeVar("T")
 
 UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
 
@@ -42,6 +54,71 @@ _WHITESPACE: Final = " \t\n\r"  # RFC 8259, 2
 ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
+@attrs.frozen
+class Structured(Generic[T]):
+    """A model made from JSON.
+
+    Attributes:
+        value: The model.
+        unreadable: The paths of the fields that held a value of another type; they are None.
+    """
+
+    value: T
+    unreadable: tuple[str, ...] = ()
+
+
+def structure(found: dict[str, Any], cls: type[T]) -> Structured[T]:
+    """A model from an answer, of which only the fields without a default have to be right.
+
+    Raises:
+        ValueError: One of those is missing, or of another type; also as an exception group.
+    """
+    try:
+        return Structured(converter().structure(found, cls))
+    except UNUSABLE as error:
+        strict = error
+    # Rare: only now is it worth the time to look at each field by itself.
+    unreadable: list[str] = []
+    value = _structure_fields(found, cls, "$", unreadable)
+    if value is None:
+        raise strict
+    return Structured(value, tuple(unreadable))
+
+
+def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[str]) -> T | None:
+    """A model, each of its fields read by itself; None where an essential one cannot be."""
+    if not isinstance(found, dict):
+        return None
+    fields: dict[str, Any] = {}
+    for one in attrs.fields(attrs.resolve_types(cast("Any", cls))):
+        name = camel(one.name)
+        if name not in found:
+            continue
+        value = cast("dict[str, Any]", found)[name]
+        here = f"{path}.{name}"
+        try:
+            fields[one.name] = converter().structure(value, one.type)
+        except (*UNUSABLE, TypeError, AttributeError):  # what a hook raises by itself
+            inner = _model_in(one.type)
+            partial = inner and _structure_fields(value, inner, here, unreadable)
+            if partial is not None:
+                fields[one.name] = partial
+            elif one.default is attrs.NOTHING:
+                return None
+            elif value is not None:
+                unreadable.append(here)
+    try:
+        return cls(**fields)
+    except TypeError:  # an essential field is missing
+        return None
+
+
+def _model_in(hint: Any) -> type[Any] | None:
+    """The model that a field holds, where it may hold one."""
+    kinds = get_args(hint) if _is_optional(hint) else (hint,)
+    return next((kind for kind in kinds if attrs.has(kind)), None)
+
+
 def describe_problem(error: Exception) -> str:
     """What is wrong and where, by path and type; never a value."""
     if isinstance(error, ExceptionGroup):
@@ -68,11 +145,7 @@ def converter() -> Converter:
     )
 
     converter = Converter()
-    # cattrs would turn None into "None" and "no" into True; the wire is held to its types.
     converter.register_structure_hook(str, _structure_text)
-    converter.register_structure_hook(bool, _structure_flag)
-    converter.register_structure_hook(float, _structure_number)
-    converter.register_structure_hook(datetime, _structure_datetime)
     converter.register_unstructure_hook(datetime, _unstructure_datetime)
 
     def wire_names(cls: type) -> dict[str, Any]:
@@ -82,17 +155,26 @@ def converter() -> Converter:
     @converter.register_structure_hook_factory(_is_optional)
     def optional(union: Any) -> Callable[[Any, Any], Any]:
         (inner,) = set(get_args(union)) - {NoneType}
-        if inner is str:
-            return _structure_text_or_none
+        if inner in _OR_NONE:
+            return _OR_NONE[inner]
         hook = converter.get_structure_hook(inner)
         return lambda value, _: None if value is None else hook(value, inner)
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
-        return cast(
+        fields = cast(
             "Callable[[Any, Any], Any]",
             make_dict_structure_fn(cls, converter, **wire_names(cls)),
         )
+        if any(one.default is attrs.NOTHING for one in attrs.fields(cls)):
+            return fields
+
+        def structure_object(value: object, cls: Any) -> Any:
+            if type(value) is not dict:  # a string, too, can be asked whether it holds a name
+                raise TypeError
+            return fields(value, cls)
+
+        return structure_object
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def unstructure(cls: type) -> Callable[[Any], Any]:
@@ -119,13 +201,15 @@ def _structure_text_or_none(value: object, _: object) -> str | None:
     return value
 
 
-def _structure_flag(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
+def _structure_flag_or_none(value: object, _: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
         raise TypeError
     return value
 
 
-def _structure_number(value: object, _: object) -> float:
+def _structure_number_or_none(value: object, _: object) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError
     # 1e999 is valid JSON, and infinity in Python; an int may be too large for any float.
@@ -134,12 +218,23 @@ def _structure_number(value: object, _: object) -> float:
     return value
 
 
-def _structure_datetime(value: object, _: object) -> datetime:
+def _structure_datetime_or_none(value: object, _: object) -> datetime | None:
     """SDK: RFC 3339 with milliseconds and ``Z``."""
+    if value is None:
+        return None
     moment = datetime.fromisoformat(cast("str", value))  # a TypeError if it is none
     if moment.tzinfo is None:
         raise ValueError
     return moment
+
+
+_OR_NONE: Final[dict[type, Callable[[Any, Any], Any]]] = {
+    str: _structure_text_or_none,
+    bool: _structure_flag_or_none,
+    float: _structure_number_or_none,
+    datetime: _structure_datetime_or_none,
+}
+"""cattrs would turn None into "None" and "no" into True; answers are held to their types."""
 
 
 def _unstructure_datetime(value: datetime) -> str:

@@ -21,7 +21,7 @@ from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequ
 from equos_async.settings import Timeouts
 
 from .answers import Unreadable, decode_details, decode_start
-from .codec import ENCODER, converter
+from .codec import ENCODER, Structured, converter
 
 T_co = TypeVar("T_co", covariant=True)
 RequestT = TypeVar("RequestT")
@@ -141,7 +141,8 @@ class Operation(Generic[T_co]):
         method: The HTTP method. It does not tell the effect.
         path: Below the version; ``{id}`` stands for the id of what it is about.
         effect: What it does on the server.
-        decode: The value of a 2xx answer's body, or why there is none.
+        decode: The value of a 2xx answer's body, with what of it could not be read, or why there
+            is none.
         encode: The body, made anew for each attempt; None where there is none.
         names_id: Whether an answer names the ``{id}`` that it is about.
     """
@@ -149,7 +150,7 @@ class Operation(Generic[T_co]):
     method: str
     path: str
     effect: Effect
-    decode: Callable[[bytes], T_co | Unreadable]
+    decode: Callable[[bytes], Structured[T_co] | Unreadable]
     encode: Callable[[Any], bytes] | None = None
     names_id: bool = False
 

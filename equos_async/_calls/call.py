@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from equos_async._api.answers import Unreadable
 from equos_async._api.operations import Effect, Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
 from equos_async._retry.classify import Outcome, Verdict
@@ -48,6 +49,7 @@ class Tried:
     outcome: Outcome
     verdict: Verdict
     value: Any
+    unreadable: Unreadable | None
 
 
 def moved(current: StateT, old: StateT, new: StateT) -> StateT:

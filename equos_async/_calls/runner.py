@@ -42,6 +42,10 @@ class Observer(Protocol):
         """The server asked for time."""
         ...
 
+    def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
+        """Fields of an answer held values of another type than the contract says."""
+        ...
+
     def on_overdue(self, call: Call[Any]) -> None:
         """The time of an attempt is over that was sent; its answer is still listened for."""
         ...
@@ -83,9 +87,7 @@ class CallRunner:
                 return self._left_waiting(call)
             if tried.verdict is Verdict.ACCEPTED:
                 call.move(Work.ON_WIRE, Work.ACCEPTED)
-                # What is done is done, where its details cannot be read, too.
-                value: Any = None if isinstance(tried.value, Unreadable) else tried.value
-                return Accepted(value)
+                return Accepted(tried.value)
             again = self._again(call, tried) if tried.verdict is Verdict.RETRY else None
             if again is None:
                 return _last(tried)
@@ -178,12 +180,18 @@ class CallRunner:
 
     def _learn(self, call: Call[Any], reply: Reply | Failure, paid: float) -> Tried:
         """Decode an answer, classify it, and let all that wait for a limit have another look."""
-        value = None
+        value: Any = None
+        missed: tuple[str, ...] = ()
+        unreadable: Unreadable | None = None
         if isinstance(reply, Failure):
             outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
         elif 200 <= reply.status <= 299:
-            value = call.operation.decode(reply.body)
-            outcome = Outcome(status=reply.status, readable=not isinstance(value, Unreadable))
+            decoded = call.operation.decode(reply.body)
+            if isinstance(decoded, Unreadable):
+                unreadable = decoded
+            else:
+                value, missed = decoded.value, decoded.unreadable
+            outcome = Outcome(status=reply.status, readable=unreadable is None)
         else:
             asked = parse_retry_after(reply.headers, self._clock.wall())
             outcome = Outcome(status=reply.status, retry_after=asked)
@@ -196,7 +204,9 @@ class CallRunner:
             now=now,
             chance=self._clock.chance(),
         )
-        call.latest = Tried(reply, outcome, verdict, value)
+        call.latest = Tried(reply, outcome, verdict, value, unreadable)
+        if missed:
+            self._observer.on_unreadable_fields(call, missed)
         if pause is not None:
             self._observer.on_pause(call, pause)
             self._limiters[rules.pauses].turn_away(now + pause)
@@ -210,8 +220,8 @@ def _last(tried: Tried) -> Refused | Unsent | Unknown:
     reply = tried.reply
     if isinstance(reply, Failure):
         return Unknown(reply) if reply.sent else Unsent(reply)
-    if isinstance(tried.value, Unreadable):
-        return Unknown(reply, tried.value)
+    if tried.unreadable is not None:
+        return Unknown(reply, tried.unreadable)
     if tried.verdict is Verdict.UNKNOWN:
         return Unknown(reply)
     return Refused(reply, tried.outcome.retry_after)

@@ -83,6 +83,7 @@ class CallTasks:
         self._emitter = emitter
         self._mask = answers.masker(key)
         self._unresolved = UnresolvedLog(clock)
+        self._told_fields: set[str] = set()
         self._calls: set[Call[Any]] = set()
         self._blocks: dict[str, Resource[Any, Any]] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -203,6 +204,14 @@ class CallTasks:
         """Tell that the server asked for time."""
         reason = "the server asked for time"
         self._emit("paused", call, reason, status=call.status, delay=seconds)
+
+    def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
+        """Tell of fields that hold another type than the contract says: once for each path."""
+        for path in paths:
+            field = f"{call.operation.path} {path}"
+            if field not in self._told_fields:
+                self._told_fields.add(field)
+                self._emit("unreadable_field", call, path, status=call.status)
 
     def on_overdue(self, call: Call[Any]) -> None:
         """Let the caller wait no longer; the session of a late answer is ended."""

@@ -67,7 +67,7 @@ async def ours(url: str) -> AsyncGenerator[Pair, None]:
             started = await client.start_session(request)
             ended = await client.stop_session(started.session.id)
             assert ended is not None
-            check(started.session.id, ended.id, ended.status)
+            check(started.session.id, ended.id, ended.status or "")
 
         yield pair
 
@@ -126,7 +126,7 @@ async def vendor(url: str) -> AsyncGenerator[Pair, None]:
         )
         started = await sessions.create(data=request)
         ended = await sessions.stop(id=started.session.id)
-        check(started.session.id, ended.id, ended.status)
+        check(started.session.id, ended.id, ended.status or "")
 
     yield pair
 

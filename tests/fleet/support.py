@@ -15,6 +15,7 @@ from equos_async import (
     EquosSession,
     FleetEvent,
 )
+from equos_async._api.codec import Structured
 from equos_async._api.operations import START_SESSION
 
 REQUEST = CreateSessionPassRequest(
@@ -55,8 +56,8 @@ def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionRes
     }
     answer = json.dumps({"session": session, "consumerAccessToken": TOKEN}).encode()
     decoded = START_SESSION.decode(answer)
-    assert isinstance(decoded, CreateEquosSessionResponse)
-    return decoded
+    assert isinstance(decoded, Structured)
+    return decoded.value
 
 
 class ScriptedClient(EquosClient):

@@ -444,11 +444,29 @@ class TestExactReplies:
         async with EquosClient(KEY, clock=SkippingClock()) as client:
             assert await client.stop_session("s-1") is None
 
+    async def test_a_field_of_another_type_is_told_once(
+        self, replies: Replies, request_: CreateSessionPassRequest, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The session is handed over all the same; the path is logged, and never a value."""
+        events: list[Event] = []
+        body = dump({**STARTED, "session": {**SESSION, "maxDuration": "secret", "name": 7}})
+        async with EquosClient(KEY, on_event=events.append) as client:
+            for _ in range(2):
+                replies.post(API, status=201, body=body)
+                started = await client.start_session(request_)
+                assert started.session.id == "s-1"
+                assert (started.session.max_duration, started.session.name) == (None, None)
+        told = [event for event in events if event.kind == "unreadable_field"]
+        assert [event.reason for event in told] == ["$.session.name", "$.session.maxDuration"]
+        assert {event.level for event in told} == {logging.WARNING}
+        assert "unreadable field" in caplog.text
+        assert "secret" not in caplog.text
+
     async def test_an_unreadable_start_is_stopped(
         self, replies: Replies, request_: CreateSessionPassRequest
     ) -> None:
         """Its id is read and its session stopped before the error is raised, which says so."""
-        body = dump({**STARTED, "session": {**SESSION, "name": None}})
+        body = dump({**STARTED, "session": {**SESSION, "host": None}})
         replies.post(API, status=201, body=body, headers={"X-Request-Id": "r-1"})
         replies.patch(f"{API}/s-1/stop", body=b"")
         async with EquosClient(KEY) as client:
@@ -462,7 +480,7 @@ class TestExactReplies:
         self, replies: Replies, request_: CreateSessionPassRequest
     ) -> None:
         """Then it is unresolved, under its id."""
-        body = dump({**STARTED, "session": {**SESSION, "name": None}})
+        body = dump({**STARTED, "session": {**SESSION, "host": None}})
         replies.post(API, status=201, body=body)
         replies.patch(f"{API}/s-1/stop", status=403, body=b"{}")
         async with EquosClient(KEY) as client:

@@ -18,19 +18,20 @@ from equos_async import (
     SessionStatus,
 )
 
-# Spelled by hand from the contract: "name?" may be left out.
+# Spelled by hand: "name?" may be left out. Of answers everything but what nobody can do without.
 FIELDS = {
     "CreateSessionPassRequest": "name client? max_duration? avatar agent additional_ctx? "
     "template_vars? consumer_identity",
     "CreateEquosSessionResponse": "session consumer_access_token? remote_agent_access_token?",
-    "EquosSession": "id organization_id freemium name provider client? status max_duration? "
-    "additional_ctx? template_vars? host avatar_id? avatar agent_id? agent? knowledge_base_id? "
-    "knowledge_base? remote_agent_identity? transcript? started_at ended_at? created_at updated_at",
+    "EquosSession": "id organization_id? freemium? name? provider? client? status? max_duration? "
+    "additional_ctx? template_vars? host? avatar_id? avatar? agent_id? agent? knowledge_base_id? "
+    "knowledge_base? remote_agent_identity? transcript? started_at? ended_at? created_at? "
+    "updated_at?",
     "EquosSessionServer": "server_url",
-    "EquosAvatar": "id organization_id identity name description? client? thumbnail_url agent_id? "
-    "agent? created_at updated_at",
-    "EquosAgent": "id organization_id name? provider client? model? voice? instructions? "
-    "greeting_msg? remote_id? search emotions memory created_at updated_at",
+    "EquosAvatar": "id? organization_id? identity? name? description? client? thumbnail_url? "
+    "agent_id? agent? created_at? updated_at?",
+    "EquosAgent": "id? organization_id? name? provider? client? model? voice? instructions? "
+    "greeting_msg? remote_id? search? emotions? memory? created_at? updated_at?",
     "EquosResourceReference": "id",
     "EquosParticipantIdentity": "identity name",
 }
@@ -39,9 +40,9 @@ ADA = EquosParticipantIdentity(identity="user-7", name="Ada")
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_type_has_its_fields(name: str) -> None:
-    """All fields of the contract are there, and just those may be left out that may."""
+    """All fields of the contract are there, and those may be left out that may."""
     fields = attrs.fields(getattr(equos_async, name))
-    found = [f.name + ("?" if f.default is None else "") for f in fields]
+    found = [f.name + ("" if f.default is attrs.NOTHING else "?") for f in fields]
     assert found == FIELDS[name].split()
 
 

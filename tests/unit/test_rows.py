@@ -21,6 +21,7 @@ from equos_async import (
     Timeouts,
 )
 from equos_async._api.answers import decode_details
+from equos_async._api.codec import Structured
 from equos_async._api.operations import READ, Operation
 from equos_async._calls.call import Work, moved
 from tests.clocks import SkippingClock, until
@@ -35,7 +36,12 @@ GET_SESSION: Final = Operation(
     decode=decode_details(EquosSession),
     names_id=True,
 )
-PING: Final = Operation(method="GET", path="/health", effect=READ, decode=bytes.decode)
+PING: Final[Operation[str]] = Operation(
+    method="GET",
+    path="/health",
+    effect=READ,
+    decode=lambda body: Structured(body.decode()),
+)
 
 FOUND = dump(SESSION)
 
