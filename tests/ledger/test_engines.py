@@ -7,7 +7,8 @@ import builtins
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -448,49 +449,58 @@ class TestRedis:
             RedisLedger("redis://127.0.0.1")
 
 
+def ask(port: int, *words: str) -> str:
+    """What a Redis answers to an operator; nothing where there is none."""
+    command = ["redis-cli", "-p", str(port), *words]
+    return subprocess.run(command, capture_output=True, check=False, text=True).stdout
+
+
+def wait_for(port: int, told: str, *words: str) -> None:
+    """Ask until something is told."""
+    for _ in range(1000):
+        if told in ask(port, *words):
+            return
+        time.sleep(0.01)
+    raise RuntimeError(f"no {told} of {words}")
+
+
+@contextmanager
+def cluster_node(folder: Path) -> Generator[tuple[int, int], None, None]:
+    """One node of a cluster: its port, and that of its bus; on others where one was taken."""
+    folder.mkdir()
+    while True:
+        port, bus = free_port(), free_port()
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--bind", "127.0.0.1")
+        process = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--dir", str(folder), *options],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            while process.poll() is None and "PONG" not in ask(port, "PING"):
+                time.sleep(0.01)
+            if process.poll() is None:
+                yield port, bus
+                return
+        finally:
+            process.kill()
+            process.wait()
+
+
 class TestCluster:
     """Two nodes; whichever is asked, the ledger lies on one."""
 
     @pytest.fixture
     def nodes(self, redis_program: None, tmp_path: Path) -> Iterator[list[int]]:
-        ports: list[int] = []
-        buses: list[int] = []
-        processes: list[subprocess.Popen[bytes]] = []
-        for n in range(2):
-            ports.append(free_port())
-            buses.append(free_port())
-            (tmp_path / str(n)).mkdir()
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(buses[n]))
-            command = ["redis-server", "--port", str(ports[n]), "--dir", str(tmp_path / str(n))]
-            processes.append(
-                subprocess.Popen(
-                    [*command, *options, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL
-                )
-            )
-
-        def ask(port: int, *words: str) -> str:
-            command = ["redis-cli", "-p", str(port), *words]
-            return subprocess.run(command, capture_output=True, check=False, text=True).stdout
-
-        def wait_for(port: int, told: str, *words: str) -> None:
-            for _ in range(1000):
-                if told in ask(port, *words):
-                    return
-                time.sleep(0.01)
-            raise RuntimeError(f"no {told} of {words}")
-
-        for port in ports:
-            wait_for(port, "PONG", "PING")
-        ask(ports[0], "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
-        ask(ports[1], "CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
-        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", str(ports[1]), str(buses[1]))
-        for port in ports:
-            wait_for(port, "cluster_state:ok", "CLUSTER", "INFO")
-            wait_for(port, "16383", "CLUSTER", "SLOTS")
-        yield ports
-        for process in processes:
-            process.kill()
-            process.wait()
+        with ExitStack() as stack:
+            nodes = [stack.enter_context(cluster_node(tmp_path / str(n))) for n in range(2)]
+            (one, _), (two, bus) = nodes
+            ask(one, "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+            ask(two, "CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+            ask(one, "CLUSTER", "MEET", "127.0.0.1", str(two), str(bus))
+            for port in (one, two):
+                wait_for(port, "cluster_state:ok", "CLUSTER", "INFO")
+                wait_for(port, "16383", "CLUSTER", "SLOTS")
+            yield [one, two]
 
     async def test_it_finds_its_node(self, nodes: list[int]) -> None:
         """Every worker ends at the same node, and is called there."""
