@@ -13,7 +13,8 @@ import aiohttp
 from . import _validate
 from ._api.operations import SESSION, STOP_SESSION
 from ._calls.call import Holder
-from ._calls.tasks import CallTasks, State, closed_error
+from ._calls.lifecycle import State
+from ._calls.tasks import CallTasks, closed_error
 from ._emitter import Emitter
 from ._http.transport import Transport
 from .clock import Clock
@@ -164,15 +165,19 @@ class EquosClient:
             EquosError: As :meth:`start_session` and :meth:`stop_session`.
         """
         started = await self._tasks.begin(SESSION, request, deadline=deadline, holder=Holder.BLOCK)
+        session_id = started.session.id
         try:
             yield started
+        except GeneratorExit:  # the block's coroutine is being closed, and must not wait
+            self._tasks.drop_block(SESSION, session_id)
+            raise
         except BaseException as error:
             try:
-                await self._tasks.leave_block(SESSION, started.session.id)
+                await self._tasks.leave_block(SESSION, session_id)
             except EquosError as failure:
-                error.add_note(f"stopping session {started.session.id} failed: {failure}")
+                error.add_note(f"stopping session {session_id} failed: {failure}")
             raise
-        await self._tasks.leave_block(SESSION, started.session.id)
+        await self._tasks.leave_block(SESSION, session_id)
 
     @property
     def endpoint(self) -> str:
@@ -196,13 +201,14 @@ class EquosClient:
         still taken and finished, and the sessions of open :meth:`session` blocks are stopped.
 
         Args:
-            deadline: Seconds after which it takes no more stops, gives up, and reports.
+            deadline: Seconds after which it takes no more stops, gives up, and reports. Where
+                several close, each waits as long as it said, and the longest decides about
+                giving up.
 
         Returns:
-            :attr:`unresolved`, as it is then.
+            :attr:`unresolved`, as it is then, and what another's longer deadline still allows.
         """
-        await self._tasks.close(_validate.number("deadline", deadline, zero=True))
-        return self.unresolved
+        return await self._tasks.close(_validate.number("deadline", deadline, zero=True))
 
     async def __aenter__(self) -> Self:
         if self._tasks.state is not State.OPEN:

@@ -25,9 +25,11 @@ EventKind = Literal[
     "ended",
     "retry",
     "paused",
+    "not_live",
     "start_unknown",
     "orphan_stopped",
     "stop_failed",
+    "stopped_late",
     "unreadable_field",
 ]
 _LEVELS: dict[EventKind, int] = {
@@ -35,9 +37,12 @@ _LEVELS: dict[EventKind, int] = {
     "retry": logging.DEBUG,
     "paused": logging.DEBUG,
     "orphan_stopped": logging.INFO,
+    "stopped_late": logging.INFO,
     # Money is at stake: a session may be running that nobody will stop.
     "start_unknown": logging.WARNING,
     "stop_failed": logging.WARNING,
+    # Nobody can join what the server says is over.
+    "not_live": logging.WARNING,
     # The contract changed under this release, or somebody in between changes answers.
     "unreadable_field": logging.WARNING,
 }
@@ -53,18 +58,20 @@ class Event:
         kind: ``"ended"``: a caller got its answer, or an error, or was cancelled; once for each
             call, where it was not refused before it began. ``"retry"``: a call will be tried
             again. ``"paused"``: the server asked for time, and all starts wait.
+            ``"not_live"``: a start was answered with a session that is over already.
             ``"start_unknown"``: a start may have made a session that nobody holds.
             ``"orphan_stopped"``: a session whose caller was gone has been stopped.
-            ``"stop_failed"``: a session could not be stopped. ``"unreadable_field"``: a field of
-            an answer held another type than the contract says, and is None; the reason is its
-            path; once for each field of an operation.
+            ``"stop_failed"``: a session could not be stopped; the client goes on trying.
+            ``"stopped_late"``: a session has been stopped after that. ``"unreadable_field"``: a
+            field of an answer held another type than the contract says, and is None; the reason
+            is its path; once for each field of an operation.
         operation: The call that it is about.
         attempts: Requests made for that call so far.
         reason: Why, in words.
         status: The latest answer's HTTP status, where one came.
         delay: Seconds until the next attempt, or until the pause ends.
-        seconds: Since the call began, on the client's clock; with ``"ended"``, ``"retry"`` and
-            ``"orphan_stopped"``.
+        seconds: Since the call began, on the client's clock; with ``"ended"``, ``"retry"``,
+            ``"orphan_stopped"`` and ``"stopped_late"``.
         error: The class of what was raised, by name, where a call ended with that.
         method: The HTTP method; with ``"ended"`` and ``"orphan_stopped"``, as what follows.
         url: The URL, with ``{id}`` in the place of the session's id.

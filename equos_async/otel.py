@@ -27,7 +27,8 @@ name                                  unit            what, by which attributes
 ``equos.client.stop.duration``        s               stops, also of sessions that nobody held
 ``equos.client.events``               ``{event}``     ``equos.event``: ``retry``, ``paused``,
                                                       ``start_unknown``, ``orphan_stopped``,
-                                                      ``stop_failed``, ``unreadable_field``; by
+                                                      ``stop_failed``, ``stopped_late``,
+                                                      ``not_live``, ``unreadable_field``; by
                                                       ``equos.operation``
 ``equos.fleet.live``                  ``{session}``   live sessions of all fleets
 ``equos.fleet.waiting``               ``{start}``     starts that wait for a place

@@ -17,7 +17,12 @@ from attrs import Factory, field, frozen
 from equos_async._retry.classify import RetryRules, Verdict
 from equos_async._validate import Secret
 from equos_async.errors import OperationName
-from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from equos_async.models import (
+    CreateEquosSessionResponse,
+    CreateSessionPassRequest,
+    EquosSession,
+    SessionStatus,
+)
 from equos_async.settings import Timeouts
 
 from .answers import Unreadable, decode_details, decode_start
@@ -26,6 +31,9 @@ from .codec import ENCODER, Structured, converter
 T_co = TypeVar("T_co", covariant=True)
 RequestT = TypeVar("RequestT")
 StartedT = TypeVar("StartedT")
+
+OVER: Final = frozenset({SessionStatus.ENDED, SessionStatus.ERROR, SessionStatus.BLOCKED})
+"""What the server says of something that is not live, and will not be."""
 
 READ_DEADLINE: Final = 30.0
 """Seconds for a whole call that only reads, unless ``Timeouts.deadline`` is shorter."""
@@ -207,6 +215,8 @@ class Resource(Generic[RequestT, StartedT]):
         end: Ends one; with it what nobody holds is ended.
         id_of: The id of what was begun.
         seconds_of: What a request allows it to run, in seconds; None: for ever.
+        granted_of: The same, as the server answered; None: it did not say.
+        status_of: What the server says of it, where it does.
     """
 
     word: str
@@ -215,6 +225,8 @@ class Resource(Generic[RequestT, StartedT]):
     end: Operation[Any]
     id_of: Callable[[StartedT], str] = field(repr=False)
     seconds_of: Callable[[RequestT], float | None] = field(repr=False)
+    granted_of: Callable[[StartedT], float | None] = field(repr=False)
+    status_of: Callable[[StartedT], str | None] = field(repr=False)
 
 
 SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse](
@@ -224,6 +236,8 @@ SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse](
     end=STOP_SESSION,
     id_of=lambda started: started.session.id,
     seconds_of=lambda request: request.max_duration,
+    granted_of=lambda started: started.session.max_duration,
+    status_of=lambda started: started.session.status,
 )
 
 

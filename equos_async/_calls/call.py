@@ -9,12 +9,13 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 
 from equos_async._api.answers import Unreadable
-from equos_async._api.operations import Effect, Operation, Resource
+from equos_async._api.operations import Alone, Effect, Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
 from equos_async._retry.classify import Outcome, Verdict
 from equos_async.errors import OperationName
 from equos_async.events import Event
 
+from .grace import CallTask
 from .limiter import Limiter
 
 T = TypeVar("T")
@@ -90,10 +91,13 @@ class Call(Generic[T]):
         answer: What the caller gets; done or cancelled where nobody waits any more.
         holder: Who gets it.
         task: The client's task that runs the call.
+        ending: The call, in the same task, that ends what this one began.
+        late: Whether it failed for its caller, and is asked for again.
         work: How far it has come.
         guard: Of the latest attempt.
         permit: What its attempt holds while it is on the wire.
         attempts: How many were made.
+        is_last: Whether no further one is to be made.
         latest: What came of the latest of them.
         retries: What was told of them.
     """
@@ -108,11 +112,14 @@ class Call(Generic[T]):
     request: object = None
     resource: Resource[Any, T] | None = None
     holder: Holder = Holder.CALLER
-    task: asyncio.Task[None] = field(init=False)
+    task: CallTask = field(init=False)
+    ending: Call[Any] | None = None
+    late: bool = False
     work: Work = Work.NEW
     guard: SendGuard | None = None
     permit: Limiter | None = None
     attempts: int = 0
+    is_last: bool = False
     latest: Tried | None = None
     retries: tuple[Event, ...] = ()
 
@@ -129,9 +136,22 @@ class Call(Generic[T]):
     @property
     def is_on_server(self) -> bool:
         """Whether the server accepted it, or may have read the attempt that is under way."""
-        if self.work is Work.ON_WIRE:
-            return self.guard is not None and self.guard.sent
-        return self.work in {Work.ACCEPTED, Work.ENDING}
+        return self.is_sent or self.work in {Work.ACCEPTED, Work.ENDING}
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the server may have read the attempt that is under way."""
+        return self.work is Work.ON_WIRE and self.guard is not None and self.guard.sent
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the latest answer was such that asking again would not change it."""
+        return self.latest is not None and self.latest.verdict is Verdict.REFUSED
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether somebody waits for it, or it is carried out without that."""
+        return self.effect.alone is Alone.GOES_ON or not self.answer.done()
 
     def move(self, old: Work, new: Work) -> None:
         """Come further, from where it must be."""
@@ -150,6 +170,31 @@ class Call(Generic[T]):
 
     def withdraw(self) -> None:
         """Make sure that nothing more is sent, and end the task."""
-        if self.guard is not None:
-            self.guard.withdraw()
-        self.task.cancel()
+        guard = (self.ending or self).guard
+        if guard is not None:
+            guard.withdraw()
+        self.task.cut()
+
+
+class CallGuard(SendGuard):
+    """The guard of one attempt, which looks for its caller in the moment of sending.
+
+    A caller that is cancelled takes one pass of the event loop to say so, in which the request
+    could leave.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call[Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def send(self) -> None:
+        """The wire is about to write: from now on the request counts as sent.
+
+        Raises:
+            SendRefusedError: It must not be written; nothing changed.
+        """
+        if not self._call.may_be_sent:
+            self.withdraw()
+        super().send()

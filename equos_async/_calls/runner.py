@@ -10,17 +10,17 @@ from multidict import CIMultiDict
 
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
-from equos_async._api.operations import Alone
-from equos_async._http.request import Failure, Reply, Request, SendGuard
+from equos_async._api.operations import Alone, Effect
+from equos_async._http.request import Failure, Reply, Request
 from equos_async._http.transport import Transport
-from equos_async._retry.backoff import parse_retry_after
+from equos_async._retry.backoff import last_wait, parse_retry_after
 from equos_async._retry.classify import Outcome, Verdict
 from equos_async._retry.throttle import Again, ClientThrottle
 from equos_async.clock import Clock
 from equos_async.errors import OperationName
 from equos_async.settings import Timeouts
 
-from .call import Call, Tried, Work
+from .call import Call, CallGuard, Tried, Work
 from .limiter import Limiter
 from .outcome import Accepted, Refused, Result, Unknown, Unsent
 
@@ -76,6 +76,10 @@ class CallRunner:
         }
         self._gate = Limiter(throttle.gate, clock, self._busy)
 
+    def deadline_of(self, effect: Effect) -> float:
+        """Seconds for a whole call, where its caller did not say."""
+        return effect.deadline(self._timeouts)
+
     async def run(self, call: Call[T]) -> Result[T]:
         """Send until the server accepts or refuses, or nothing more can be known."""
         call.work = Work.QUEUED  # also where it goes on after its task was cancelled
@@ -98,17 +102,24 @@ class CallRunner:
             paid = again.paid
 
     def _again(self, call: Call[Any], tried: Tried) -> Again | None:
-        if not self._observer.may_retry(call):
+        if call.is_last or not self._observer.may_retry(call):
             return None
-        now = self._clock.now()
-        return self._throttle.again(
+        rules, now = call.effect.retry, self._clock.now()
+        left = call.deadline - now
+        again = self._throttle.again(
             tried.outcome,
-            call.effect.retry,
+            rules,
             attempts=call.attempts,
-            left=call.deadline - now,
+            left=left,
             now=now,
             chance=self._clock.chance(),
         )
+        asked = tried.outcome.retry_after is not None
+        spare = call.attempts < rules.attempts(self._throttle.policy) and left > 0
+        if again is None and rules.patient and asked and spare:
+            call.is_last = True
+            return Again(last_wait(left, call.effect.attempt(self._timeouts)), 0.0)
+        return again
 
     async def _pass_gate(self, call: Call[Any]) -> Tried | None:
         """One more attempt, once the retry gate lets it pass."""
@@ -130,13 +141,12 @@ class CallRunner:
         call.move(Work.QUEUED, Work.ON_WIRE)
         call.permit = limiter
         call.attempts += 1
-        request = self._request(call)
-        guard = call.guard = SendGuard()
+        guard = call.guard = CallGuard(call)
         end = now + effect.attempt(self._timeouts)
         listens = effect.alone is Alone.LISTENS
         try:
             reply = await self._transport.send(
-                request,
+                self._request(call),
                 guard,
                 until=min(end, call.deadline),
                 listen_until=max(end, call.began + self._timeouts.deadline) if listens else None,

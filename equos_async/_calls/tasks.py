@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from attrs import evolve
 from multidict import CIMultiDict
 
 from equos_async import _validate
@@ -20,33 +19,21 @@ from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
 from equos_async._version import __version__
 from equos_async.clock import Clock, set_unless_done
-from equos_async.errors import (
-    APITimeoutError,
-    ClientClosedError,
-    EquosError,
-    OperationName,
-)
-from equos_async.events import MAX_REASON, Event, EventKind, Unresolved
+from equos_async.errors import ClientClosedError, ConfigurationError, OperationName
+from equos_async.events import Event, Unresolved
 from equos_async.settings import Limits, RetryPolicy, Timeouts
 
-from .call import Call, Holder, Target, Work, moved
+from .call import Call, Holder, Target, Work
+from .closing import Closing
+from .endings import Endings
+from .grace import CallTask
+from .lifecycle import Lifecycle, State
 from .outcome import Accepted, Result, Unknown, describe, error_of, reason_of
+from .reports import CallReports
 from .runner import CallRunner
-from .unresolved import UnresolvedLog
+from .running import Running
 
 T = TypeVar("T")
-
-SHUTDOWN_GRACE: Final = 10.0
-"""Seconds that a stop is given when the event loop shuts down under it."""
-
-
-class State(Enum):
-    """How far a client has come."""
-
-    OPEN = "open"
-    CLOSING = "closing"  # begins nothing more; what is under way is settled
-    GIVING_UP = "giving up"  # the time for that is over
-    CLOSED = "closed"
 
 
 class CallTasks:
@@ -75,18 +62,20 @@ class CallTasks:
         clock: Clock,
         emitter: Emitter[Event],
     ) -> None:
-        self.state: State = State.OPEN
         self._base = base
         self._transport = transport
         self._timeouts = timeouts
         self._clock = clock
-        self._emitter = emitter
         self._mask = answers.masker(key)
-        self._unresolved = UnresolvedLog(clock)
-        self._told_fields: set[str] = set()
+        self._lifecycle = Lifecycle()
+        self._running = Running()
         self._calls: set[Call[Any]] = set()
         self._blocks: dict[str, Resource[Any, Any]] = {}
-        self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
+        self._closing = Closing(
+            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=transport.close
+        )
         self._runner = CallRunner(
             transport=transport,
             throttle=ClientThrottle(policy, limits),
@@ -95,15 +84,25 @@ class CallTasks:
             heads={body: _head(key, body=body) for body in (True, False)},
             observer=self,
         )
+        self._endings = Endings(
+            runner=self._runner,
+            reports=self._reports,
+            running=self._running,
+            lifecycle=self._lifecycle,
+            clock=clock,
+            mask=self._mask,
+            make=self._call,
+        )
+
+    @property
+    def state(self) -> State:
+        """How far the client has come."""
+        return self._lifecycle.state
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """What may be running and is in nobody's hands, oldest first."""
-        return self._unresolved.all
-
-    @property
-    def _gave_up(self) -> bool:
-        return self.state in {State.GIVING_UP, State.CLOSED}
+        return self._reports.unresolved.all
 
     # What the client calls.
 
@@ -126,9 +125,8 @@ class CallTasks:
         self._launch(call)
         try:
             return await call.answer
-        except asyncio.CancelledError:
-            if call.effect.alone is Alone.ENDS:
-                call.withdraw()
+        except (asyncio.CancelledError, GeneratorExit):
+            _in_loop(call.answer.get_loop(), partial(self._abandon, call))
             raise
 
     async def begin(
@@ -154,64 +152,68 @@ class CallTasks:
         call.request, call.resource, call.holder = request, resource, holder
         self._launch(call)
         try:
-            return await call.answer
-        except asyncio.CancelledError:
-            self._abandon(call, resource)
+            value = await call.answer
+        except (asyncio.CancelledError, GeneratorExit):
+            # A coroutine that is closed, or collected while it waits, is a caller that is gone.
+            _in_loop(call.answer.get_loop(), partial(self._abandon, call))
             raise
+        if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
+            # The client began to close between the answer and this caller's turn.
+            session_id = resource.id_of(value)
+            self._launch_orphan(resource, session_id)
+            raise closed_error(operation.effect.name, session_id)
+        return value
 
     async def leave_block(self, resource: Resource[Any, Any], session_id: str) -> None:
         """End what a block began, unless the closing has taken that over."""
         if self._blocks.pop(session_id, None) is not None:
             await self.run(resource.end, session_id)
 
-    async def close(self, seconds: float) -> None:
-        """Settle what is in flight, then close the transport; give up after some seconds."""
-        if self._closing is None:
-            loop = self._transport.bind()
-            self.state = moved(self.state, State.OPEN, State.CLOSING)
+    def drop_block(self, resource: Resource[Any, Any], session_id: str) -> None:
+        """End what a block began that cannot wait for it: its coroutine is being closed."""
+        if self._loop is not None and self._blocks.pop(session_id, None) is not None:
+            _in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
+
+    async def close(self, seconds: float) -> tuple[Unresolved, ...]:
+        """Settle what is in flight, then close the transport; give up after some seconds.
+
+        Returns:
+            What may be running then and is in nobody's hands.
+        """
+        if self._lifecycle.state is State.OPEN:
+            self._bind()
+            self._lifecycle.move(State.OPEN, State.CLOSING)
             for call in self._calls:
                 alone = call.effect.alone
                 if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                     call.refuse(closed_error(call.effect.name))
                     call.withdraw()
-            self._closing = loop.create_task(self._close(self._clock.now() + seconds))
             for session_id, resource in self._blocks.items():
                 self._launch_orphan(resource, session_id)
             self._blocks.clear()
-        await asyncio.shield(self._closing)
+            self._endings.hurry()
+        await self._closing.wait(self._clock.now() + seconds)
+        return self.unresolved + self._reports.pending(self._calls)
 
     # What the runner asks and tells.
 
     def may_retry(self, call: Call[Any]) -> bool:
         """Whether a call is to be sent again: for whoever waits, as long as the client is open."""
         if call.effect.alone is Alone.GOES_ON:
-            return True
-        return self.state is State.OPEN and call.is_wanted
+            return not call.late
+        return self._lifecycle.state is State.OPEN and call.is_wanted
 
     def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
         """Tell that a call will be sent again."""
-        told = self._emit(
-            "retry",
-            call,
-            reason_of(reply, self._mask),
-            status=call.status,
-            delay=wait,
-            seconds=self._clock.now() - call.began,
-        )
-        call.retries += (told,)
+        self._reports.retry(call, reply, wait)
 
     def on_pause(self, call: Call[Any], seconds: float) -> None:
         """Tell that the server asked for time."""
-        reason = "the server asked for time"
-        self._emit("paused", call, reason, status=call.status, delay=seconds)
+        self._reports.pause(call, seconds)
 
     def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Tell of fields that hold another type than the contract says: once for each path."""
-        for path in paths:
-            field = f"{call.operation.path} {path}"
-            if field not in self._told_fields:
-                self._told_fields.add(field)
-                self._emit("unreadable_field", call, path, status=call.status)
+        """Tell of fields that hold another type than the contract says."""
+        self._reports.unreadable_fields(call, paths)
 
     def on_overdue(self, call: Call[Any]) -> None:
         """Let the caller wait no longer; the session of a late answer is ended."""
@@ -220,6 +222,16 @@ class CallTasks:
             self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
 
     # The life of a call.
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        try:
+            self._loop = self._transport.bind()
+        except RuntimeError:
+            raise ConfigurationError(
+                "no asyncio event loop is running here: this library runs on asyncio only, "
+                "with anyio on its asyncio backend, and not on trio"
+            ) from None
+        return self._loop
 
     def _call(
         self, operation: Operation[T], target: Target, deadline: float | None = None
@@ -230,7 +242,7 @@ class CallTasks:
             if deadline is None
             else _validate.number("deadline", deadline)
         )
-        loop = self._transport.bind()
+        loop = self._bind()
         began = self._clock.now()
         return Call(
             operation=operation,
@@ -243,28 +255,51 @@ class CallTasks:
         )
 
     def _check_open(self, effect: Effect, session_id: str | None = None) -> None:
-        closing = self.state is State.CLOSING and effect.alone is Alone.GOES_ON
-        if self.state is not State.OPEN and not closing:
+        state = self._lifecycle.state
+        closing = state is State.CLOSING and effect.alone is Alone.GOES_ON
+        if state is not State.OPEN and not closing:
             raise closed_error(effect.name, session_id)
 
     def _launch(self, call: Call[Any]) -> None:
         """Run a call in a task of the client's own: its caller's end is not its end."""
-        call.task = call.answer.get_loop().create_task(self._carry(call))
+        call.task = CallTask(
+            self._carry(call),
+            loop=call.answer.get_loop(),
+            clock=self._clock,
+            spared=partial(self._is_spared, call),
+        )
         self._calls.add(call)
-        if self._emitter.heard and call.is_wanted:
-            call.answer.add_done_callback(partial(self._ended, call))
+        self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
+
+    def _is_spared(self, call: Call[Any]) -> bool:
+        """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
+
+        The answer to a start that was sent is awaited. A stop is cut off once, so that it neither
+        waits for its turn nor for an answer that may not come, and is sent again in its grace.
+        """
+        current = call.ending or call
+        alone = current.effect.alone
+        if alone is Alone.ENDS or self._lifecycle.gave_up:
+            return False
+        if alone is Alone.LISTENS:
+            return current.is_sent
+        waits = current.work in {Work.QUEUED, Work.BACKOFF}
+        return call.task.in_grace and (waits or current.is_sent)
 
     async def _carry(self, call: Call[Any]) -> None:
         """What the task of a call does."""
         if call.effect.alone is Alone.GOES_ON:
-            await self._finish(call)
+            await self._endings.carry(call)
             return
+        if not call.may_be_sent:
+            return  # its caller is gone already
         try:
             result = await self._runner.run(call)
         except asyncio.CancelledError:
             if call.effect.stake is Stake.BEGUN and call.is_on_server:
-                reason = "the client was closed" if self._gave_up else "the event loop shut down"
+                gave_up = self._lifecycle.gave_up
+                reason = "the client was closed" if gave_up else "the event loop shut down"
                 self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
             raise
         if call.resource is None:
@@ -275,7 +310,8 @@ class CallTasks:
             await self._unreadable(call, call.resource, result)
         else:
             if not isinstance(result, Unknown):
-                self._unresolved.drop(call.target)  # refused late: nothing exists after all
+                # Refused late: nothing exists after all.
+                self._reports.unresolved.drop(call.target)
             self._refuse(call, result)
 
     def _answer(self, call: Call[T], result: Result[T]) -> None:
@@ -287,38 +323,37 @@ class CallTasks:
     def _refuse(self, call: Call[Any], result: Any) -> None:
         """Let the caller have an error, and keep what may be running now."""
         if isinstance(result, Unknown) and call.effect.stake is Stake.BEGUN:
-            self._keep_unknown(call, result, reason_of(result.reply, self._mask))
+            self._reports.unknown(call, result, reason_of(result.reply, self._mask))
         call.refuse(error_of(result, call, self._mask))
 
-    def _keep_unknown(self, call: Call[Any], result: Unknown, reason: str) -> None:
-        """Tell, once a call, that something may have begun that nobody holds."""
-        if call.target in self._unresolved:
-            return
-        self._unresolved.add(call.target, reason)
-        status = result.reply.status if isinstance(result.reply, Reply) else None
-        self._emit("start_unknown", call, reason, status=status)
-
-    def _abandon(self, call: Call[T], resource: Resource[Any, T]) -> None:
-        """The caller of a start was cancelled."""
+    def _abandon(self, call: Call[Any]) -> None:
+        """The caller was cancelled, or its coroutine closed."""
+        call.answer.cancel()  # a coroutine that is closed leaves it as it is
         if call.answer.cancelled():
-            if not call.is_on_server:
+            alone = call.effect.alone
+            if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                 call.withdraw()
-        elif call.answer.exception() is None:
+        elif call.answer.exception() is None and call.resource is not None:
             # The answer and the cancellation fell in one tick: nobody has seen that session.
-            session_id = resource.id_of(call.answer.result())
+            session_id = call.resource.id_of(call.answer.result())
             self._blocks.pop(session_id, None)
-            self._launch_orphan(resource, session_id)
+            self._launch_orphan(call.resource, session_id)
 
     async def _hand_over(self, call: Call[T], resource: Resource[Any, T], value: T) -> None:
         """Put what was begun into its holder's hands, or end it where there are none."""
-        self._unresolved.drop(call.target)
+        self._reports.unresolved.drop(call.target)
         session_id = resource.id_of(value)
-        if call.holder is Holder.BLOCK and self.state is not State.OPEN:
+        granted = resource.granted_of(value)
+        seconds = call.target.max_duration if granted is None else granted
+        self._running.add(session_id, self._clock.now(), seconds)
+        if self._lifecycle.state is not State.OPEN:
             call.refuse(closed_error(call.effect.name, session_id))
         if not call.is_wanted:
             call.move(Work.ACCEPTED, Work.ENDING)
-            await self._end_in_place(call, resource, session_id)
+            await self._endings.carry(self._endings.in_place(call, resource, session_id))
             return
+        if resource.status_of(value) in operations.OVER:
+            self._reports.not_live(call, resource, value)
         if call.holder is Holder.BLOCK:
             self._blocks[session_id] = resource
         call.answer.set_result(value)
@@ -327,78 +362,30 @@ class CallTasks:
         """End what was begun, where its id could be read, and tell the caller."""
         error = error_of(result, call, self._mask)
         if error.session_id is None:
-            self._keep_unknown(call, result, str(error))
+            self._reports.unknown(call, result, str(error))
             error.args = (f"{error}: a billed session may exist, and its id could not be read",)
-        else:
-            call.move(Work.ON_WIRE, Work.ENDING)
-            # The stop has a deadline of its own; who waits for the start is not made to wait.
-            late = self._clock.call_at(call.deadline, call.refuse, error)
-            stopped = await self._end_in_place(call, resource, error.session_id)
-            late.cancel()
-            self._unresolved.drop(call.target)
-            became = "has been" if stopped else "could not be"
-            error.args = (f"{error}; its session {became} stopped",)
+            call.refuse(error)
+            return
+        call.move(Work.ON_WIRE, Work.ENDING)
+        self._running.add(error.session_id, self._clock.now(), call.target.max_duration)
+        ending = self._endings.in_place(call, resource, error.session_id)
+        # The stop has a deadline of its own; who waits for the start is not made to wait.
+        late = self._clock.call_at(call.deadline, call.refuse, error)
+        stopped = await self._endings.finish(ending)
+        late.cancel()
+        self._reports.unresolved.drop(call.target)
+        became = "has been" if stopped else "could not be"
+        error.args = (f"{error}; its session {became} stopped",)
         call.refuse(error)
-
-    # Ending what nobody holds.
-
-    async def _end_in_place(
-        self, start: Call[Any], resource: Resource[Any, Any], session_id: str
-    ) -> bool:
-        """End what nobody holds, in its start's own task; whether that worked."""
-        target = evolve(start.target, operation=resource.end.effect.name, session_id=session_id)
-        return await self._finish(self._orphan(resource, target))
+        if not stopped:
+            await self._endings.see_through(ending)
 
     def _launch_orphan(self, resource: Resource[Any, Any], session_id: str) -> None:
-        call = self._orphan(resource, Target(resource.end.effect.name, session_id))
+        target = Target(resource.end.effect.name, session_id)
+        call = self._endings.orphan(resource, target)
         self._launch(call)
-        if self._gave_up:
+        if self._lifecycle.gave_up:
             call.withdraw()  # there is no time for it any more: it is reported
-
-    def _orphan(self, resource: Resource[Any, Any], target: Target) -> Call[Any]:
-        call = self._call(resource.end, target)
-        call.holder = Holder.NOBODY
-        return call
-
-    async def _finish(self, call: Call[Any]) -> bool:
-        """Carry a call to its end, whoever waits for it; whether the server accepted it."""
-        try:
-            result = await self._persist(call)
-        except asyncio.CancelledError:
-            self._keep_failed(call, "the event loop shut down")
-            raise
-        if isinstance(result, Accepted):
-            self._unresolved.drop(call.target)
-            set_unless_done(call.answer, result.value)
-            if call.holder is Holder.NOBODY:
-                self._tell("orphan_stopped", call, "nobody held the session any more")
-            return True
-        error = result if isinstance(result, EquosError) else error_of(result, call, self._mask)
-        self._keep_failed(call, str(error))
-        call.refuse(error)
-        return False
-
-    async def _persist(self, call: Call[T]) -> Result[T] | EquosError:
-        """A stop that survives the first cancellation of its task.
-
-        Two things cancel it: `close` when its time is over, and the shutdown of the event loop
-        (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
-        """
-        try:
-            return await self._runner.run(call)
-        except asyncio.CancelledError:
-            pass
-        if self._gave_up:
-            return describe(APITimeoutError("the client closed before the stop was answered"), call)
-        call.deadline = min(call.deadline, self._clock.now() + SHUTDOWN_GRACE)
-        return await self._runner.run(call)
-
-    def _keep_failed(self, call: Call[Any], reason: str) -> None:
-        """Tell that something may run on."""
-        self._unresolved.add(call.target, reason)
-        self._emit("stop_failed", call, reason)
-
-    # The end of a call, and of all.
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
@@ -406,73 +393,14 @@ class CallTasks:
         work, call.work = call.work, Work.DONE
         if task.cancelled():
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
-                self._keep_failed(call, "cancelled before it was sent")
-            if self._gave_up:
+                self._reports.failed(call, "cancelled before it was sent")
+            if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()
         elif (error := task.exception()) is not None:
-            if call.answer.done():
+            if not call.is_wanted:
                 raise error  # a bug that no caller can be told of: the loop's handler is
             call.refuse(error)
-
-    def _ended(self, call: Call[Any], answer: asyncio.Future[Any]) -> None:
-        """A caller is served: a done callback, in that caller's context."""
-        problem = asyncio.CancelledError() if answer.cancelled() else answer.exception()
-        session_id = call.target.session_id
-        if isinstance(problem, EquosError):
-            session_id = problem.session_id
-        elif problem is None and call.resource is not None:
-            session_id = call.resource.id_of(answer.result())
-        error = None if problem is None else type(problem).__name__
-        self._tell("ended", call, error or "answered", error=error, session_id=session_id)
-
-    def _tell(self, kind: EventKind, call: Call[Any], reason: str, **details: Any) -> None:
-        """Tell of a call that is over."""
-        self._emit(
-            kind,
-            call,
-            reason,
-            status=call.status,
-            seconds=self._clock.now() - call.began,
-            method=call.operation.method,
-            url=self._base + call.operation.path,
-            retries=call.retries,
-            **details,
-        )
-
-    def _emit(self, kind: EventKind, call: Call[Any], reason: str, **details: Any) -> Event:
-        target = call.target
-        details.setdefault("session_id", target.session_id)
-        event = Event(
-            kind=kind,
-            operation=target.operation,
-            attempts=call.attempts,
-            reason=reason[:MAX_REASON],
-            name=target.name,
-            client=target.client,
-            **details,
-        )
-        self._emitter.emit(event)
-        return event
-
-    async def _close(self, deadline: float) -> None:
-        timer = self._clock.call_at(deadline, self._give_up)
-        try:
-            while tasks := [call.task for call in self._calls]:
-                # Not even the event loop's shutdown takes the connections from under the stops
-                # that survive it; the timer ends this all the same.
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait(tasks)
-        finally:
-            timer.cancel()
-            self.state = State.CLOSED
-            await self._transport.close()
-
-    def _give_up(self) -> None:
-        """The time for closing is over: end every call with what is known of it."""
-        self.state = moved(self.state, State.CLOSING, State.GIVING_UP)
-        for call in self._calls:
-            call.withdraw()
 
 
 def closed_error(
@@ -480,6 +408,19 @@ def closed_error(
 ) -> ClientClosedError:
     """For a call that comes too late."""
     return ClientClosedError("the client is closed", operation=operation, session_id=session_id)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    """Do something in an event loop: a coroutine may be collected anywhere."""
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        action()
+    else:
+        with suppress(RuntimeError):  # that loop is closed
+            loop.call_soon_threadsafe(action)
 
 
 def _head(key: str, *, body: bool) -> CIMultiDict[str]:

@@ -31,7 +31,13 @@ class UnresolvedLog:
 
     def add(self, target: Target, reason: str) -> None:
         """Something may be running."""
-        self._found[_key(target)] = Unresolved(
+        self._found[_key(target)] = self.describe(target, reason)
+        if len(self._found) > MAX_UNRESOLVED:
+            del self._found[next(iter(self._found))]
+
+    def describe(self, target: Target, reason: str) -> Unresolved:
+        """What would be kept."""
+        return Unresolved(
             operation=target.operation,
             reason=reason[:MAX_REASON],
             at=datetime.fromtimestamp(self._clock.wall(), UTC),
@@ -40,8 +46,6 @@ class UnresolvedLog:
             client=target.client,
             max_duration=target.max_duration,
         )
-        if len(self._found) > MAX_UNRESOLVED:
-            del self._found[next(iter(self._found))]
 
     def drop(self, target: Target) -> None:
         """What became of it is known after all."""

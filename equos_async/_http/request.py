@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import Final
 
 from attrs import field, frozen
 from multidict import CIMultiDict
+
+CUT: Final = "its time is over"
+"""The message of a cancellation with which the client itself ends an attempt."""
 
 
 @frozen(kw_only=True, eq=False)

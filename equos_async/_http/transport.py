@@ -21,7 +21,7 @@ from equos_async.events import logger
 from . import gate, pool
 from .direct import DirectWire
 from .exchange import Exchange, Wire
-from .request import Failure, Reply, Request, SendGuard, SendRefusedError
+from .request import CUT, Failure, Reply, Request, SendGuard, SendRefusedError
 from .session import SessionWire
 
 # What no repetition can help: the wrong peer, or a session that cannot send at all. Everything
@@ -248,7 +248,7 @@ class _Watch:
 
     def _cut(self) -> None:
         self._expired = True
-        self._task.cancel()
+        self._task.cancel(CUT)
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:

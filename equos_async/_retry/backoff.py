@@ -54,6 +54,14 @@ def delay(
     return wait if wait < left else None
 
 
+def last_wait(left: float, attempt: float) -> float:
+    """Seconds to wait before a last attempt, where the server asked for more than there is left.
+
+    Its clock may be wrong, and it may recover earlier: ask late, and leave time for the answer.
+    """
+    return max(left / 2, left - attempt)
+
+
 def backoff(policy: RetryPolicy, retries: int, *, throttled: bool, chance: float) -> float:
     """Full jitter: a uniform share of an exponential step."""
     base = policy.throttled_base if throttled else policy.base

@@ -32,6 +32,7 @@ from equos_async import (
 from equos_async.testing import Delay, Drop, EmulatorClock, EquosEmulator, Hang, Status
 from tests.clocks import FakeClock, SkippingClock, settle, until
 from tests.conftest import KEY, Replies
+from tests.faults.server import Connection, RawServer
 from tests.unit.test_wire import SESSION, STARTED, dump
 
 API = "https://api.equos.ai/v3/session-passes"
@@ -247,10 +248,14 @@ class TestClosing:
         sent, unsent = (asyncio.create_task(client.start_session(request_)) for _ in range(2))
         await until(lambda: emulator.request_count)
         await client.aclose()
-        with pytest.raises(ClientClosedError):
+        with pytest.raises(ClientClosedError) as never:
             await unsent
-        assert list(emulator.live_sessions) == [(await sent).session.id]
-        assert emulator.request_count == 1
+        assert never.value.session_id is None
+        with pytest.raises(ClientClosedError) as ended:
+            await sent  # its caller could not stop it any more
+        assert list(emulator.ended_sessions) == [ended.value.session_id]
+        assert emulator.live_sessions == {}
+        assert emulator.request_count == 2
 
     async def test_a_refused_start_is_not_sent_again(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest, clock: SkippingClock
@@ -320,6 +325,25 @@ class TestClosing:
         await closing
         with pytest.raises((APITimeoutError, ClientClosedError)):
             await stop
+
+
+async def test_a_start_that_is_answered_with_what_is_over(
+    request_: CreateSessionPassRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can join it: it is handed over, and said."""
+
+    async def blocked(connection: Connection) -> None:
+        body = connection.act().replace(b'"status":"starting"', b'"status":"blocked"')
+        await connection.reply(201, body)
+
+    events: list[Event] = []
+    async with RawServer([blocked]) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint, on_event=events.append) as client:
+            started = await client.start_session(request_)
+    assert started.session.status == "blocked"
+    assert [event.kind for event in events] == ["not_live", "ended"]
+    assert events[0].session_id == started.session.id
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 class TestLateAnswers:

@@ -1,0 +1,93 @@
+"""The end of a client: what is under way is settled for as long as somebody wants that."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from equos_async.clock import Clock, Timer, set_unless_done
+
+from .call import Call
+from .lifecycle import Lifecycle, State
+
+
+class Closing:
+    """Waits for all calls of a client, at most until the latest of its callers' deadlines.
+
+    Args:
+        calls: What is under way; calls come and go.
+        lifecycle: How far the client has come.
+        clock: The source of time.
+        close: Called in the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: set[Call[Any]],
+        lifecycle: Lifecycle,
+        clock: Clock,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._calls = calls
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._close = close
+        self._task: asyncio.Task[None] | None = None
+        self._until = -math.inf
+        self._timer: Timer | None = None
+
+    async def wait(self, deadline: float) -> None:
+        """Wait until everything is settled and closed, and no longer than to a deadline.
+
+        Where another caller gave a later one, the calls go on until that.
+        """
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._settle())
+        if deadline > self._until and self._lifecycle.state is State.CLOSING:
+            self._until = deadline
+            self._stop_timer()
+            self._timer = self._clock.call_at(deadline, self._give_up)
+        await self._wait_for(self._task, deadline)
+        if self._lifecycle.state is not State.CLOSING:
+            await asyncio.shield(self._task)
+
+    async def _wait_for(self, task: asyncio.Task[None], deadline: float) -> None:
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake(_: object = None) -> None:
+            set_unless_done(over, None)
+
+        task.add_done_callback(wake)
+        timer = self._clock.call_at(deadline, wake)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            task.remove_done_callback(wake)
+
+    async def _settle(self) -> None:
+        try:
+            while tasks := [call.task for call in self._calls]:
+                # Not even the event loop's shutdown takes the connections from under the calls
+                # that survive it; the timer ends this all the same.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait(tasks)
+        finally:
+            self._stop_timer()
+            self._lifecycle.state = State.CLOSED
+            await self._close()
+
+    def _give_up(self) -> None:
+        """The time for closing is over: end every call with what is known of it."""
+        self._lifecycle.move(State.CLOSING, State.GIVING_UP)
+        for call in self._calls:
+            call.withdraw()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

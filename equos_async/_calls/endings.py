@@ -1,0 +1,182 @@
+"""Calls that end something: carried to their end, and asked again where that failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from attrs import evolve
+
+from equos_async._api.operations import Operation, Resource
+from equos_async.clock import Clock, set_unless_done
+from equos_async.errors import APITimeoutError, EquosError
+
+from .call import Call, Holder, Target, Work
+from .lifecycle import Lifecycle, State
+from .outcome import Accepted, Mask, Result, describe, error_of
+from .reports import CallReports
+from .runner import CallRunner
+from .running import Running
+
+T = TypeVar("T")
+
+FIRST_WAIT: Final = 1.0
+"""Seconds until a stop that failed is asked for again; each further time double."""
+
+LONGEST_WAIT: Final = 60.0
+"""Seconds; no such wait is longer."""
+
+
+class Endings:
+    """Ends what is to be ended, for its caller or for nobody.
+
+    A stop that failed for its caller is not over: what is known to be running is billed. It is
+    asked for again, in the same task, until the server confirms it or the session's own end has
+    passed.
+
+    Args:
+        runner: Carries calls out.
+        reports: Where it is told.
+        running: What was begun here.
+        lifecycle: How far the client has come.
+        clock: The source of time and chance.
+        mask: Takes secrets out of words that came from outside.
+        make: Makes a call.
+    """
+
+    def __init__(
+        self,
+        *,
+        runner: CallRunner,
+        reports: CallReports,
+        running: Running,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        mask: Mask,
+        make: Callable[[Operation[Any], Target], Call[Any]],
+    ) -> None:
+        self._runner = runner
+        self._reports = reports
+        self._running = running
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._mask = mask
+        self._make = make
+        self._failed: set[str] = set()
+        self._resting: set[asyncio.Future[None]] = set()
+
+    def orphan(self, resource: Resource[Any, Any], target: Target) -> Call[Any]:
+        """Make a call that ends what nobody holds."""
+        call = self._make(resource.end, target)
+        call.holder = Holder.NOBODY
+        return call
+
+    def in_place(
+        self, start: Call[Any], resource: Resource[Any, Any], session_id: str
+    ) -> Call[Any]:
+        """Make a call that ends what nobody holds, to be carried out in its start's own task."""
+        target = evolve(start.target, operation=resource.end.effect.name, session_id=session_id)
+        call = start.ending = self.orphan(resource, target)
+        call.task = start.task
+        return call
+
+    async def carry(self, call: Call[Any]) -> None:
+        """Carry a call to its end, and beyond where it failed."""
+        if not await self.finish(call):
+            await self.see_through(call)
+
+    async def finish(self, call: Call[Any]) -> bool:
+        """Carry a call to its end, whoever waits for it; whether the server accepted it."""
+        try:
+            result = await self._persist(call)
+        except asyncio.CancelledError:
+            self._reports.failed(call, "the event loop shut down")
+            raise
+        if isinstance(result, Accepted):
+            self._confirmed(call)
+            set_unless_done(call.answer, result.value)
+            if call.holder is Holder.NOBODY:
+                self._reports.orphan_stopped(call)
+            return True
+        error = result if isinstance(result, EquosError) else error_of(result, call, self._mask)
+        self._reports.failed(call, str(error))
+        call.refuse(error)
+        return False
+
+    async def see_through(self, call: Call[Any]) -> None:
+        """Ask again for what failed, until it is confirmed or over, or the client gives up."""
+        session_id = str(call.target.session_id)
+        if session_id in self._failed:
+            return  # another call sees to it
+        if call.is_refused and session_id not in self._running:
+            return  # the server may never have heard of it
+        self._failed.add(session_id)
+        call.holder, call.late = Holder.NOBODY, True
+        try:
+            await self._ask_again(call, session_id)
+        finally:
+            self._failed.discard(session_id)
+
+    def hurry(self) -> None:
+        """Ask now, and more often: the client closes."""
+        for rest in self._resting:
+            set_unless_done(rest, None)
+
+    async def _ask_again(self, call: Call[Any], session_id: str) -> None:
+        wait, end = FIRST_WAIT, self._running.end_of(session_id)
+        while not self._lifecycle.gave_up and self._clock.now() < end:
+            if call.is_refused and self._lifecycle.state is not State.OPEN:
+                return  # it will not be otherwise within these seconds
+            if await self._rest(call, wait):
+                wait = FIRST_WAIT
+            if session_id not in self._failed:
+                return  # another call has ended it
+            call.deadline = self._clock.now() + self._runner.deadline_of(call.effect)
+            if isinstance(await self._persist(call), Accepted):
+                self._confirmed(call)
+                self._reports.stopped_late(call)
+                return
+            wait = min(LONGEST_WAIT, 2 * wait)
+
+    async def _rest(self, call: Call[Any], seconds: float) -> bool:
+        """Wait before asking again; True where somebody was in a hurry."""
+        call.work = Work.BACKOFF
+        seconds *= 0.5 + 0.5 * self._clock.chance()
+        rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_at(self._clock.now() + seconds, rest.cancel)
+        self._resting.add(rest)
+        try:
+            await asyncio.wait({rest})
+            return not rest.cancelled()
+        except asyncio.CancelledError:
+            if self._lifecycle.gave_up or call.task.grace() is None:
+                raise
+            return True
+        finally:
+            timer.cancel()
+            self._resting.discard(rest)
+
+    def _confirmed(self, call: Call[Any]) -> None:
+        session_id = str(call.target.session_id)
+        self._reports.unresolved.drop(call.target)
+        self._running.drop(session_id)
+        self._failed.discard(session_id)
+
+    async def _persist(self, call: Call[T]) -> Result[T] | EquosError:
+        """Carry a call out although its task is cancelled.
+
+        Two things cancel it: the client, when its time to close is over, and the shutdown of the
+        event loop (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
+        """
+        while True:
+            try:
+                return await self._runner.run(call)
+            except asyncio.CancelledError:
+                if self._lifecycle.gave_up:
+                    problem = "the client closed before the stop was answered"
+                    return describe(APITimeoutError(problem), call)
+                ends = call.task.grace()
+                if ends is None:
+                    raise
+                call.deadline = min(call.deadline, ends)

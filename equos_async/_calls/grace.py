@@ -1,0 +1,68 @@
+"""A task that is given a moment more when the event loop shuts down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from equos_async._http.request import CUT
+from equos_async.clock import Clock
+
+SHUTDOWN_GRACE: Final = 10.0
+"""Seconds that calls are given when the event loop shuts down under them."""
+
+
+class CallTask(asyncio.Task[None]):
+    """The task of one call.
+
+    At its end ``asyncio.run`` cancels every task and waits for all of them, and so do many
+    handlers of signals. Something that was sent must not be let go then: its answer may name a
+    session that runs.
+
+    Args:
+        work: What it does.
+        loop: Where.
+        clock: The source of time.
+        spared: Whether a cancellation from outside is to be passed over now.
+    """
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        spared: Callable[[], bool],
+    ) -> None:
+        self._clock = clock
+        self._spared = spared
+        self._grace_ends: float | None = None
+        super().__init__(work, loop=loop)
+
+    @property
+    def in_grace(self) -> bool:
+        """Whether somebody wanted it to end before."""
+        return self._grace_ends is not None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Somebody wants it to end: begin the grace, or end it where there is nothing to wait for.
+
+        The loop may stand still in this moment, and has no time to tell then.
+        """
+        if msg is not CUT and self._spared():
+            self.get_loop().call_soon(self.grace)
+            return True
+        return super().cancel(msg)
+
+    def cut(self) -> None:
+        """End it now."""
+        super().cancel(CUT)
+
+    def grace(self) -> float | None:
+        """When its grace ends, which begins where it had not; None: it is over."""
+        now = self._clock.now()
+        if self._grace_ends is None:
+            self._grace_ends = now + SHUTDOWN_GRACE
+            self._clock.call_at(self._grace_ends, self.cut)
+        return self._grace_ends if now < self._grace_ends else None

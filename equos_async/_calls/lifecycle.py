@@ -1,0 +1,32 @@
+"""How far a client has come."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from .call import moved
+
+
+class State(Enum):
+    """How far a client has come."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # begins nothing more; what is under way is settled
+    GIVING_UP = "giving up"  # the time for that is over
+    CLOSED = "closed"
+
+
+class Lifecycle:
+    """The state of one client, which only moves on."""
+
+    def __init__(self) -> None:
+        self.state: State = State.OPEN
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether nothing more is sent."""
+        return self.state in {State.GIVING_UP, State.CLOSED}
+
+    def move(self, old: State, new: State) -> None:
+        """Come further, from where it must be."""
+        self.state = moved(self.state, old, new)

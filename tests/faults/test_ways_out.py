@@ -1,0 +1,214 @@
+"""Each way out of a program gives what is on the wire its moment."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from equos_async import (
+    ClientClosedError,
+    CreateSessionPassRequest,
+    EquosClient,
+    Event,
+)
+from tests.clocks import FakeClock, settle, until
+from tests.conftest import KEY
+from tests.faults.server import Connection, RawServer, good
+from tests.faults.test_cancellation import only_starts, slow
+
+Behave = Any
+
+
+def gated(go: asyncio.Event) -> Behave:
+    """A start that is carried out, and answered when a test says."""
+
+    async def behave(connection: Connection) -> None:
+        body = connection.act()
+        await go.wait()
+        await connection.reply(connection.good_status, body)
+
+    return only_starts(behave)
+
+
+class TestClosing:
+    async def test_a_bare_start_that_is_answered(self, request_: CreateSessionPassRequest) -> None:
+        """Its caller could not stop it any more: it is refused, and its session ended."""
+        go = asyncio.Event()
+        async with RawServer(always=gated(go)) as server:
+            client = EquosClient(KEY, endpoint=server.endpoint)
+            start = asyncio.create_task(client.start_session(request_))
+            await until(lambda: server.requests)
+            closing = asyncio.create_task(client.aclose())
+            await settle()
+            go.set()
+            with pytest.raises(ClientClosedError) as caught:
+                await start
+            assert await closing == ()
+            assert (server.made, server.live) == ([caught.value.session_id], set())
+
+    async def test_a_start_whose_answer_its_caller_has_not_seen(
+        self, request_: CreateSessionPassRequest
+    ) -> None:
+        """The client begins to close between the answer and the caller's turn."""
+
+        def close(event: Event) -> None:
+            if event.kind == "ended" and event.operation == "start":
+                closing: Any = client.aclose()
+                closing.send(None)  # its first step, before the caller's turn
+                closing.close()
+
+        async with RawServer() as server:
+            client = EquosClient(KEY, endpoint=server.endpoint, on_event=close)
+            with pytest.raises(ClientClosedError) as caught:
+                await client.start_session(request_)
+            assert caught.value.session_id == "s-0"
+            await client.aclose()
+            assert (server.made, server.live) == (["s-0"], set())
+
+    async def test_each_caller_has_a_deadline_of_its_own(self) -> None:
+        """The shorter one returns with what is still under way; the longer one sees it done."""
+        go = asyncio.Event()
+
+        async def held(connection: Connection) -> None:
+            await go.wait()
+            await good(connection)
+
+        clock = FakeClock()
+        async with RawServer([held]) as server:
+            server.live.add("g-1")
+            client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
+            stop = asyncio.create_task(client.stop_session("g-1"))
+            await until(lambda: server.requests)
+            first = asyncio.create_task(client.aclose(deadline=5))
+            await settle()
+            second = asyncio.create_task(client.aclose(deadline=1))
+            await settle()
+            clock.advance(1)
+            (pending,) = await second
+            assert (pending.session_id, pending.reason) == ("g-1", "it is still under way")
+            assert not first.done()
+            go.set()
+            assert await first == ()
+            assert await stop is not None
+            assert await client.aclose(deadline=0) == ()
+
+    async def test_a_longer_deadline_holds_for_the_calls(self) -> None:
+        """Who says later that there is more time gives the calls more time."""
+        go = asyncio.Event()
+
+        async def held(connection: Connection) -> None:
+            await go.wait()
+            await good(connection)
+
+        clock = FakeClock()
+        async with RawServer([held]) as server:
+            server.live.add("g-1")
+            client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
+            stop = asyncio.create_task(client.stop_session("g-1"))
+            await until(lambda: server.requests)
+            first = asyncio.create_task(client.aclose(deadline=1))
+            await settle()
+            second = asyncio.create_task(client.aclose(deadline=5))
+            await settle()
+            clock.advance(1)
+            assert len(await first) == 1
+            go.set()
+            assert await second == ()
+            assert await stop is not None
+
+
+class TestCoroutinesThatAreClosed:
+    async def leave(self, start: Callable[[], Any], server: RawServer) -> None:
+        """Let a coroutine wait for a start that was sent, and close it."""
+        coroutine = start()
+        future = coroutine.send(None)
+        assert isinstance(future, asyncio.Future)
+        await until(lambda: server.requests)
+        coroutine.close()
+
+    async def test_after_it_was_sent(self, request_: CreateSessionPassRequest) -> None:
+        """Its caller is gone: the session is ended."""
+        async with RawServer(always=only_starts(slow)) as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                await self.leave(lambda: client.start_session(request_), server)
+            assert (server.made, server.live) == (["s-0"], set())
+            assert client.unresolved == ()
+
+    async def test_before_it_was_sent(self, request_: CreateSessionPassRequest) -> None:
+        """Nothing goes out."""
+        async with RawServer() as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                coroutine: Any = client.start_session(request_)
+                coroutine.send(None)
+                coroutine.close()
+                await settle()
+            assert server.requests == 0
+
+    async def test_collected(self, request_: CreateSessionPassRequest) -> None:
+        """The same for one that nobody refers to any more."""
+        async with RawServer(always=only_starts(slow)) as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                coroutine: Any = client.start_session(request_)
+                coroutine.send(None)
+                await until(lambda: server.requests)
+                del coroutine
+                gc.collect()
+            assert (server.made, server.live) == (["s-0"], set())
+
+    async def test_a_block(self, request_: CreateSessionPassRequest) -> None:
+        """It cannot wait for its stop, which is done all the same."""
+
+        async def block(client: EquosClient) -> None:
+            async with client.session(request_):
+                await asyncio.get_running_loop().create_future()
+
+        async with RawServer() as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                coroutine: Any = block(client)
+                future = coroutine.send(None)
+                await asyncio.wait([future])
+                coroutine.send(None)
+                assert server.live == {"s-0"}
+                coroutine.close()
+            assert server.live == set()
+
+    def test_when_its_loop_is_closed(self, request_: CreateSessionPassRequest) -> None:
+        """There is nothing that could be done, and nothing breaks."""
+        kept: list[Any] = []
+
+        async def main() -> None:
+            async with RawServer(always=only_starts(slow)) as server:
+                client = EquosClient(KEY, endpoint=server.endpoint)
+                coroutine: Any = client.start_session(request_)
+                coroutine.send(None)
+                await until(lambda: server.requests)
+                kept.append(coroutine)
+                await client.aclose(deadline=0)
+
+        asyncio.run(main())
+        kept.pop().close()
+
+
+class TestCallersThatAreGone:
+    async def test_cancelled_before_the_first_step(
+        self, request_: CreateSessionPassRequest
+    ) -> None:
+        """Nothing is sent, on an idle connection neither."""
+        async with RawServer() as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                await client.stop_session((await client.start_session(request_)).session.id)
+                before = server.requests
+                for _ in range(10):
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0):
+                            await client.start_session(request_)
+                    task = asyncio.create_task(client.start_session(request_))
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.wait([task])
+                    await settle()
+                assert server.requests == before
