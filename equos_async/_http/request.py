@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import Final
 
 from attrs import field, frozen
 from multidict import CIMultiDict
+
+MAX_FIELD: Final = 64 << 10
+"""Bytes of a field in the head of an answer, and of its status line."""
+
+MAX_FIELDS: Final = 1000
+"""Fields in the head of an answer."""
 
 
 @frozen(kw_only=True, eq=False)
