@@ -167,6 +167,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._fail(aiohttp.ClientOSError(*exc.args))
         else:
             self._end(exc or aiohttp.ServerDisconnectedError())
+        self.pooled.close()
         self._handler.connection_lost(exc)
 
     # How an answer is read.

@@ -159,10 +159,10 @@ class Transport:
 
     async def close(self) -> None:
         """Close a session of its own; an injected one belongs to somebody else."""
+        if self._own is not None:
+            await self._own.close()  # its connector ends idle connections too, and waits for that
         if self._direct is not None:
             self._direct.close()
-        if self._own is not None:
-            await self._own.close()
         await self._lookups.close()
 
     async def _choose(self, request: Request) -> Wire:
