@@ -209,8 +209,8 @@ class LentConnections:
         )
         return AnswerProtocol(pooled, self._loop)
 
-    def leave(self, _: Target, connection: AnswerProtocol) -> None:
-        """Hand it back."""
+    def leave(self, target: Target, connection: AnswerProtocol) -> None:
+        """Hand it back; the connector knows where it leads to."""
         connection.give_back()
         connection.pooled.release()
 

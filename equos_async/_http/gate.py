@@ -195,10 +195,11 @@ def _is_untouched(connector: aiohttp.TCPConnector) -> bool:
         type(connector) in _CONNECTORS
         and "connect" not in vars(connector)
         and type(connect) is FunctionType
-        and (connect.__globals__ is vars(aiohttp.connector) or connect.__globals__ is vars(pool))
+        and any(connect.__globals__ is module for module in _CONNECTOR_MODULES)
     )
 
 
+_CONNECTOR_MODULES: Final = (aiohttp.connector.__dict__, pool.__dict__)
 _CONNECTORS: Final = (aiohttp.TCPConnector, pool.Connector)
 
 

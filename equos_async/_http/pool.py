@@ -42,7 +42,7 @@ class Inspector:
         """Whether the server has neither closed it nor spoken on it unasked."""
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or handler.should_close:
-            return False
+            return False  # it was lost on the way here, or the server spoke
         if handler in self._used:
             return not watch(transport)()
         self._used.add(handler)
@@ -56,7 +56,7 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
         self._inspector = Inspector()
 
     async def connect(

@@ -143,7 +143,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         try:
             messages, _, _ = self._parser.feed_data(data)
         except Exception as error:
-            self._fail(error)
+            self._finish(error)
             return
         for message, body in messages:
             if self._body is not None:
@@ -155,7 +155,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             return
         self._head_room -= len(data)
         if self._head_room < 0:
-            self._fail(aiohttp.ClientPayloadError("the head of the answer is too long"))
+            self._finish(aiohttp.ClientPayloadError("the head of the answer is too long"))
 
     def eof_received(self) -> None:
         """The server closed its side; returning None closes the other one."""
@@ -164,7 +164,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, for aiohttp's connector too."""
         if isinstance(exc, OSError):
-            self._fail(aiohttp.ClientOSError(*exc.args))
+            self._finish(aiohttp.ClientOSError(*exc.args))
         else:
             self._end(exc or aiohttp.ServerDisconnectedError())
         self.pooled.close()
@@ -181,7 +181,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     def _read(self, body: aiohttp.StreamReader) -> None:
         """Take what came of the body."""
         if (error := body.exception()) is not None:
-            self._fail(error)
+            self._finish(error)
             return
         exchange = cast("Exchange", self._exchange)
         exchange.take(body.read_nowait())
@@ -208,23 +208,18 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         if self._answered is None or self._answered.done():
             return
         if self._body is None:
-            self._fail(error)
+            self._finish(error)
             return
         try:
             self._parser.feed_eof()
         except Exception as problem:
-            self._fail(problem)
+            self._finish(problem)
             return
         self._keep = False
         self._read(self._body)
         self._finish()
 
-    def _fail(self, error: BaseException) -> None:
+    def _finish(self, problem: BaseException | None = None) -> None:
         if self._answered is not None and not self._answered.done():
-            self._keep = False
-            self._problem = error
-            self._answered.set_result(None)
-
-    def _finish(self) -> None:
-        if self._answered is not None and not self._answered.done():
+            self._problem = problem
             self._answered.set_result(None)

@@ -86,7 +86,7 @@ class Transport:
         self._direct: DirectWire | None = None
         self._session_wire: SessionWire | None = None
         self._injected = http_session
-        self._admits: Callable[[Request], bool] = _admits_nothing
+        self._gate: gate.Gate | None = None
         self._lookups = Lookups()
         self._proxied: dict[str, SessionWire | None] = {}
 
@@ -171,7 +171,7 @@ class Transport:
             proxied = await self._find_proxied(self._own, request.url)
             if proxied is not None:
                 return proxied
-        if self._direct is not None and self._admits(request):
+        if self._direct is not None and self._gate is not None and self._gate.admits(request):
             return self._direct
         return through
 
@@ -189,7 +189,7 @@ class Transport:
             lent = LentConnections(connector, self._timeout)
             jar = session.cookie_jar
             self._direct = DirectWire(lent, close=connector.force_close, jar=jar)
-            self._admits = checks.admits
+            self._gate = checks
         # A session of its own is made with these; another has to be told with each request.
         return SessionWire(
             session,
@@ -218,7 +218,7 @@ class Transport:
         if misfit is None:
             kept = KeptConnections(connector, self._timeout, self._keepalive)
             self._direct = DirectWire(kept, close=not self._keepalive)
-            self._admits = gate.Gate(own).admits
+            self._gate = gate.Gate(own)
         else:
             logger.info("requests take the slower way through aiohttp's session: %s", misfit)
         return SessionWire(own)
@@ -235,10 +235,6 @@ class Transport:
                 wire = SessionWire(own, proxy=proxy, proxy_headers=headers)
             self._proxied[origin] = wire
         return self._proxied[origin]
-
-
-def _admits_nothing(_: Request) -> bool:
-    return False
 
 
 class _Watch:

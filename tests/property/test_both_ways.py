@@ -60,10 +60,11 @@ ANSWERS = {
     "folded": answer(BODY, b"X: a\r\n b\r\n"),
     "twice": answer(BODY) * 2,
     "and a half": answer(BODY) + answer(BODY)[:30],
+    "and a strange half": answer(BODY) + b"HTTP/1.1 200 X\r\nSec-WebSocket-Key1: x\r\n",
     "line breaks after": answer(BODY) + b"\r\n\r\n",
     "lone line feeds": answer(BODY).replace(b"\r\n", b"\n"),
 }
-STRICTER = {"and a half", "beyond it"}
+STRICTER = {"and a half", "and a strange half", "beyond it"}
 """After which the direct wire does not use the connection again, but aiohttp's session does."""
 
 CONNECTIONS = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
@@ -283,3 +284,24 @@ async def test_every_way_sends_the_same(
         (head(f"POST {path}", server.port, len(body), not keepalive), body),
         (head(stop, server.port, 2, not keepalive), b"{}"),
     ]
+
+
+def heads(count: int, value: str = "y") -> list[bytes]:
+    """Heads of requests with fields of their own each."""
+    target = direct.Target("http://x.test", close=False, loop=asyncio.get_running_loop())
+    fields = [CIMultiDict({"X": value}) for _ in range(count)]
+    return [target.head("GET", "/", each, 0) for each in fields]
+
+
+async def test_heads_are_not_kept_for_ever() -> None:
+    """Many requests with headers of their own do not fill the memory, and none gets another's."""
+    assert set(heads(2 * direct.MAX_HEADS)) == {
+        b"GET / HTTP/1.1\r\nHost: x.test\r\nX: y\r\nContent-Length: 0\r\n\r\n"
+    }
+
+
+@pytest.mark.parametrize("value", ["a\nb: c", "a\rb", "a\r\nb: c", "a\0"])
+async def test_a_field_is_one_line(value: str) -> None:
+    """Nothing in a header can begin another."""
+    with pytest.raises(ValueError, match="line break"):
+        heads(1, value)

@@ -568,3 +568,13 @@ class Sending:
     def count(self) -> None:
         """The time of an attempt is over, and it is listened to further."""
         self.overdue += 1
+
+
+async def test_no_key_is_invented(clock: FakeClock) -> None:
+    """A request without an Authorization brings none to a session that has something to say."""
+    async with RawServer() as server, aiohttp.ClientSession(trust_env=True) as session:
+        headers = CIMultiDict({"Accept": "application/json"})
+        url = f"{server.endpoint}/v3/session-passes/g-1/stop"
+        request = Request(method="PATCH", url=url, headers=headers, body=b"{}")
+        transport = make_transport(clock, session)
+        assert isinstance(await transport.send(request, SendGuard(), until=2000), Reply)
