@@ -39,16 +39,18 @@ class Exchange:
     Attributes:
         request: What is to be sent.
         guard: Lets it out at most once.
+        headers: Of the answer; empty until its head came.
+        is_stuck: Whether some of the request had not left when the answer began.
     """
 
     __slots__ = (
         "_answer",
         "_connection",
-        "_headers",
         "_room",
         "_status",
-        "_stuck",
         "guard",
+        "headers",
+        "is_stuck",
         "request",
     )
 
@@ -56,11 +58,42 @@ class Exchange:
         self.request = request
         self.guard = guard
         self._connection: asyncio.Transport | None = None
-        self._stuck = False
+        self.is_stuck = False
         self._status: int | None = None
-        self._headers = _NO_HEADERS
+        self.headers = _NO_HEADERS
         self._answer: list[bytes] = []
         self._room = MAX_ANSWER
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is more of the answer than is read."""
+        return self._room < 0
+
+    def leave(self, connection: asyncio.Transport | None) -> None:
+        """The request is about to be written to a connection, now and in one go.
+
+        Raises:
+            SendRefusedError: The request was withdrawn, or sent before; do not write it.
+            aiohttp.ClientConnectionError: The connection closed first; do not write it.
+        """
+        if connection is None or connection.is_closing():
+            raise aiohttp.ClientConnectionError("the connection closed before the request left")
+        self.guard.send()
+        self._connection = connection
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of the answer came."""
+        # Asked now: later the connection may carry another request already.
+        self.is_stuck = self._holds_unsent_bytes()
+        self._status = status
+        self.headers = headers
+        if status >= 200:
+            self.guard.answer()
+
+    def take(self, chunk: bytes) -> None:
+        """A part of the body came, of which as much is kept as there is room for."""
+        self._answer.append(chunk if len(chunk) <= self._room else chunk[: self._room])
+        self._room -= len(chunk)
 
     async def write(self, writer: AbstractStreamWriter, limit: int | None = None) -> None:
         """Write the body, with which the headers leave that were given to the writer before.
@@ -73,27 +106,16 @@ class Exchange:
             SendRefusedError: The request was withdrawn, or sent before; nothing was written.
             aiohttp.ClientConnectionError: The connection closed first; nothing was written.
         """
-        connection: asyncio.Transport | None = getattr(writer, "transport", None)
-        if connection is None or connection.is_closing():
-            raise aiohttp.ClientConnectionError("the connection closed before the request left")
-        self.guard.send()
-        self._connection = connection
+        self.leave(getattr(writer, "transport", None))
         await writer.write(self.request.body[:limit])
 
     async def read(
         self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader
     ) -> None:
         """Take the head of an answer, and read its body to its end or to the bound."""
-        # Asked now: later the connection may carry another request already.
-        self._stuck = self._holds_unsent_bytes()
-        self._status = status
-        self._headers = headers
-        if status >= 200:
-            self.guard.answer()
-        while self._room > 0 and not content.at_eof():
-            chunk = await content.readany()
-            self._answer.append(chunk[: self._room])
-            self._room -= len(chunk)
+        self.begin(status, headers)
+        while not self.is_cut and not content.at_eof():
+            self.take(await content.readany())
 
     def outcome(self, failure: Failure | None = None) -> Reply | Failure:
         """What is known when no more will come: a reply once there was a head, even if cut."""
@@ -105,7 +127,7 @@ class Exchange:
             if self._connection is not None:
                 self._connection.abort()  # whose answers come over it cannot be known any more
             return Failure(sent=True, reason="the answer belongs to another request")
-        return Reply(status=self._status, headers=self._headers, body=body)
+        return Reply(status=self._status, headers=self.headers, body=body)
 
     def let_go(self) -> None:
         """It is over: what has not left by now must not leave later.
@@ -116,7 +138,7 @@ class Exchange:
         self.guard.withdraw()
         if self._connection is None:
             return
-        if not self.guard.answered or (self._stuck and self._holds_unsent_bytes()):
+        if not self.guard.answered or (self.is_stuck and self._holds_unsent_bytes()):
             self._connection.abort()
 
     def _holds_unsent_bytes(self) -> bool:

@@ -7,16 +7,20 @@ the session would do nothing more for a request than the direct wire does.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
+from aiohttp.abc import AbstractCookieJar
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http import HttpResponseParser, RawResponseMessage
 
+from . import pool
+from .protocol import Flow, make_parser
 from .request import Request
 
 BELOW_MAJOR: Final = 4
@@ -30,23 +34,22 @@ MAX_BODY: Final = 32 << 10
 _CALLS: Final[tuple[tuple[type, str, int, tuple[str, ...], bool], ...]] = (
     (aiohttp.BaseConnector, "connect", 4, (), True),
     (aiohttp.ClientRequest, "__init__", 3, ("loop",), False),
-    (ResponseHandler, "set_response_params", 1, ("timer", "read_until_eof"), False),
-    (ResponseHandler, "read", 1, (), True),
-    (StreamWriter, "__init__", 3, (), False),
-    (StreamWriter, "write_headers", 3, (), True),
-    (StreamWriter, "write", 2, (), True),
-    (aiohttp.StreamReader, "at_eof", 1, (), False),
-    (aiohttp.StreamReader, "readany", 1, (), True),
+    (ResponseHandler, "connection_lost", 2, (), False),
+    (aiohttp.StreamReader, "exception", 1, (), False),
+    (aiohttp.StreamReader, "is_eof", 1, (), False),
+    (aiohttp.StreamReader, "read_nowait", 1, (), False),
+    (AbstractCookieJar, "update_cookies_from_headers", 3, (), False),
     (Connection, "close", 1, (), False),
     (Connection, "release", 1, (), False),
 )
 _ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
     (aiohttp.BaseConnector, "force_close"),
     (ResponseHandler, "should_close"),
-    (StreamWriter, "transport"),
     (Connection, "protocol"),
+    (Connection, "transport"),
     (RawResponseMessage, "code"),
     (RawResponseMessage, "headers"),
+    (RawResponseMessage, "should_close"),
 )
 _SESSION_MODULE: Final = aiohttp.client.__dict__
 
@@ -63,6 +66,7 @@ def find_misfit() -> str | None:
     problems = itertools.chain(
         (_changed_call(*call) for call in _CALLS),
         (_lost_attribute(*attribute) for attribute in _ATTRIBUTES),
+        (probe() for probe in (_missing_speed, _changed_parser)),
     )
     problem = next(filter(None, problems), None)
     return None if problem is None else f"in aiohttp {version}, {problem}"
@@ -88,20 +92,119 @@ def _lost_attribute(owner: type, name: str) -> str | None:
     return None if hasattr(owner, name) else f"{owner.__name__} has no attribute {name}"
 
 
-def admits(session: aiohttp.ClientSession, request: Request) -> bool:
-    """Whether the session would do nothing more for a request than the direct wire does.
+def _missing_speed() -> str | None:
+    compiled = HttpResponseParser.__module__.endswith("._http_parser")
+    return None if compiled else "the parser is not the one in C"
+
+
+_NO_LOOP: Final = cast("asyncio.AbstractEventLoop", object())  # nothing waits for the sample
+_SAMPLE: Final = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\n{}"
+
+
+def _changed_parser() -> str | None:
+    """Let it read an answer: what it is called with in C has no signature to look at."""
+    try:
+        parser = make_parser(Flow(), _NO_LOOP)
+        ((head, body),), _, _ = parser.feed_data(_SAMPLE)
+        found = (head.code, head.headers["x"], head.should_close, body.is_eof())
+        if (*found, body.read_nowait(), parser.feed_eof()) != _READ:
+            return "the parser reads something else"
+    except Exception as error:
+        return f"the parser does not work as it did ({type(error).__name__})"
+    return None
+
+
+_READ: Final = (201, "y", False, True, b"{}", None)
+
+
+class Gate:
+    """Tells whether a session would do nothing more for a request than the direct wire does.
 
     Test doubles (aioresponses, say) and monitors put methods of theirs in the place of a
     session's, which may happen at any time, also before this module is imported, or add traces
     to it.
+
+    Args:
+        session: The session.
+
+    Attributes:
+        is_plain: Whether it was set up with nothing that changes a request.
     """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self.is_plain = _is_plain(session)
+        self._size = len(vars(session))  # who puts a method into a session makes it grow
+
+    def admits(self, request: Request) -> bool:
+        """Whether a request may pass the session by, as the session is now."""
+        session = self._session
+        return (
+            self.is_plain
+            and len(request.body) <= MAX_BODY
+            and not session.trust_env
+            and not session.trace_configs
+            and not session.headers
+            and not len(session.cookie_jar)
+            and len(vars(session)) == self._size
+            and not session.closed
+            and _is_own(getattr(type(session), "request", None))
+            and _is_own(getattr(type(session), "_request", None))
+        )
+
+
+_IRRELEVANT: Final = frozenset(
+    {
+        # What the direct wire uses as well.
+        *("_loop", "_connector", "_connector_owner", "_cookie_jar", "_source_traceback"),
+        # What every request of ours says for itself.
+        *("_timeout", "_raise_for_status", "_middlewares", "_base_url", "_base_url_origin"),
+        *("_read_bufsize", "_max_line_size", "_max_field_size", "_max_headers"),
+        # What is for JSON, text, redirects and web sockets, of which no request has any.
+        *("_json_serialize", "_json_serialize_bytes", "_resolve_charset"),
+        *("_requote_redirect_url", "requote_redirect_url", "_ws_response_class"),
+    }
+)
+_JARS: Final = (aiohttp.CookieJar, aiohttp.DummyCookieJar)
+
+
+def _is_plain(session: aiohttp.ClientSession) -> bool:
+    """Whether a session is set up as one that was given nothing that changes a request.
+
+    It is compared with such a one, since aiohttp tells of few of its settings: a setting of a later
+    release counts as well.
+    """
+    connector = session.connector
+    if (
+        type(session) is not aiohttp.ClientSession
+        or type(session.cookie_jar) not in _JARS
+        or not isinstance(connector, aiohttp.TCPConnector)
+        or not _is_untouched(connector)
+    ):
+        return False
+    other = aiohttp.ClientSession(connector=connector, cookie_jar=session.cookie_jar)
+    plain = _settings(other)
+    other.detach()
+    return _settings(session) == plain
+
+
+def _is_untouched(connector: aiohttp.TCPConnector) -> bool:
+    """Whether it connects as aiohttp's own does, or ours."""
+    connect = getattr(type(connector), "connect", None)
     return (
-        len(request.body) <= MAX_BODY
-        and not session.trust_env
-        and not session.trace_configs
-        and _is_own(getattr(type(session), "request", None))
-        and _is_own(getattr(type(session), "_request", None))
+        type(connector) in _CONNECTORS
+        and "connect" not in vars(connector)
+        and type(connect) is FunctionType
+        and any(connect.__globals__ is module for module in _CONNECTOR_MODULES)
     )
+
+
+_CONNECTOR_MODULES: Final = (aiohttp.connector.__dict__, pool.__dict__)
+_CONNECTORS: Final = (aiohttp.TCPConnector, pool.Connector)
+
+
+def _settings(session: aiohttp.ClientSession) -> dict[str, Any]:
+    return {name: value for name, value in vars(session).items() if name not in _IRRELEVANT}
 
 
 def _is_own(method: object) -> bool:

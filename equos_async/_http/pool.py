@@ -1,10 +1,15 @@
-"""The pool of connections: none is handed out on which the server spoke unasked."""
+"""The pool of connections: none is handed out that the server closed, or on which it spoke."""
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import select
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -13,18 +18,60 @@ MAX_UNASKED: Final = 32
 """Connections on which the server spoke unasked that one request skips before it gives up."""
 
 
+def watch(connection: asyncio.BaseTransport) -> Callable[[], bool]:
+    """Tell whether a connection holds bytes, or its end, that a busy event loop has not read.
+
+    A selector is for many sockets and waits; this looks at one.
+    """
+    sock = connection.get_extra_info("socket")
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return lambda: bool(poll.poll(0))
+    return lambda: bool(select.select([sock], [], [], 0)[0])  # any number on Windows
+
+
+class Inspector:
+    """Tells which connections of a connector may carry a request."""
+
+    def __init__(self) -> None:
+        # What was handed out before. A new TLS connection may hold the rest of its handshake.
+        self._used = weakref.WeakSet[ResponseHandler]()
+
+    def passes(self, connection: Connection) -> bool:
+        """Whether the server has neither closed it nor spoken on it unasked."""
+        handler, transport = connection.protocol, connection.transport
+        if handler is None or transport is None or handler.should_close:
+            return False  # it was lost on the way here, or the server spoke
+        if handler in self._used:
+            return not watch(transport)()
+        self._used.add(handler)
+        return True
+
+
 class Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection on which the server spoke unasked.
+    """A pool that never hands out a connection that the server closed, or spoke on unasked.
 
     aiohttp would give such an answer to the next request as its own (aio-libs/aiohttp#13656).
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
+        self._inspector = Inspector()
+
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        for _ in range(MAX_UNASKED):
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+        return await connect(super().connect, self._inspector, req, traces, timeout)
+
+
+async def connect(
+    dial: Callable[..., Awaitable[Connection]], inspector: Inspector, *args: Any
+) -> Connection:
+    """Get a connection that may carry a request; others are closed."""
+    for _ in range(MAX_UNASKED):
+        connection = await dial(*args)
+        if inspector.passes(connection):
+            return connection
+        connection.close()
+    raise aiohttp.ClientConnectionError("the server speaks before it is asked")

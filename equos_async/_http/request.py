@@ -12,6 +12,12 @@ from multidict import CIMultiDict
 CUT: Final = "its time is over"
 """The message of a cancellation with which the client itself ends an attempt."""
 
+MAX_FIELD: Final = 64 << 10
+"""Bytes of a field in the head of an answer, and of its status line."""
+
+MAX_FIELDS: Final = 1000
+"""Fields in the head of an answer."""
+
 
 @frozen(kw_only=True, eq=False)
 class Request:

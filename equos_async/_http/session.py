@@ -6,14 +6,29 @@ keeps its pool, its cookies and its TLS settings.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.hdrs import AUTHORIZATION
 from multidict import CIMultiDict
 from yarl import URL
 
 from .exchange import Exchange
+from .request import MAX_FIELD, MAX_FIELDS
+
+_PARAMETERS: Final = inspect.signature(aiohttp.ClientSession.__init__).parameters
+HEAD_BOUNDS: Final = {
+    name: bound
+    for name, bound in {
+        "max_line_size": MAX_FIELD,
+        "max_field_size": MAX_FIELD,
+        "max_headers": MAX_FIELDS,
+    }.items()
+    if name in _PARAMETERS  # older releases have no bound on the number of fields
+}
+"""How large a head may be, as a session and its requests are told."""
 
 # Where a row has no Content-Type, there is no body, and aiohttp must not invent one.
 _NEVER_ADDED: Final = ("Content-Type",)
@@ -42,18 +57,46 @@ class SessionWire:
             Exception: It went wrong; of aiohttp, of the system, or from the session's set-up.
         """
         request = exchange.request
+        headers, options = request.headers, self._options
+        if self._session.trust_env or self._session.auth is not None:
+            headers, options = self._apart(headers, options)
         response = await self._session.request(
             request.method,
             URL(request.url, encoded=True),
             data=_Body(exchange),
-            headers=request.headers,
-            **self._options,
+            headers=headers,
+            **options,
         )
         try:
             await exchange.read(response.status, response.headers, response.content)
         finally:
             # Hands the connection back, or closes it where the body was not read to its end.
-            response.release()
+            if exchange.is_cut:
+                response.close()
+            else:
+                response.release()
+
+    def _apart(
+        self, headers: CIMultiDict[str], options: dict[str, Any]
+    ) -> tuple[CIMultiDict[str], dict[str, Any]]:
+        """Put our Authorization in the place of the session's, which must not meet it before.
+
+        A session that has credentials of its own, or finds some in a netrc, refuses a request that
+        brings an Authorization header.
+        """
+        ours = headers.get(AUTHORIZATION)
+        if ours is None:
+            return headers, options
+        headers = headers.copy()
+        del headers[AUTHORIZATION]
+
+        async def authorize(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            request.headers[AUTHORIZATION] = ours
+            return await handler(request)
+
+        return headers, {**options, "middlewares": (authorize,)}
 
 
 class _Body(aiohttp.Payload):

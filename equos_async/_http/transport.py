@@ -13,16 +13,18 @@ from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
+from yarl import URL
 
 from equos_async.clock import Clock, Timer
 from equos_async.errors import ConfigurationError
 from equos_async.events import logger
 
 from . import gate, pool
-from .direct import DirectWire
+from .direct import DirectWire, KeptConnections, LentConnections
 from .exchange import Exchange, Wire
+from .lookups import Lookups, default_resolver
 from .request import CUT, Failure, Reply, Request, SendGuard, SendRefusedError
-from .session import SessionWire
+from .session import HEAD_BOUNDS, SessionWire
 
 # What no repetition can help: the wrong peer, or a session that cannot send at all. Everything
 # else of aiohttp that comes before the request was sent is worth another attempt.
@@ -83,11 +85,10 @@ class Transport:
         self._own: aiohttp.ClientSession | None = None
         self._direct: DirectWire | None = None
         self._session_wire: SessionWire | None = None
-        if http_session is not None:
-            # A session of its own is made with these; another has to be told with each request.
-            self._session_wire = SessionWire(
-                http_session, timeout=self._timeout, raise_for_status=False, middlewares=()
-            )
+        self._injected = http_session
+        self._gate: gate.Gate | None = None
+        self._lookups = Lookups()
+        self._proxied: dict[str, SessionWire | None] = {}
 
     @property
     def is_open(self) -> bool:
@@ -142,7 +143,7 @@ class Transport:
         exchange = Exchange(request, guard)
         watch = _Watch(self._clock, guard, until, listen_until, overdue)
         try:
-            await self._choose(request).carry(exchange)
+            await (await self._choose(request)).carry(exchange)
         except (Exception, asyncio.CancelledError) as error:
             if watch.has_ended(error):
                 return exchange.outcome(
@@ -159,31 +160,81 @@ class Transport:
     async def close(self) -> None:
         """Close a session of its own; an injected one belongs to somebody else."""
         if self._own is not None:
-            await self._own.close()
+            await self._own.close()  # its connector ends idle connections too, and waits for that
+        if self._direct is not None:
+            self._direct.close()
+        await self._lookups.close()
 
-    def _choose(self, request: Request) -> Wire:
+    async def _choose(self, request: Request) -> Wire:
         through = self._session_wire or self._open()
-        if self._direct is not None and self._own is not None and gate.admits(self._own, request):
+        if self._trust_env and self._own is not None:
+            proxied = await self._find_proxied(self._own, request.url)
+            if proxied is not None:
+                return proxied
+        if self._direct is not None and self._gate is not None and self._gate.admits(request):
             return self._direct
         return through
 
     def _open(self) -> SessionWire:
-        connector = pool.Connector(
-            limit=0, keepalive_timeout=self._keepalive or None, force_close=not self._keepalive
+        if self._injected is not None:
+            self._session_wire = self._open_through(self._injected)
+        else:
+            self._session_wire = self._open_own()
+        return self._session_wire
+
+    def _open_through(self, session: aiohttp.ClientSession) -> SessionWire:
+        """Use a session of somebody else's."""
+        checks, connector = gate.Gate(session), session.connector
+        if checks.is_plain and connector is not None and gate.find_misfit() is None:
+            lent = LentConnections(connector, self._timeout)
+            jar = session.cookie_jar
+            self._direct = DirectWire(lent, close=connector.force_close, jar=jar)
+            self._gate = checks
+        # A session of its own is made with these; another has to be told with each request.
+        return SessionWire(
+            session,
+            timeout=self._timeout,
+            raise_for_status=False,
+            middlewares=(),
+            **HEAD_BOUNDS,
         )
-        self._own = aiohttp.ClientSession(
+
+    def _open_own(self) -> SessionWire:
+        connector = pool.Connector(
+            limit=0,
+            keepalive_timeout=self._keepalive or None,
+            force_close=not self._keepalive,
+            resolver=default_resolver() or self._lookups,
+        )
+        # Not `trust_env`: a session that looks into the environment waits for other people's
+        # threads to do so, and refuses our Authorization where a netrc names another.
+        own = self._own = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._trust_env,
+            **cast("Any", HEAD_BOUNDS),
         )
         misfit = gate.find_misfit()
         if misfit is None:
-            self._direct = DirectWire(connector, self._timeout)
+            kept = KeptConnections(connector, self._timeout, self._keepalive)
+            self._direct = DirectWire(kept, close=not self._keepalive)
+            self._gate = gate.Gate(own)
         else:
             logger.info("requests take the slower way through aiohttp's session: %s", misfit)
-        self._session_wire = SessionWire(self._own)
-        return self._session_wire
+        return SessionWire(own)
+
+    async def _find_proxied(self, own: aiohttp.ClientSession, url: str) -> SessionWire | None:
+        """The wire through the proxy that the environment names, which is asked once a server."""
+        origin = "/".join(url.split("/", 3)[:3])
+        if origin not in self._proxied:
+            found = await self._lookups.find_proxy(URL(origin, encoded=True))
+            wire = None
+            if found is not None:
+                proxy, authorization = found
+                headers = {} if authorization is None else {"Authorization": authorization}
+                wire = SessionWire(own, proxy=proxy, proxy_headers=headers)
+            self._proxied[origin] = wire
+        return self._proxied[origin]
 
 
 class _Watch:
@@ -255,10 +306,40 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
     """What an exception means that ended an exchange."""
     # Errors that are not the network's come before anything is sent, from a session that was
     # closed or set up in a way that does not fit: to try again would not help.
-    words = " ".join(str(error).split())[:300]
+    words = _words_of(error)
     return Failure(
         sent=sent,
         reason=f"{type(error).__name__}: {words}" if words else type(error).__name__,
         timed_out=isinstance(error, TimeoutError),
         fatal=isinstance(error, _FATAL) or not isinstance(error, _NETWORK),
     )
+
+
+_QUOTING: Final = (
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    aiohttp.ServerDisconnectedError,
+    HttpProcessingError,
+)
+"""Errors that may hold a part of the answer: a token, say, or what the session is about."""
+
+MAX_REASON: Final = 2000
+"""Characters of a reason; it is masked and shortened further where it is shown."""
+
+
+def _words_of(error: Exception) -> str:
+    """An exception's own text in one line; whole words, for half a key cannot be masked."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered with status {error.status}"
+    if isinstance(error, _QUOTING):
+        return _QUOTED_INSTEAD[isinstance(error, aiohttp.ServerDisconnectedError)]
+    words, room = list[str](), MAX_REASON
+    for word in str(error).split():
+        room -= len(word) + 1
+        if room < 0:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
+_QUOTED_INSTEAD: Final = ("the answer breaks the rules of HTTP", "the server disconnected")

@@ -45,7 +45,7 @@ def check(session_id: str, stopped_id: str, status: str) -> None:
 
 
 @asynccontextmanager
-async def ours(url: str) -> AsyncGenerator[Pair, None]:
+async def ours(url: str, session: Any = None) -> AsyncGenerator[Pair, None]:
     """This library, as a user writes it."""
     from equos_async import (  # noqa: PLC0415 - a process imports the arm that it measures
         CreateSessionPassRequest,
@@ -53,7 +53,7 @@ async def ours(url: str) -> AsyncGenerator[Pair, None]:
         EquosParticipantIdentity,
     )
 
-    async with EquosClient(KEY, endpoint=url) as client:
+    async with EquosClient(KEY, endpoint=url, http_session=session) as client:
 
         async def pair() -> None:
             request = CreateSessionPassRequest(
@@ -68,6 +68,61 @@ async def ours(url: str) -> AsyncGenerator[Pair, None]:
             ended = await client.stop_session(started.session.id)
             assert ended is not None
             check(started.session.id, ended.id, ended.status or "")
+
+        yield pair
+
+
+@asynccontextmanager
+async def injected(url: str) -> AsyncGenerator[Pair, None]:
+    """This library over a session that its user made."""
+    import aiohttp  # noqa: PLC0415
+
+    async with aiohttp.ClientSession() as session, ours(url, session) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def slow_way(url: str) -> AsyncGenerator[Pair, None]:
+    """This library through a session that has to look at each request: it has a trace."""
+    import aiohttp  # noqa: PLC0415
+
+    traces = [aiohttp.TraceConfig()]
+    async with aiohttp.ClientSession(trace_configs=traces) as session, ours(url, session) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def pyreqwest(url: str) -> AsyncGenerator[Pair, None]:
+    """pyreqwest, in Rust: dicts, and no retry."""
+    builder = import_module("pyreqwest.client").ClientBuilder()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with builder.base_url(f"{url}/").default_headers(headers).build() as client:
+
+        async def pair() -> None:
+            response = await client.post("v3/session-passes").body_json(body()).build().send()
+            started = await response.json()
+            session_id = started["session"]["id"]
+            stop = client.patch(f"v3/session-passes/{session_id}/stop").body_json({})
+            ended = await (await stop.build().send()).json()
+            check(session_id, ended["id"], ended["status"])
+
+        yield pair
+
+
+@asynccontextmanager
+async def httpx(url: str) -> AsyncGenerator[Pair, None]:
+    """httpx: dicts, and no retry."""
+    library = import_module("httpx")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    limits = library.Limits(max_connections=None)
+    async with library.AsyncClient(base_url=url, headers=headers, limits=limits) as client:
+
+        async def pair() -> None:
+            started = (await client.post("/v3/session-passes", json=body())).json()
+            session_id = started["session"]["id"]
+            stop = await client.patch(f"/v3/session-passes/{session_id}/stop", json={})
+            ended = stop.json()
+            check(session_id, ended["id"], ended["status"])
 
         yield pair
 
@@ -173,8 +228,12 @@ async def streams(url: str) -> AsyncGenerator[Pair, None]:
 
 ARMS: Final[dict[str, Arm]] = {
     "ours": ours,
+    "injected": injected,
+    "slow way": slow_way,
     "raw": raw,
     "aiohttp-retry": retrying,
+    "pyreqwest": pyreqwest,
+    "httpx": httpx,
     "vendor-sdk": vendor,
     "streams": streams,
 }

@@ -14,8 +14,12 @@ Rounds: TypeAlias = Mapping[str, list[dict[str, float]]]
 
 LABELS: Final = {
     "ours": "equos-async",
+    "injected": "equos-async, your session",
+    "slow way": "equos-async, your session with a trace",
     "raw": "raw aiohttp",
     "aiohttp-retry": "aiohttp-retry",
+    "pyreqwest": "pyreqwest",
+    "httpx": "httpx",
     "vendor-sdk": "vendor's SDK",
     "streams": "asyncio streams",
 }

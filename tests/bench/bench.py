@@ -30,7 +30,9 @@ from .arms import ARMS
 VENDOR_SHARE: Final = 0.1
 """The vendor's SDK takes so long that fewer pairs measure it as well."""
 
-PACKAGES: Final = ("aiohttp", "aiohttp-retry", "cattrs", "equos", "uvloop")
+PACKAGES: Final = (
+    *("aiohttp", "aiohttp-retry", "cattrs", "equos", "httpx", "pyreqwest", "uvloop"),
+)
 
 
 @frozen

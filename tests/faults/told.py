@@ -23,7 +23,7 @@ VARYING = {"delay", "seconds"}
 # What aiohttp and the system say differs between the ways, parsers and releases; so does which of
 # two errors a lost connection is. The words of the client's own stay.
 LOST = r"(?:ServerDisconnectedError|ClientOSError|ClientConnectionResetError)\b.*"
-MALFORMED = r"(?:HttpProcessingError|ClientResponseError|BadHttpMessage|BadStatusLine)\b.*"
+MALFORMED = r"\w+: the answer breaks the rules of HTTP.*"
 
 
 def line(event: Event, endpoint: str) -> str:

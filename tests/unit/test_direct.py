@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
@@ -10,9 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection as Pooled
-from aiohttp.http import StreamWriter
 from aioresponses import aioresponses
 from multidict import CIMultiDict
 
@@ -36,13 +35,13 @@ class TestWhatTheSessionWouldDo:
     async def test_a_plain_session_admits(self) -> None:
         """Nothing is in the way of a session as the client makes it."""
         async with aiohttp.ClientSession() as session:
-            assert gate.admits(session, request())
+            assert gate.Gate(session).admits(request())
 
     async def test_a_large_body_has_to_listen(self) -> None:
         """What may be answered before it was read whole goes through the session."""
         async with aiohttp.ClientSession() as session:
-            assert gate.admits(session, request(gate.MAX_BODY))
-            assert not gate.admits(session, request(gate.MAX_BODY + 1))
+            assert gate.Gate(session).admits(request(gate.MAX_BODY))
+            assert not gate.Gate(session).admits(request(gate.MAX_BODY + 1))
 
     @pytest.mark.parametrize(
         "options", [{"trust_env": True}, {"trace_configs": [aiohttp.TraceConfig()]}]
@@ -50,14 +49,14 @@ class TestWhatTheSessionWouldDo:
     async def test_what_the_session_would_do_is_not_missed(self, options: Any) -> None:
         """Proxies from the environment and traces are the session's business."""
         async with aiohttp.ClientSession(**options) as session:
-            assert not gate.admits(session, request())
+            assert not gate.Gate(session).admits(request())
 
     async def test_a_double_of_the_session_is_not_passed_by(self) -> None:
         """A test double may come and go at any time."""
         async with aiohttp.ClientSession() as session:
             with aioresponses():
-                assert not gate.admits(session, request())
-            assert gate.admits(session, request())
+                assert not gate.Gate(session).admits(request())
+            assert gate.Gate(session).admits(request())
 
     async def test_what_wrapped_the_session_first_is_not_passed_by(
         self, monkeypatch: pytest.MonkeyPatch
@@ -77,8 +76,8 @@ class TestWhatTheSessionWouldDo:
             with monkeypatch.context() as patch:
                 patch.setattr(aiohttp.ClientSession, "_request", monitored)
                 spec.loader.exec_module(again)
-                assert not again.admits(session, request())
-            assert again.admits(session, request())
+                assert not again.Gate(session).admits(request())
+            assert again.Gate(session).admits(request())
 
     async def test_a_class_of_somebody_else_is_not_passed_by(self) -> None:
         """A double may be a session whose class is another."""
@@ -89,7 +88,7 @@ class TestWhatTheSessionWouldDo:
                     raise NotImplementedError
 
         async with Double() as session:
-            assert not gate.admits(session, request())
+            assert not gate.Gate(session).admits(request())
 
 
 @pytest.fixture
@@ -127,10 +126,10 @@ def not_awaited(*_: object, **__: object) -> None:
 
 
 MISFITS: list[tuple[type, str, Callable[..., Any] | None, str]] = [
-    (ResponseHandler, "read", changed, "ResponseHandler.read takes other arguments"),
+    (aiohttp.StreamReader, "is_eof", changed, "StreamReader.is_eof takes other arguments"),
     (aiohttp.BaseConnector, "connect", changed, "BaseConnector.connect takes other arguments"),
     (aiohttp.ClientRequest, "__init__", changed, "ClientRequest.__init__ takes other arguments"),
-    (StreamWriter, "write", not_awaited, "StreamWriter.write is not a coroutine function"),
+    (aiohttp.BaseConnector, "connect", not_awaited, "BaseConnector.connect is not a coroutine"),
     (Pooled, "release", None, "Connection has no method release"),
     (Pooled, "protocol", None, "Connection has no attribute protocol"),
 ]
@@ -211,16 +210,16 @@ class TestTheInstalledAiohttp:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Aiohttp itself knows how its parts fit together."""
-        inner = ResponseHandler.set_response_params
+        inner = aiohttp.StreamReader.read_nowait
 
-        def renamed(self: ResponseHandler, *, until_eof: bool = False, **options: Any) -> None:
-            inner(self, **options)
+        def renamed(self: aiohttp.StreamReader, n: int = -1) -> bytes:
+            return inner(self, n)
 
-        def strict(self: ResponseHandler, *, until_eof: bool = False, skip: bool = False) -> None:
+        def strict(self: aiohttp.StreamReader, *, limit: int) -> bytes:
             raise AssertionError
 
         caplog.set_level(logging.INFO, "equos_async")
-        monkeypatch.setattr(ResponseHandler, "set_response_params", renamed)
+        monkeypatch.setattr(aiohttp.StreamReader, "read_nowait", renamed)
         # What is called takes anything, what is looked at does not: aiohttp goes on working.
         monkeypatch.setattr(renamed, "__wrapped__", strict, raising=False)
         async with RawServer() as server:
@@ -228,7 +227,7 @@ class TestTheInstalledAiohttp:
             assert server.requests == 2
         assert carried == []
         ((_, _, line),) = told(caplog)
-        assert "ResponseHandler.set_response_params takes other arguments" in line
+        assert "StreamReader.read_nowait takes other arguments" in line
 
 
 def head(line: str, port: int, length: int, close: bool) -> bytes:
@@ -285,3 +284,24 @@ async def test_every_way_sends_the_same(
         (head(f"POST {path}", server.port, len(body), not keepalive), body),
         (head(stop, server.port, 2, not keepalive), b"{}"),
     ]
+
+
+def heads(count: int, value: str = "y") -> list[bytes]:
+    """Heads of requests with fields of their own each."""
+    target = direct.Target("http://x.test", close=False, loop=asyncio.get_running_loop())
+    fields = [CIMultiDict({"X": value}) for _ in range(count)]
+    return [target.head("GET", "/", each, 0) for each in fields]
+
+
+async def test_heads_are_not_kept_for_ever() -> None:
+    """Many requests with headers of their own do not fill the memory, and none gets another's."""
+    assert set(heads(2 * direct.MAX_HEADS)) == {
+        b"GET / HTTP/1.1\r\nHost: x.test\r\nX: y\r\nContent-Length: 0\r\n\r\n"
+    }
+
+
+@pytest.mark.parametrize("value", ["a\nb: c", "a\rb", "a\r\nb: c", "a\0"])
+async def test_a_field_is_one_line(value: str) -> None:
+    """Nothing in a header can begin another."""
+    with pytest.raises(ValueError, match="line break"):
+        heads(1, value)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import aiohttp
 import pytest
+from aiohttp.http_exceptions import BadStatusLine
 from multidict import CIMultiDict
 
 from equos_async import Clock
@@ -21,7 +22,7 @@ from equos_async._http.request import Failure, Reply, Request, SendGuard, SendRe
 from equos_async._http.transport import Transport, failure_of
 from tests import wires
 from tests.clocks import FakeClock, settle, until
-from tests.conftest import Replies
+from tests.conftest import KEY, Replies
 from tests.faults.server import Connection, RawServer
 
 HELPS, FATAL = "a repetition may help", "no repetition helps"
@@ -82,7 +83,7 @@ def test_each_exception_of_aiohttp_has_a_row(name: str) -> None:
     assert name in ROWS, f"aiohttp has a new exception {name}: is a repetition any use after it?"
     cls = client_exceptions()[name]
     # A class of the same name whose text needs none of what the real constructors want.
-    double: type[Exception] = type(name, (cls,), {"__str__": words})
+    double: type[Exception] = type(name, (cls,), {"__str__": words, "status": 407})
     error = double.__new__(double)
     failure = failure_of(error, sent=True)
     assert failure.fatal is (ROWS[name] == FATAL)
@@ -120,10 +121,35 @@ def test_other_exceptions(error: Exception, fatal: bool, timed_out: bool) -> Non
 
 def test_a_reason_is_one_bounded_line() -> None:
     """What a server put into an exception cannot write lines into a log."""
-    reason = failure_of(aiohttp.ClientError("a\nb\r\n" + "x" * 5000), sent=True).reason
-    assert reason.startswith("ClientError: a b x")
-    assert len(reason) < 350
+    reason = failure_of(aiohttp.ClientError("a\nb\r\n" + "xy " * 5000), sent=True).reason
+    assert reason.startswith("ClientError: a b xy")
+    assert len(reason) < 2100
     assert "\n" not in reason
+
+
+def test_a_key_is_not_cut_in_half() -> None:
+    """It is masked later, and half of it would not be known for what it is."""
+    reason = failure_of(aiohttp.ClientError("x" * 1990 + f" {KEY * 3} y"), sent=True).reason
+    assert KEY[:6] not in reason
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BadStatusLine("secret"), "BadStatusLine: the answer breaks the rules of HTTP"),
+        (aiohttp.ServerDisconnectedError("secret"), "ServerDisconnectedError: the server disc"),
+        (aiohttp.ClientPayloadError("secret"), "ClientPayloadError: the answer breaks"),
+        (
+            aiohttp.ClientHttpProxyError(SimpleNamespace(real_url="x"), (), status=407),  # type: ignore[arg-type]
+            "ClientHttpProxyError: the proxy answered with status 407",
+        ),
+    ],
+)
+def test_a_reason_quotes_no_answer(error: Exception, reason: str) -> None:
+    """What broke may hold a token."""
+    found = failure_of(error, sent=True).reason
+    assert found.startswith(reason)
+    assert "secret" not in found
 
 
 class Writer:
@@ -209,7 +235,8 @@ async def transport(
     async with aiohttp.ClientSession() as session:
         transport = make_transport(clock, session if request.param == "injected" else None)
         yield transport
-        assert transport.direct is (request.param == "direct")
+        if request.param in wires.WIRES:
+            assert transport.direct is (request.param == "direct")
         await transport.close()
         assert not transport.is_open
 
@@ -541,3 +568,13 @@ class Sending:
     def count(self) -> None:
         """The time of an attempt is over, and it is listened to further."""
         self.overdue += 1
+
+
+async def test_no_key_is_invented(clock: FakeClock) -> None:
+    """A request without an Authorization brings none to a session that has something to say."""
+    async with RawServer() as server, aiohttp.ClientSession(trust_env=True) as session:
+        headers = CIMultiDict({"Accept": "application/json"})
+        url = f"{server.endpoint}/v3/session-passes/g-1/stop"
+        request = Request(method="PATCH", url=url, headers=headers, body=b"{}")
+        transport = make_transport(clock, session)
+        assert isinstance(await transport.send(request, SendGuard(), until=2000), Reply)

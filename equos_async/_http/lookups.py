@@ -1,0 +1,85 @@
+"""Look names and proxies up, in threads of the client's own.
+
+The event loop's default executor belongs to the program, and may be full of its blocking work. A
+stop must not wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.helpers import get_env_proxy_for_url
+from yarl import URL
+
+T = TypeVar("T")
+
+MAX_THREADS: Final = 4
+"""Look-ups at once; the connector makes one for each host, and remembers its result."""
+
+_NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+
+class Lookups(AbstractResolver):
+    """The look-ups of one client; its threads are started when they are first needed."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(MAX_THREADS, "equos-async-lookup")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of a host."""
+        return await self._run(_addresses, host, port, family)
+
+    async def find_proxy(self, url: URL) -> tuple[URL, str | None] | None:
+        """The proxy that the environment names for a URL, and what to authorize with there."""
+        return await self._run(_proxy, url)
+
+    async def close(self) -> None:
+        """Let the threads end, without waiting for them."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+def default_resolver() -> AbstractResolver | None:
+    """A resolver of aiohttp's own that needs no thread, where one is installed."""
+    is_threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
+    return None if is_threaded else aiohttp.DefaultResolver()
+
+
+def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found = socket.getaddrinfo(
+        host, port, family, socket.SOCK_STREAM, 0, getattr(socket, "AI_ADDRCONFIG", 0)
+    )
+    return [
+        ResolveResult(
+            hostname=host,
+            host=_numeric(address),
+            port=port,
+            family=kind,
+            proto=proto,
+            flags=_NUMERIC,
+        )
+        for kind, _, proto, _, address in found
+    ]
+
+
+def _numeric(address: Any) -> str:
+    """An address as text, with the interface where it holds for one only."""
+    return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
+def _proxy(url: URL) -> tuple[URL, str | None] | None:
+    try:
+        proxy, auth = get_env_proxy_for_url(url)
+    except LookupError:
+        return None
+    return proxy, None if auth is None else auth.encode()

@@ -1,0 +1,225 @@
+"""One HTTP/1.1 connection: a request is written, and its answer is read (RFC 9112).
+
+aiohttp's parser, which is written in C, finds the ends of heads, lengths and chunks. What they
+mean for the connection is decided here:
+
+- An answer ends where its length or its last chunk says so. One that has neither ends with the
+  connection (section 6.3); one that has either, and a connection that ends before, is cut.
+- Answers with status 1xx come before the final one and are skipped (RFC 9110, section 15.2). 101
+  is not skipped: the server speaks another protocol from then on.
+- A connection is used again only after a whole answer that does not ask for its end: not after
+  ``Connection: close``, HTTP/1.0 without ``keep-alive``, or an answer that was cut by a bound
+  (section 9.3). Bytes that follow an answer, and bytes that nobody asked for, end it as well: they
+  would be read as the answer to the next request (section 9.2).
+- Where the server closes its side, nothing more is sent either (section 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import aiohttp
+from aiohttp.connector import Connection as Pooled
+from aiohttp.helpers import TimerNoop
+from aiohttp.http import HttpResponseParser
+
+from .exchange import MAX_ANSWER, Exchange
+from .pool import watch
+from .request import MAX_FIELD, MAX_FIELDS
+
+_NO_TIMER: Final = TimerNoop()  # the client has timers of its own
+
+
+def make_parser(protocol: object, loop: asyncio.AbstractEventLoop) -> HttpResponseParser:
+    """A parser for all answers of one connection.
+
+    Its limit is what it decompresses in one go. The protocol empties the stream after each piece
+    of data, so a stream that fills up to twice the limit holds more than is read of an answer.
+    """
+    return HttpResponseParser(
+        cast("Any", protocol),
+        loop,
+        MAX_ANSWER,
+        timer=_NO_TIMER,
+        payload_exception=aiohttp.ClientPayloadError,
+        read_until_eof=True,
+        max_line_size=MAX_FIELD,
+        max_field_size=MAX_FIELD,
+        max_headers=MAX_FIELDS,
+    )
+
+
+class Flow:
+    """What aiohttp's stream of a body tells the protocol that feeds it."""
+
+    _reading_paused = False  # older releases of aiohttp look at it before they resume
+    is_full = False
+
+    def pause_reading(self) -> None:
+        """The stream holds more than is read of an answer."""
+        self.is_full = True
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The stream was emptied, or is complete. Nothing is ever paused."""
+
+
+class AnswerProtocol(Flow, asyncio.Protocol):
+    """Takes a connection over from aiohttp's connector, which made it.
+
+    Args:
+        pooled: The connection, as the connector handed it out.
+        loop: The running event loop.
+    """
+
+    def __init__(self, pooled: Pooled, loop: asyncio.AbstractEventLoop) -> None:
+        self.pooled = pooled
+        self._loop = loop
+        self._handler = cast("asyncio.Protocol", pooled.protocol)
+        self._transport = cast("asyncio.Transport", pooled.transport)
+        self._parser = make_parser(self, loop)
+        self._exchange: Exchange | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._problem: BaseException | None = None
+        self._body: aiohttp.StreamReader | None = None
+        self._head_room = MAX_ANSWER
+        self._keep = False
+        self._holds_unread: Callable[[], bool] | None = None
+        self._transport.set_protocol(self)
+
+    def pause_reading(self) -> None:
+        """The stream holds more than is read of an answer: nothing more is decompressed."""
+        super().pause_reading()
+        with suppress(AttributeError):  # older releases of aiohttp have no pause between
+            self._parser.pause_reading()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be written; the server has not closed, as far as is known."""
+        return not self._transport.is_closing()
+
+    def is_readable(self) -> bool:
+        """Whether there is something that the event loop, busy until now, has not read yet."""
+        if self._holds_unread is None:
+            self._holds_unread = watch(self._transport)
+        return self._holds_unread()
+
+    async def carry(self, data: bytes, exchange: Exchange) -> bool:
+        """Write a request, and read its answer; whether the connection may be used again.
+
+        Raises:
+            SendRefusedError: The request was withdrawn, or sent before; nothing was written.
+            Exception: No answer came, or not all of it.
+        """
+        exchange.leave(self._transport)
+        self._exchange = exchange
+        self._body = None
+        self._head_room = MAX_ANSWER
+        answered = self._answered = self._loop.create_future()
+        self._transport.write(data)
+        try:
+            await answered
+        finally:
+            self._answered = self._exchange = None
+            problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+        return self._keep and not exchange.is_stuck and not self._transport.is_closing()
+
+    def give_back(self) -> None:
+        """Let aiohttp's handler have the connection again, as it was."""
+        self._transport.set_protocol(self._handler)
+
+    # What the event loop calls.
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came from the server."""
+        if self._answered is None or self._answered.done():
+            self._keep = False
+            self._transport.close()  # nobody asked for them
+            return
+        try:
+            messages, _, _ = self._parser.feed_data(data)
+        except Exception as error:
+            self._finish(error)
+            return
+        for message, body in messages:
+            if self._body is not None:
+                self._keep = False  # a second answer: the parser is asked for a half one
+            elif message.code == 101 or message.code >= 200:
+                self._begin(message, body)
+        if self._body is not None:
+            self._read(self._body)
+            return
+        self._head_room -= len(data)
+        if self._head_room < 0:
+            self._finish(aiohttp.ClientPayloadError("the head of the answer is too long"))
+
+    def eof_received(self) -> None:
+        """The server closed its side; returning None closes the other one."""
+        self._end(aiohttp.ServerDisconnectedError())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, for aiohttp's connector too."""
+        if isinstance(exc, OSError):
+            self._finish(aiohttp.ClientOSError(*exc.args))
+        else:
+            self._end(exc or aiohttp.ServerDisconnectedError())
+        self.pooled.close()
+        self._handler.connection_lost(exc)
+
+    # How an answer is read.
+
+    def _begin(self, message: Any, body: aiohttp.StreamReader) -> None:
+        """The head of the final answer is there."""
+        self._body = body
+        self._keep = not message.should_close and message.code != 101
+        cast("Exchange", self._exchange).begin(message.code, message.headers)
+
+    def _read(self, body: aiohttp.StreamReader) -> None:
+        """Take what came of the body."""
+        if (error := body.exception()) is not None:
+            self._finish(error)
+            return
+        exchange = cast("Exchange", self._exchange)
+        exchange.take(body.read_nowait())
+        if exchange.is_cut or self.is_full:
+            self._keep = False
+        elif not body.is_eof():
+            return
+        elif self._keep:
+            self._keep = self._holds_nothing()
+        self._finish()
+
+    def _holds_nothing(self) -> bool:
+        """Whether the parser has not begun with another answer.
+
+        Told of the connection's end, it does nothing unless it has.
+        """
+        try:
+            return self._parser.feed_eof() is None
+        except Exception:
+            return False
+
+    def _end(self, error: BaseException) -> None:
+        """No more will come, which is the end of an answer that has no other one."""
+        if self._answered is None or self._answered.done():
+            return
+        if self._body is None:
+            self._finish(error)
+            return
+        try:
+            self._parser.feed_eof()
+        except Exception as problem:
+            self._finish(problem)
+            return
+        self._keep = False
+        self._read(self._body)
+        self._finish()
+
+    def _finish(self, problem: BaseException | None = None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._problem = problem
+            self._answered.set_result(None)
