@@ -124,8 +124,7 @@ async def agree(
         ended.append(await ends(request, data, close=close))
     if stricter:
         direct, session = (one[CONNECTIONS] for one in ended)
-        assert isinstance(direct, int)
-        assert direct == 2 or direct == session
+        assert direct in {2, session}
         ended = [one[:CONNECTIONS] for one in ended]
     assert ended[0] == ended[1]
 
