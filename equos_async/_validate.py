@@ -65,9 +65,19 @@ def instance(field: str, value: Any, cls: type[T]) -> T:
 
 
 def hook(field: str, value: T | None) -> T | None:
-    """Something to be called, or None."""
-    if value is not None and not callable(value):
+    """Something to be called, or None; a coroutine function would be called and never run."""
+    if value is None:
+        return None
+    if not callable(value):
         raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
+    import inspect  # noqa: PLC0415 - most of what importing this package would cost
+
+    for one in (value, vars(type(value)).get("__call__")):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise ConfigurationError(
+                f"{field} must be a plain function, not a coroutine function: it is called, and "
+                "not awaited; start a task in it for what takes time"
+            )
     return value
 
 

@@ -57,7 +57,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__
+from . import Event, FleetEvent, __version__, _validate
 
 __all__ = ["Telemetry"]
 
@@ -130,6 +130,7 @@ class Telemetry:
         Args:
             also: A hook of yours, called with each event afterwards.
         """
+        _validate.hook("also", also)
 
         def on_event(event: Event) -> None:
             self._tell(event)
@@ -146,6 +147,7 @@ class Telemetry:
         Args:
             also: A hook of yours, called with each event afterwards.
         """
+        _validate.hook("also", also)
         live = waiting = 0
         spans: dict[str, Span] = {}
 

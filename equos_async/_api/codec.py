@@ -25,11 +25,21 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ValueError: It is not JSON, or JSON of another kind.
         RecursionError: It is nested deeper than any answer.
     """
-    text = body.decode().strip(_WHITESPACE)
+    text = body.decode(_encoding(body)).strip(_WHITESPACE)
     value, end = _DECODER.raw_decode(text)
     if not isinstance(value, dict) or end != len(text):
         raise ValueError
     return cast("dict[str, Any]", value)
+
+
+def decoded(body: bytes) -> str:
+    """The text of a body, whatever it holds."""
+    return body.decode(_encoding(body), "replace")
+
+
+def _encoding(body: bytes) -> str:
+    """The encoding of JSON text: UTF-8, unless a byte order mark or its zeros tell of another."""
+    return "utf-8" if body[:1] == b"{" and body[1:2] != b"\0" else json.detect_encoding(body)
 
 
 def _refuse_constant(name: str) -> NoReturn:

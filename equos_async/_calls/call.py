@@ -157,7 +157,7 @@ class Call(Generic[T]):
 
     def refuse(self, error: BaseException) -> None:
         """Let the caller who still waits have an error."""
-        if not self.answer.done():
+        if self.is_wanted:
             self.answer.set_exception(error)
 
     def give_back(self) -> None:
