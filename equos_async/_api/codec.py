@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args, get_origin
@@ -49,7 +49,9 @@ def _refuse_constant(name: str) -> NoReturn:
 # Made once: `json.loads` and `json.dumps` with an argument make one for each call.
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _WHITESPACE: Final = " \t\n\r"  # RFC 8259, 2
-ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+NOT_JSON: Final = (TypeError, ValueError, RecursionError)
+"""What the encoder raises for a value that JSON cannot hold."""
 
 
 def describe_problem(error: Exception) -> str:
@@ -146,10 +148,21 @@ def _structure_number(value: object, _: object) -> float:
 
 def _structure_datetime(value: object, _: object) -> datetime:
     """SDK: RFC 3339 with milliseconds and ``Z``."""
-    moment = datetime.fromisoformat(cast("str", value))  # a TypeError if it is none
+    text = cast("str", value)
+    try:
+        moment = datetime.fromisoformat(text)  # a TypeError if it is none
+    except ValueError:
+        moment = _rare_datetime(text.upper())
     if moment.tzinfo is None:
         raise ValueError
     return moment
+
+
+def _rare_datetime(text: str) -> datetime:
+    """What RFC 3339 has and Python does not read: lower case, and leap seconds."""
+    if text[16:19] != ":60":
+        return datetime.fromisoformat(text)
+    return datetime.fromisoformat(f"{text[:16]}:59{text[19:]}") + timedelta(seconds=1)
 
 
 def _unstructure_datetime(value: datetime) -> str:
