@@ -57,7 +57,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__, _validate
+from . import Event, FleetEvent, __version__
 
 __all__ = ["Telemetry"]
 
@@ -130,7 +130,6 @@ class Telemetry:
         Args:
             also: A hook of yours, called with each event afterwards.
         """
-        _validate.hook("also", also)
 
         def on_event(event: Event) -> None:
             self._tell(event)
@@ -147,7 +146,6 @@ class Telemetry:
         Args:
             also: A hook of yours, called with each event afterwards.
         """
-        _validate.hook("also", also)
         live = waiting = 0
         spans: dict[str, Span] = {}
 
