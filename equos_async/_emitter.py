@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from attrs import AttrsInstance, asdict
 
@@ -44,15 +46,51 @@ class Emitter(Generic[E]):
     def emit(self, event: E) -> None:
         """Log an event and hand it to the hook."""
         if logger.isEnabledFor(event.level):
-            logger.log(event.level, "%s", event, extra=_flat(event))
-        if self._hook is None:
-            return
+            guarded(_log, event)
+        if self._hook is not None:
+            guarded(self._call, self._hook, event)
+
+    def _call(self, hook: Callable[[E], object], event: E) -> None:
+        """Call the hook, and say once what went wrong in it."""
         try:
-            self._hook(event)
-        except Exception:
+            result = hook(event)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             if not self._hook_failed:
                 self._hook_failed = True
                 logger.exception("%s raised; this is not logged again", self._name)
+            return
+        if isinstance(result, Coroutine):
+            result.close()  # or Python would warn of each
+            if not self._hook_failed:
+                self._hook_failed = True
+                logger.error("%s returned a coroutine, which is not run", self._name)
+
+
+def guarded(action: Callable[..., object], *args: object) -> None:
+    """Do something of which nothing may come back: neither hooks nor log handlers end a call.
+
+    What is to end the whole program does so from the event loop, and not from within a call,
+    which would be lost with what it has sent.
+    """
+    try:
+        action(*args)
+    except (KeyboardInterrupt, SystemExit) as error:
+        asyncio.get_running_loop().call_soon(_raise, error)
+    except BaseException as error:  # CancelledError, and those of libraries, too
+        with suppress(BaseException):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a log handler raised", "exception": error}
+            )
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _log(event: Emitted) -> None:
+    logger.log(event.level, "%s", event, extra=_flat(event))
 
 
 def _flat(event: Emitted) -> dict[str, object]:

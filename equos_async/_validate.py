@@ -18,6 +18,7 @@ T = TypeVar("T")
 MAX_ID_LENGTH = 256
 _KEY = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VERSION = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -65,9 +66,19 @@ def instance(field: str, value: Any, cls: type[T]) -> T:
 
 
 def hook(field: str, value: T | None) -> T | None:
-    """Something to be called, or None."""
-    if value is not None and not callable(value):
+    """Something to be called, or None; a coroutine function would be called and never run."""
+    if value is None:
+        return None
+    if not callable(value):
         raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
+    import inspect  # noqa: PLC0415 - most of what importing this package would cost
+
+    for one in (value, vars(type(value)).get("__call__")):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise ConfigurationError(
+                f"{field} must be a plain function, not a coroutine function: it is called, and "
+                "not awaited; start a task in it for what takes time"
+            )
     return value
 
 
@@ -128,7 +139,7 @@ def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:
     except ValueError:
         raise ConfigurationError("endpoint is not a URL, such as https://api.equos.ai") from None
     host = parts.hostname or ""
-    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or not port_ok:
+    if parts.scheme not in {"http", "https"} or not _is_host(host) or not port_ok:
         raise ConfigurationError("endpoint must be a URL such as https://api.equos.ai")
     # Not the parsed parts: urlsplit drops an empty "?", "#" and stray control characters.
     if set(url) & set("@?#\\") or not _KEY.fullmatch(url):
@@ -149,6 +160,19 @@ def api_version(value: Any) -> str:
     if not _VERSION.fullmatch(version):
         raise ConfigurationError("api_version must be one path segment, such as 'v3'")
     return version
+
+
+def _is_host(host: str) -> bool:
+    """Whether a name could be looked up: RFC 1035 has labels of 1 to 63 characters, 253 in all."""
+    if not _HOST.fullmatch(host):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        fits = all(_LABEL.fullmatch(label) for label in labels) and len(host) <= 254
+        return fits and not labels[-1].isdigit()  # that would be an address, and is none
+    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,17 +8,18 @@ spends your money.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from attrs import evolve
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
@@ -33,6 +34,7 @@ from equos_async import (
 )
 from equos_async.testing import EquosEmulator
 
+T = TypeVar("T")
 PAGE = Path(__file__).with_name("page.html")
 TEMPLATE = CreateSessionPassRequest(
     name="visitor",
@@ -104,12 +106,14 @@ async def page() -> FileResponse:
 
 
 @app.post("/sessions", status_code=201)
-async def start(visitor: Visitor, fleet: Fleet) -> Joined:
+async def start(request: Request, visitor: Visitor, fleet: Fleet) -> Joined:
     """Start a session for a visitor."""
     key = secrets.token_urlsafe(16)
     identity = EquosParticipantIdentity(identity=public_id(key), name=visitor.name)
     asked = evolve(TEMPLATE, name=visitor.name, consumer_identity=identity)
-    live = await fleet.start(asked, key=key, wait=False)
+    live = await unless_left(request, fleet.start(asked, key=key, wait=False))
+    if await request.is_disconnected():
+        await live.stop()  # it began in the moment in which the visitor left
     return Joined(
         key=key,
         server_url=live.server_url,
@@ -128,6 +132,26 @@ async def stop(key: str, fleet: Fleet) -> None:
 async def show(fleet: Fleet) -> Listing:
     """The live sessions."""
     return Listing(sessions=[Listed(**described(live)) for live in fleet.live.values()])
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do something for a visitor who waits; FastAPI goes on when that visitor has left."""
+    doing = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(left(request))
+    try:
+        await asyncio.wait([doing, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise HTTPException(499, "the visitor has left")
+        return doing.result()
+    finally:
+        doing.cancel()
+        leaving.cancel()
+
+
+async def left(request: Request) -> None:
+    """Return when the browser has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def described(live: LiveSession) -> dict[str, Any]:

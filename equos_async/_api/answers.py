@@ -6,12 +6,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar, cast
-from urllib.parse import quote
 
 from attrs import frozen
 
 from equos_async import _validate
-from equos_async._validate import Secret
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -19,16 +17,19 @@ from equos_async.errors import (
 )
 from equos_async.models import CreateEquosSessionResponse
 
-from .codec import UNUSABLE, Structured, describe_problem, parse_object, structure
+from .codec import UNUSABLE, Structured, decoded, describe_problem, parse_object, structure
+from .words import MAX_HEAD, shown
 
 T = TypeVar("T")
 
 MAX_MESSAGE: Final = 2048
 """How many characters of a server's error text are kept."""
 
-# Compiled when they are first needed, which in most programs is never.
-_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
-_SESSION_HEAD = rb'\s*\{\s*"session"\s*:\s*\{\s*"id"\s*:\s*"([^"\\]{1,256})"'
+MAX_SALVAGED: Final = 1 << 18
+"""How many characters of a broken answer are searched for an id."""
+
+# A string, ended or cut, or a sign; compiled when it is first needed.
+_PART = r'"([^"\\]*(?:\\.[^"\\]*)*)("?)|[{}\[\]:,]'
 
 
 @frozen
@@ -64,9 +65,9 @@ def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unr
     """
 
     def decode(body: bytes) -> Structured[T | None] | Unreadable:
-        if body.strip() in {b"", b"null"}:
-            return Structured(None)
         try:
+            if decoded(body).strip() in {"", "null"}:
+                return Structured(None)
             return structure(parse_object(body), cast("type[T | None]", cls))
         except UNUSABLE as error:
             return Unreadable(describe_problem(error))
@@ -89,8 +90,8 @@ def status_error(
 ) -> APIStatusError:
     """The exception for a refusal, with the server's words bounded and secrets masked."""
     # Masked before they are cut: half a key would not be found.
-    text = mask(body.decode("utf-8", "replace"))[:MAX_MESSAGE]
-    message = " ".join(mask(_message(body)).split()) or " ".join(text.split())
+    text = shown(mask(decoded(body[: 4 * MAX_HEAD])), lines=True)[:MAX_MESSAGE]
+    message = shown(" ".join(mask(_message(body)).split())) or " ".join(text.split())
     return status_error_class(status)(
         message[:MAX_MESSAGE] or "the server gave no reason",
         status=status,
@@ -105,23 +106,6 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return value if 0 < len(value) <= 200 and value.isascii() and value.isprintable() else None
 
 
-def masker(client_key: str) -> Callable[[str], str]:
-    """A function that takes the key out of a text, however a server would echo it, and JWTs.
-
-    The key lives in its closure, where no repr and no ``vars()`` shows it.
-    """
-    forms = tuple(
-        map(Secret, {client_key, json.dumps(client_key)[1:-1], quote(client_key, safe="")})
-    )
-
-    def mask(text: str) -> str:
-        for form in forms:
-            text = text.replace(form, "***")
-        return re.sub(_JWT, "***", text)
-
-    return mask
-
-
 def _message(body: bytes) -> str:
     """NestJS: ``{"statusCode", "message": string or list of strings, "error"?}``."""
     try:
@@ -129,7 +113,8 @@ def _message(body: bytes) -> str:
     except UNUSABLE:
         return ""  # a proxy's HTML, say: the body's text stands in
     if isinstance(message, list):
-        return "; ".join(str(part) for part in cast("list[object]", message)[:100])
+        parts = cast("list[object]", message)[:100]
+        return "; ".join(part for part in parts if isinstance(part, str))
     return message if isinstance(message, str) else ""
 
 
@@ -138,9 +123,39 @@ def _salvaged_id(body: bytes) -> str | None:
     try:
         found = parse_object(body)["session"]["id"]
     except (*UNUSABLE, TypeError, KeyError):
-        head = re.match(_SESSION_HEAD, body)
-        found = head and head[1].decode("utf-8", "replace")
+        found = _found_id(decoded(body)[:MAX_SALVAGED])
     try:
         return _validate.session_id(found)
     except ConfigurationError:
+        return None
+
+
+def _found_id(text: str) -> str | None:
+    """The string at ``session.id`` in JSON that may end anywhere."""
+    path: list[str | None] = []  # the key that is being read in each open object; None: a list
+    key: str | None = None
+    for token in re.finditer(_PART, text):
+        sign = token[0]
+        if sign in "{[":
+            path.append(None)
+            continue
+        if sign in "}]":
+            del path[-1:]
+        elif sign == ":" and path:
+            path[-1] = key
+        elif sign == "," and path:
+            path[-1] = None
+        elif token[1] is not None:
+            if not token[2]:
+                return None  # cut within this string
+            if path == ["session", "id"]:
+                return _unescaped(token[1])
+            key = token[1]
+    return None
+
+
+def _unescaped(text: str) -> str | None:
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from types import NoneType, UnionType
 from typing import (
@@ -37,11 +37,21 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ValueError: It is not JSON, or JSON of another kind.
         RecursionError: It is nested deeper than any answer.
     """
-    text = body.decode().strip(_WHITESPACE)
+    text = body.decode(_encoding(body)).strip(_WHITESPACE)
     value, end = _DECODER.raw_decode(text)
     if not isinstance(value, dict) or end != len(text):
         raise ValueError
     return cast("dict[str, Any]", value)
+
+
+def decoded(body: bytes) -> str:
+    """The text of a body, whatever it holds."""
+    return body.decode(_encoding(body), "replace")
+
+
+def _encoding(body: bytes) -> str:
+    """The encoding of JSON text: UTF-8, unless a byte order mark or its zeros tell of another."""
+    return "utf-8" if body[:1] == b"{" and body[1:2] != b"\0" else json.detect_encoding(body)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -51,7 +61,9 @@ def _refuse_constant(name: str) -> NoReturn:
 # Made once: `json.loads` and `json.dumps` with an argument make one for each call.
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _WHITESPACE: Final = " \t\n\r"  # RFC 8259, 2
-ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+NOT_JSON: Final = (TypeError, ValueError, RecursionError)
+"""What the encoder raises for a value that JSON cannot hold."""
 
 
 @attrs.frozen
@@ -222,7 +234,11 @@ def _structure_datetime_or_none(value: object, _: object) -> datetime | None:
     """SDK: RFC 3339 with milliseconds and ``Z``."""
     if value is None:
         return None
-    moment = datetime.fromisoformat(cast("str", value))  # a TypeError if it is none
+    text = cast("str", value)
+    try:
+        moment = datetime.fromisoformat(text)  # a TypeError if it is none
+    except ValueError:
+        moment = _rare_datetime(text.upper())
     if moment.tzinfo is None:
         raise ValueError
     return moment
@@ -235,6 +251,13 @@ _OR_NONE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     datetime: _structure_datetime_or_none,
 }
 """cattrs would turn None into "None" and "no" into True; answers are held to their types."""
+
+
+def _rare_datetime(text: str) -> datetime:
+    """What RFC 3339 has and Python does not read: lower case, and leap seconds."""
+    if text[16:19] != ":60":
+        return datetime.fromisoformat(text)
+    return datetime.fromisoformat(f"{text[:16]}:59{text[19:]}") + timedelta(seconds=1)
 
 
 def _unstructure_datetime(value: datetime) -> str:

@@ -16,7 +16,7 @@ from attrs import Factory, field, frozen
 
 from equos_async._retry.classify import RetryRules, Verdict
 from equos_async._validate import Secret
-from equos_async.errors import OperationName
+from equos_async.errors import ConfigurationError, OperationName
 from equos_async.models import (
     CreateEquosSessionResponse,
     CreateSessionPassRequest,
@@ -26,7 +26,7 @@ from equos_async.models import (
 from equos_async.settings import Timeouts
 
 from .answers import Unreadable, decode_details, decode_start
-from .codec import ENCODER, Structured, converter
+from .codec import ENCODER, NOT_JSON, Structured, converter
 
 T_co = TypeVar("T_co", covariant=True)
 RequestT = TypeVar("RequestT")
@@ -178,7 +178,21 @@ class Operation(Generic[T_co]):
 
 def _encode_model(request: object) -> bytes:
     """The body of a start; fields that are ``None`` are left out."""
-    return ENCODER.encode(converter().unstructure(request)).encode()
+    fields: dict[str, object] = converter().unstructure(request)
+    try:
+        return ENCODER.encode(fields).encode()
+    except NOT_JSON:
+        for name, value in fields.items():
+            _check_encodable(name, value)
+        raise
+
+
+def _check_encodable(name: str, value: object) -> None:
+    try:
+        ENCODER.encode(value)
+    except NOT_JSON as error:
+        problem = f"{name} holds a value that JSON cannot hold ({type(error).__name__})"
+        raise ConfigurationError(problem) from None
 
 
 def _encode_empty(_: object) -> bytes:

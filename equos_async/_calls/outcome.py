@@ -10,6 +10,7 @@ from attrs import frozen
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
 from equos_async._api.operations import Stake
+from equos_async._api.words import shown
 from equos_async._http.request import Failure, Reply
 from equos_async.errors import (
     APIConnectionError,
@@ -73,7 +74,7 @@ Result: TypeAlias = Accepted[T] | Refused | Unsent | Unknown
 
 def reason_of(reply: Reply | Failure, mask: Mask) -> str:
     """What an attempt brought, in words."""
-    return f"status {reply.status}" if isinstance(reply, Reply) else mask(reply.reason)
+    return f"status {reply.status}" if isinstance(reply, Reply) else shown(mask(reply.reason))
 
 
 def error_of(result: Refused | Unsent | Unknown, call: Call[Any], mask: Mask) -> EquosError:

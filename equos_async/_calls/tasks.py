@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from multidict import CIMultiDict
 
 from equos_async import _validate
-from equos_async._api import answers, operations
+from equos_async._api import operations, words
 from equos_async._api.operations import Alone, Effect, Operation, Resource, Stake
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
@@ -66,7 +66,7 @@ class CallTasks:
         self._transport = transport
         self._timeouts = timeouts
         self._clock = clock
-        self._mask = answers.masker(key)
+        self._mask = words.masker(key)
         self._lifecycle = Lifecycle()
         self._running = Running()
         self._calls: set[Call[Any]] = set()

@@ -14,6 +14,9 @@ from equos_async.client import EquosClient
 from equos_async.errors import ConfigurationError
 from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
 
+MAX_DURATION = 600.0
+"""Seconds after which a session ends by itself, where nobody said otherwise."""
+
 TOKENS = ("consumer_access_token", "remote_agent_access_token")
 
 
@@ -36,7 +39,11 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="command line", help="what to call the session")
     parser.add_argument("--identity-name", default="", help="display name of the end user")
     parser.add_argument("--client", help="your own identifier")
-    parser.add_argument("--max-duration", type=float, help="seconds after which it ends by itself")
+    parser.add_argument(
+        "--max-duration",
+        type=float,
+        help=f"seconds after which it ends by itself; default {MAX_DURATION:g}",
+    )
     parser.add_argument("--context", help="more context for the agent")
     parser.add_argument(
         "--template-var", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
@@ -52,21 +59,31 @@ def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def start(args: argparse.Namespace) -> int:
     """Start a session and print it."""
+    seconds = args.max_duration
+    if seconds is None:
+        seconds = MAX_DURATION
+        print(f"no --max-duration: the session ends after {seconds:g} s", file=sys.stderr)
     request = CreateSessionPassRequest(
         name=args.name,
         avatar=args.avatar,
         agent=args.agent,
         consumer_identity=EquosParticipantIdentity(args.identity, args.identity_name),
         client=args.client,
-        max_duration=args.max_duration,
+        max_duration=seconds,
         additional_ctx=args.context,
         template_vars=_pairs(args.template_var),
     )
     async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
-        started = _plain(await client.start_session(request, deadline=args.deadline))
-    if not args.show_token:
-        started = {name: value for name, value in started.items() if name not in TOKENS}
-    _print_json(started)
+        session = await client.start_session(request, deadline=args.deadline)
+        try:
+            # Within the client's block: until it is printed nobody else knows of the session.
+            started = _plain(session)
+            if not args.show_token:
+                started = {name: value for name, value in started.items() if name not in TOKENS}
+            _print_json(started)
+        except BaseException:
+            await client.stop_session(session.session.id)
+            raise
     return 0
 
 
@@ -79,8 +96,7 @@ async def stop(args: argparse.Namespace) -> int:
 
 
 def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2)
-    print()
+    print(json.dumps(value, indent=2), flush=True)
 
 
 def _pairs(options: list[str]) -> dict[str, str] | None:

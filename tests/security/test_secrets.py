@@ -148,6 +148,7 @@ async def test_a_server_that_echoes(echo: str, status: int, logs: pytest.LogCapt
                 with pytest.raises(EquosError) as caught:
                     await work
                 clean_error(caught.value)
+            await client.aclose(deadline=0)
     clean(client.unresolved)
     clean(logs.text)
 

@@ -14,7 +14,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosParticipantIdentity,
 )
-from equos_async._api import answers, codec
+from equos_async._api import answers, codec, words
 from equos_async._api.codec import Structured
 from equos_async._api.operations import CREATE, END, START_SESSION, STOP_SESSION
 
@@ -270,7 +270,13 @@ class TestDecodeStart:
             b'{"session": {"id": 7}}',
             b'{"session": {"id": ".."}}',
             b'{"session": {"id": "\\ud800"}}',
-            b'{"session": {"name": "x", "id": "s-1"',
+            b'{"session": {"name": "x", "id": "s-',
+            b'{"agent": {"id": "s-1"}, "session": {"agent": {"id": "s-1"}, "name": "x',
+            b'{"session": {"id": "\\q", "name": ',
+            b'{"session": ["id", "s-1", ',
+            b'}:,{"session": [[[',
+            b"[" * 100_000 + b"]" * 100_000,
+            b'"\\"' * 100_000,
         ],
     )
     def test_no_id_can_be_read(self, body: bytes) -> None:
@@ -281,6 +287,10 @@ class TestDecodeStart:
         "body",
         [
             dump(STARTED)[:40],
+            b'{"session": {"name": "x", "id": "s-1"',
+            b'{"consumerAccessToken": "t{", "session": {"agent": {"id": "a"}, "id": "s-1", "x": "',
+            b"\xef\xbb\xbf" + dump(STARTED)[:40],
+            dump(STARTED).decode()[:60].encode("utf-16"),
             b'{ "session" : { "id" : "s-1", "maxDuration": NaN',
             b'{"session": {"id": "s-1", "maxDuration": ' + b"1" * 5000 + b"}}",
             b'{"session":{"id":"s-1","deep":' + b"[" * 100_000,
@@ -356,9 +366,37 @@ class TestDecodeStop:
         assert answers.is_foreign(body, "s-1") is foreign
 
 
-def refusal(body: bytes, status: int = 400, key: str = "pk_1") -> Any:
+def refusal(body: bytes, status: int = 400, key: str = "pk_test_1") -> Any:
     """The error that a refusal becomes."""
-    return answers.status_error(status, body, mask=answers.masker(key), retry_after=None)
+    return answers.status_error(status, body, mask=words.masker(key), retry_after=None)
+
+
+class TestWords:
+    def test_a_short_key_garbles_nothing(self) -> None:
+        """It may be part of any word."""
+        assert refusal(b"unknown client key, bearer keys", key="key").message == (
+            "unknown client key, bearer keys"
+        )
+
+    def test_a_jwt(self) -> None:
+        """It is masked wherever it stands, and where it was cut."""
+        assert refusal(b'{"message":"x\\neyJa.b.c d eyJ.txt keyJar"}').message == (
+            "x *** d eyJ.txt keyJar"
+        )
+        assert refusal(b"eyJ" * 40_000).body == "***"
+
+    def test_half_a_key_is_not_shown(self) -> None:
+        """A long text is cut before it is masked: its end may be the beginning of the key."""
+        jwts = b"eyJa.b." + b"c" * 16_370 + b" "
+        assert "pk_te" not in refusal(jwts[: 16_384 - 6] + b" pk_test_1").body
+        head = b"eyJa.b." + b"c" * (16_384 - 7 - 8) + b" pk_test_1"
+        assert refusal(head).body == "*** ***"
+
+    def test_control_characters_are_shown(self) -> None:
+        """They would clear a screen, or turn a name around."""
+        error = refusal(dump({"message": "no \x1b[2J\x07 \u202etxt \x9b"}))
+        assert error.message == r"no \x1b[2J\x07 \u202etxt \x9b"
+        assert refusal(b"a\tb\n\x1b").body == "a\tb\n\\x1b"
 
 
 class TestStatusError:
@@ -387,10 +425,13 @@ class TestStatusError:
     @pytest.mark.parametrize(
         ("key", "echo"),
         [
-            ("pk_1", b'{"message":"bad key pk_1"}'),
-            ('p"k\\1', dump({"message": 'bad key p"k\\1'})),
-            ("p/k+1", b"bad key p%2Fk%2B1"),
-            ("pk_1", b"x" * 2046 + b"pk_1"),
+            ("pk_test_1", b'{"message":"bad key pk_test_1"}'),
+            ('p"k\\test1', dump({"message": 'bad key p"k\\test1'})),
+            ("p/k+test1", b"bad key p%2Fk%2Btest1"),
+            ("pk_test_1", b"x" * 2046 + b"pk_test_1"),
+            ("pk_test_1", b"eyJ" + b"x" * 16_370 + b" pk_test_1"),
+            ("pk", b"Authorization: Bearer pk"),
+            ("pk", b'{"message":"got \\"bearer  pk\\""}'),
         ],
     )
     def test_an_echoed_key_is_masked(self, key: str, echo: bytes) -> None:

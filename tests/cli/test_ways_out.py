@@ -1,0 +1,51 @@
+"""The command line leaves no session that nobody knows of."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from equos_async.testing import Delay, EquosEmulator
+
+START = ("-m", "equos_async", "start", "--avatar=a", "--agent=b", "--identity=c", "--endpoint")
+
+
+async def run(emulator: EquosEmulator) -> asyncio.subprocess.Process:
+    """Start the command as a program."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *START,
+        emulator.endpoint,
+        env={"EQUOS_CLIENT_KEY": "any-key"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_signal_while_it_starts(
+    number: signal.Signals, code: int, emulator: EquosEmulator
+) -> None:
+    """The answer is awaited, and its session ended."""
+    emulator.faults.start.add(Delay(0.5))
+    process = await run(emulator)
+    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
+        await asyncio.sleep(0.01)
+    process.send_signal(number)
+    out, _ = await process.communicate()
+    assert (process.returncode, out) == (code, b"")
+    assert emulator.live_sessions == {}
+    assert len(emulator.ended_sessions) == 1
+
+
+async def test_no_session_is_unbounded(emulator: EquosEmulator) -> None:
+    """Without --max-duration it gets one, and that is said."""
+    process = await run(emulator)
+    out, err = await process.communicate()
+    assert process.returncode == 0
+    assert b'"session"' in out
+    assert err.splitlines() == [b"no --max-duration: the session ends after 600 s"]
+    assert [one.max_duration for one in emulator.live_sessions.values()] == [600]
