@@ -80,6 +80,7 @@ class EquosClient:
         self._base = f"{self._endpoint}/{version}"
         self._timeouts = _validate.instance("timeouts", timeouts, Timeouts)
         own_clock = Clock() if clock is None else _validate.instance("clock", clock, Clock)
+        self._clock = own_clock
         if http_session is not None:
             _validate.instance("http_session", http_session, aiohttp.ClientSession)
         _validate.instance("retry", retry, RetryPolicy)
@@ -236,3 +237,9 @@ class EquosClient:
                 source=self,
                 stacklevel=2,
             )
+
+
+def clock_of(client: EquosClient) -> Clock:
+    """A client's source of time, for what of this package runs on that client."""
+    # No user needs it.
+    return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

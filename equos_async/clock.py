@@ -8,9 +8,11 @@ import math
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from attrs import define
+
+T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -56,78 +58,79 @@ def set_unless_done(future: asyncio.Future[Any], result: object) -> None:
         future.set_result(result)
 
 
-MIN_DROPPED: Final = 64
-"""How many alarms that were called off are put up with before the agenda is tidied."""
+MIN_CANCELLED: Final = 64
+"""How many timers that were called off are kept before they are tidied away."""
 
 
 @define(eq=False)
-class Alarm:
+class SetTimer:
     """Something to do at a time; nothing once it was done or called off."""
 
     when: float
-    action: Callable[[], None] | None
+    action: Callable[[Any], None] | None
+    about: Any
 
-    def __lt__(self, other: Alarm) -> bool:
+    def __lt__(self, other: SetTimer) -> bool:
         return self.when < other.when
 
 
-class Agenda:
-    """Any number of alarms on one timer of the clock."""
+class Timers:
+    """Any number of timers on one of the clock's."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heap: list[Alarm] = []
-        self._dropped = 0
+        self._heap: list[SetTimer] = []
+        self._cancelled = 0
         self._timer: Timer | None = None
-        self._rings_at = math.inf
+        self._due_at = math.inf
 
-    def add(self, when: float, action: Callable[[], None]) -> Alarm:
-        """Set an alarm."""
-        alarm = Alarm(when, action)
-        heapq.heappush(self._heap, alarm)
+    def at(self, when: float, action: Callable[[T], None], about: T) -> SetTimer:
+        """Set one: ``action`` is called with what it is about."""
+        timer = SetTimer(when, action, about)
+        heapq.heappush(self._heap, timer)
         self._wind()
-        return alarm
+        return timer
 
-    def drop(self, alarm: Alarm) -> None:
-        """Call an alarm off; harmless where it rang already.
+    def cancel(self, timer: SetTimer) -> None:
+        """Call one off; harmless where it went off already.
 
         It stays in the heap until its time, unless too many such do.
         """
-        if alarm.action is None:
+        if timer.action is None:
             return
-        alarm.action = None
-        self._dropped += 1
-        if self._dropped > MIN_DROPPED and self._dropped > len(self._heap) // 2:
+        timer.action = timer.about = None  # it may stay in the heap for long
+        self._cancelled += 1
+        if self._cancelled > MIN_CANCELLED and self._cancelled > len(self._heap) // 2:
             self._heap = [one for one in self._heap if one.action is not None]
             heapq.heapify(self._heap)
-            self._dropped = 0
+            self._cancelled = 0
 
     def clear(self) -> None:
         """Call everything off."""
         self._heap = []
-        self._dropped = 0
-        self._rings_at = math.inf
+        self._cancelled = 0
+        self._due_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
 
     def _wind(self) -> None:
-        """Set the timer for the first alarm, unless it rings before that anyway."""
-        if not self._heap or self._heap[0].when >= self._rings_at:
+        """Set the clock's timer for the first, unless that goes off before that anyway."""
+        if not self._heap or self._heap[0].when >= self._due_at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._rings_at = self._heap[0].when
-        self._timer = self._clock.call_at(self._rings_at, self._ring)
+        self._due_at = self._heap[0].when
+        self._timer = self._clock.call_at(self._due_at, self._ring)
 
     def _ring(self) -> None:
         # A loop's timer may go off a hair early: what it was set for is due.
-        now = max(self._clock.now(), self._rings_at)
-        self._rings_at = math.inf
+        now = max(self._clock.now(), self._due_at)
+        self._due_at = math.inf
         while self._heap and self._heap[0].when <= now:
-            alarm = heapq.heappop(self._heap)
-            if alarm.action is None:
-                self._dropped -= 1
+            timer = heapq.heappop(self._heap)
+            if timer.action is None:
+                self._cancelled -= 1
                 continue
-            action, alarm.action = alarm.action, None
-            action()
+            action, timer.action = timer.action, None
+            action(timer.about)
         self._wind()

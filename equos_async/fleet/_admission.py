@@ -1,4 +1,4 @@
-"""The places of a fleet, taken in turn."""
+"""The slots of a fleet, taken in turn."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from collections.abc import Hashable
 from equos_async.errors import EquosError
 
 
-class Places:
-    """A number of places and the line before them: first come, first served.
+class Slots:
+    """A number of slots and the queue before them: first come, first served.
 
-    A place that is given back goes straight to the first in line, so that nobody overtakes. A
-    waiter that is cancelled passes on the place that it was given in that very tick.
+    A slot that is given back goes straight to the first in the queue, so that nobody overtakes. A
+    waiter that is cancelled passes on the slot that it was given in that very tick.
     """
 
     def __init__(self, count: int) -> None:
         self.free: int = count
-        self._line: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
+        self._queue: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
-        """How many stand in the line."""
-        return len(self._line)
+        """How many stand in the queue."""
+        return len(self._queue)
 
     def take(self) -> bool:
-        """Take a place, if one is free; then nobody is waiting."""
+        """Take a slot, if one is free; then nobody is waiting."""
         if self.free == 0:
             return False
         self.free -= 1
         return True
 
     def join(self, who: Hashable) -> asyncio.Future[None]:
-        """Stand in the line."""
-        turn = self._line[who] = asyncio.get_running_loop().create_future()
+        """Stand in the queue."""
+        turn = self._queue[who] = asyncio.get_running_loop().create_future()
         return turn
 
     async def wait(self, who: Hashable, turn: asyncio.Future[None]) -> None:
-        """Wait for one's turn; then the place is taken."""
+        """Wait for one's turn; then the slot is taken."""
         try:
             await turn
         except asyncio.CancelledError:
-            self._line.pop(who, None)
+            self._queue.pop(who, None)
             if not turn.cancelled() and turn.exception() is None:
                 self.give()
             raise
 
     def give(self) -> None:
-        """Give a place back."""
-        while self._line:
-            _, turn = self._line.popitem(last=False)
+        """Give a slot back."""
+        while self._queue:
+            _, turn = self._queue.popitem(last=False)
             if not turn.done():
                 turn.set_result(None)
                 return
@@ -58,6 +58,6 @@ class Places:
 
     def turn_away(self, who: Hashable, error: EquosError) -> None:
         """Send somebody home who waits."""
-        turn = self._line.pop(who, None)
+        turn = self._queue.pop(who, None)
         if turn is not None and not turn.done():
             turn.set_exception(error)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from equos_async.clock import Timer, set_unless_done
 
-from ._session import Held, Order
+from ._session import SessionRecord
 from .values import DrainReport, SessionEnd
+
+START_LATE: Final = "its start was not answered in time"
+STOP_LATE: Final = "its stop was not answered in time"
 
 
 class Drain:
@@ -21,22 +25,23 @@ class Drain:
     """
 
     def __init__(self, call_at: Callable[..., Timer], deadline: float) -> None:
-        self.pending: dict[Held | Order, str] = {}
+        self.pending: dict[SessionRecord, str] = {}
         self.ends: list[SessionEnd] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: Timer = call_at(deadline, set_unless_done, self.done, None)
 
-    def settle(self, subject: Held | Order, end: SessionEnd | None) -> None:
+    def settle(self, subject: SessionRecord, end: SessionEnd | None) -> None:
         """Something is over, or failed for now; None: there was nothing."""
         if self.pending.pop(subject, None) is not None:
             if end is not None:
                 self.ends.append(end)
             self.check()
 
-    def replace(self, order: Order, held: Held) -> None:
+    def arrived(self, record: SessionRecord) -> None:
         """A start that was on its way brought a session after all."""
-        if self.pending.pop(order, None) is not None:
-            self.pending[held] = "its stop was not answered in time"
+        if record in self.pending:
+            del self.pending[record]  # to stand behind those that were live before
+            self.pending[record] = STOP_LATE
 
     def check(self) -> None:
         """Be done when nothing is pending."""
@@ -48,7 +53,7 @@ class Drain:
         ends = self.ends + [
             SessionEnd(
                 key=subject.key,
-                session_id=subject.started.session.id if isinstance(subject, Held) else None,
+                session_id=subject.session_id,
                 outcome="unresolved",
                 reason=reason,
             )

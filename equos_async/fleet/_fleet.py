@@ -16,17 +16,17 @@ from typing import Any, Self, cast
 from attrs import evolve
 
 from equos_async import _validate
-from equos_async.client import EquosClient
+from equos_async.client import EquosClient, clock_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
 from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
 from equos_async.models import CreateSessionPassRequest, EquosSession
 
-from ._session import HandOver, Held, LiveSession, Order
+from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
-from ._supervisor import Keeper, closed_error
-from ._worker import Registrar
+from ._supervisor import FleetSupervisor, closed_error
+from ._worker import LedgerWorker, NoWorker
 from .values import DrainReport, FleetEvent, FleetStats
 
 
@@ -57,7 +57,7 @@ class SessionFleet:
         renew_before: Seconds before a session's end at which its replacement is started, where
             it is to be renewed; at most half of its time.
         on_event: Called with each :class:`FleetEvent`; must not block.
-        clock: Only for tests: the same as the client's.
+        clock: Only for tests; by default the client's.
 
     Raises:
         ConfigurationError: An argument is wrong.
@@ -83,27 +83,30 @@ class SessionFleet:
         self._default_max_duration = _validate.number("default_max_duration", default_max_duration)
         if budget_seconds is not None:
             _validate.number("budget_seconds", budget_seconds)
-        self._keeper = Keeper(
-            client,
-            places=_validate.count("max_live", max_live),
-            budget=math.inf if budget_seconds is None else budget_seconds,
-            renew_before=_validate.number("renew_before", renew_before),
-            on_event=_validate.hook("on_event", on_event),
-            clock=Clock() if clock is None else _validate.instance("clock", clock, Clock),
-        )
         _validate.number("lease", lease)
+        clock = clock_of(client) if clock is None else _validate.instance("clock", clock, Clock)
+        make_worker: Callable[[Callable[..., None]], LedgerWorker | NoWorker] = _no_worker
         if ledger is not None:
             _validate.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
-            self._keeper.registrar = Registrar(
+            make_worker = partial(
+                LedgerWorker,
                 ledger,
                 client,
                 limit=max_live,
                 lease=lease,
                 required=ledger_required,
-                clock=self._keeper.clock,
-                tell=self._keeper.tell,
+                clock=clock,
             )
-        self._live = _LiveView(self._keeper.keyed)
+        self._supervisor = FleetSupervisor(
+            client,
+            slots=_validate.count("max_live", max_live),
+            budget=math.inf if budget_seconds is None else budget_seconds,
+            renew_before=_validate.number("renew_before", renew_before),
+            on_event=_validate.hook("on_event", on_event),
+            clock=clock,
+            make_worker=make_worker,
+        )
+        self._live = _LiveView(self._supervisor.records)
         self._report: DrainReport | None = None
         self._guard: SignalGuard | None = None
 
@@ -150,9 +153,17 @@ class SessionFleet:
             raise ConfigurationError("renew=True and on_renewed belong together")
         duration = request.max_duration or self._default_max_duration
         request = evolve(request, max_duration=duration)
-        order = Order(key, request, duration, deadline, on_renewed)
-        self._keeper.reserve(order)
-        return (await self._keeper.fulfil(order, wait=wait)).handle
+        record = SessionRecord(
+            owner=self._supervisor,
+            key=key,
+            request=request,
+            duration=duration,
+            deadline=deadline,
+            hand_over=on_renewed,
+        )
+        self._supervisor.reserve(record)
+        await self._supervisor.fulfil(record, request, wait=wait)
+        return record.handle
 
     async def stop(self, key: Hashable) -> EquosSession | None:
         """Stop the session of a key; a start that is waiting or on its way is called off.
@@ -164,7 +175,7 @@ class SessionFleet:
             EquosError: As ``EquosClient.stop_session``; it may still be running.
         """
         called_off = EquosError("stop() came before the session was started", operation="start")
-        await self._keeper.call_off(key, called_off)
+        await self._supervisor.call_off(key, called_off)
         live = self._live.get(key)
         return None if live is None else await live.stop()
 
@@ -181,14 +192,14 @@ class SessionFleet:
             What became of each; those that are not done yet are ``unresolved`` in it.
         """
         seconds = self._drain_deadline if deadline is None else deadline
-        drain = self._keeper.drain(
+        drain = self._supervisor.drain(
             _validate.number("deadline", seconds, zero=True),
             partial(EquosError, "drain() came before the session was started", operation="start"),
         )
         try:
             await drain.done
         finally:
-            report = self._keeper.conclude(drain)
+            report = self._supervisor.conclude(drain)
         return report
 
     @property
@@ -210,11 +221,11 @@ class SessionFleet:
     @property
     def worker(self) -> str | None:
         """This fleet's name in its ledger, of host, process and random letters; else None."""
-        return None if self._keeper.registrar is None else self._keeper.registrar.worker
+        return self._supervisor.worker.worker
 
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
-        return self._keeper.stats()
+        return self._supervisor.stats()
 
     def stop_on_signals(self, *signals: signal.Signals) -> None:
         """Let SIGTERM and SIGINT, or those that are given, end the fleet's block.
@@ -229,12 +240,13 @@ class SessionFleet:
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        guard = SignalGuard(self._keeper)
+        supervisor = self._supervisor
+        guard = SignalGuard(lambda: supervisor.closed, supervisor.give_up)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
     async def __aenter__(self) -> Self:
-        if self._keeper.closed:
+        if self._supervisor.closed:
             raise closed_error()
         return self
 
@@ -244,39 +256,42 @@ class SessionFleet:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        self._keeper.close()
-        drain = self._keeper.drain(self._drain_deadline, closed_error)
+        self._supervisor.close()
+        drain = self._supervisor.drain(self._drain_deadline, closed_error)
         try:
             await drain.done
         finally:
             # Where a cancellation ends the wait, what is left is told all the same.
-            self._report = self._keeper.conclude(drain)
+            self._report = self._supervisor.conclude(drain)
             if self._report.left:
                 logger.warning("sessions may still be running: %s", self._report)
                 if exc is not None:
                     exc.add_note(str(self._report))
             if self._guard is not None:
                 self._guard.remove()
-            if self._keeper.registrar is not None:
-                await self._keeper.registrar.leave()
+            await self._supervisor.worker.leave()
         return self._guard is not None and self._guard.absorbs(exc)
 
     def __repr__(self) -> str:
-        state = "closed" if self._keeper.closed else "open"
-        return f"<SessionFleet {len(self._live)} live, {self._keeper.places.free} free, {state}>"
+        state = "closed" if self._supervisor.closed else "open"
+        return f"<SessionFleet {len(self._live)} live, {self._supervisor.slots.free} free, {state}>"
+
+
+def _no_worker(_: Callable[..., None]) -> NoWorker:
+    return NoWorker()
 
 
 class _LiveView(Mapping[Hashable, LiveSession]):
     """The fleet's sessions as their handles."""
 
-    def __init__(self, keyed: Mapping[Hashable, Held]) -> None:
-        self._keyed = keyed
+    def __init__(self, records: Mapping[Hashable, SessionRecord]) -> None:
+        self._records = records
 
     def __getitem__(self, key: Hashable) -> LiveSession:
-        return self._keyed[key].handle
+        return self._records[key].handle
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._keyed)
+        return iter(self._records)
 
     def __len__(self) -> int:
-        return len(self._keyed)
+        return len(self._records)

@@ -1,4 +1,4 @@
-"""One session of a fleet, from the order of it to its end."""
+"""One session of a fleet: its record, its handle."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
-from equos_async.clock import Alarm, Clock
+from equos_async.clock import Clock, SetTimer
 from equos_async.errors import EquosError
 from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 
-from ._worker import Entry
+from ._states import Reason, State
+from ._worker import NO_ENTRY, Entry
 from .values import SessionEnd
 
 T = TypeVar("T")
@@ -27,20 +28,20 @@ class LiveSession:
     somebody tries to stop it, at the latest the fleet when its time is over.
     """
 
-    __slots__ = ("__weakref__", "_held")
+    __slots__ = ("__weakref__", "_record")
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
+    def __init__(self, record: SessionRecord) -> None:
+        self._record = record
 
     @property
     def key(self) -> Hashable:
         """Whose session it is."""
-        return self._held.key
+        return self._record.key
 
     @property
     def session(self) -> EquosSession:
         """The session as the server described it when it was started."""
-        return self._held.started.session
+        return self._record.response.session
 
     @property
     def server_url(self) -> str:
@@ -50,18 +51,18 @@ class LiveSession:
     @property
     def consumer_access_token(self) -> str | None:
         """The LiveKit token of the end user; a secret, for that user only."""
-        return self._held.started.consumer_access_token
+        return self._record.response.consumer_access_token
 
     @property
     def expires_at(self) -> datetime:
         """When the fleet stops it, in UTC."""
-        return datetime.fromtimestamp(self._held.expires, UTC)
+        return datetime.fromtimestamp(self._record.expires, UTC)
 
     @property
     def remaining(self) -> float:
         """Seconds until then; 0 where it has ended."""
-        held = self._held
-        return 0.0 if held.end else max(0.0, held.ends - held.clock.now())
+        record = self._record
+        return 0.0 if record.end else max(0.0, record.ends - record.owner.clock.now())
 
     async def stop(self) -> EquosSession | None:
         """Stop it. Calls at the same time, and later ones, get the same answer.
@@ -75,16 +76,16 @@ class LiveSession:
         Raises:
             EquosError: As ``EquosClient.stop_session``; it may still be running.
         """
-        return await shared(self._held.stop(self._held))
+        return await shared(self._record.owner.stop(self._record))
 
     async def ended(self) -> SessionEnd:
         """Wait until it is over: stopped by anyone, or at its end."""
-        held = self._held
-        if held.end is not None:
-            return held.end
-        if held.over is None:
-            held.over = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(held.over)
+        record = self._record
+        if record.end is not None:
+            return record.end
+        if record.over is None:
+            record.over = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(record.over)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,7 +104,7 @@ class LiveSession:
             exc.add_note(f"stopping session {self.session.id} failed: {failure}")
 
     def __repr__(self) -> str:
-        end = self._held.end
+        end = self._record.end
         state = f"live, {self.remaining:.0f} s left" if end is None else end.outcome
         return f"<LiveSession {self.key!r} {self.session.id} {state}>"
 
@@ -117,79 +118,89 @@ async def shared(task: asyncio.Task[T]) -> T:
     return task.result()
 
 
-@define(eq=False)
-class Order:
-    """One start, from the reservation of its key to its session or its error.
+class Owner(Protocol):
+    """What a session needs of its fleet."""
+
+    @property
+    def clock(self) -> Clock:
+        """The source of time."""
+        ...
+
+    def stop(self, record: SessionRecord) -> asyncio.Task[EquosSession | None]:
+        """Set out to stop it."""
+        ...
+
+
+@define(eq=False, repr=False)
+class SessionRecord:
+    """What the fleet knows of one session, from the wish for it to its end.
 
     Attributes:
-        duration: Seconds that the session is asked for.
-        replaces: The session that it renews.
-        seconds: What is reserved for it in the budget.
-        called_off: Why its session is not wanted any more.
-        entry: What the ledger holds of it, where there is one.
-        answer: What whoever started it waits for; cancelled where nobody does any more.
-        task: What carries it out, once it has a place; then what stops an unreadable session.
-    """
-
-    key: Hashable
-    request: CreateSessionPassRequest
-    duration: float
-    deadline: float | None
-    hand_over: HandOver | None
-    replaces: Held | None = None
-    seconds: float = 0.0
-    called_off: EquosError | None = None
-    entry: Entry | None = None
-    answer: asyncio.Future[Held] = field(init=False)
-    task: asyncio.Task[Any] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        self.answer = asyncio.get_running_loop().create_future()
-
-
-@define(eq=False)
-class Held:
-    """What the fleet knows of one live session.
-
-    Attributes:
-        stop: What sets out to stop it.
+        owner: The fleet that runs it.
+        duration: Seconds that it is asked for.
+        request: What to start; once it is live, what to start again where it is to be renewed.
+        hand_over: Who is told of its replacement.
+        replaces: The session that it renews, until it is live.
+        seconds: What is reserved for it in the session budget.
+        unwanted: Why it is to end as soon as it is there.
+        entry: What the ledger holds of it.
+        answer: What its caller waits for, until it is live; cancelled where the caller is gone.
+        task: The start, then the stop, that is under way; at last the stop that ended it.
+        started: The server's answer.
         began: When it was known to be live, on the clock.
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
-        asked: Seconds that it was asked for.
-        seconds: What is reserved for it in the budget.
-        request: What to start again shortly before the end, where it is to be renewed.
-        hand_over: Who is told of the replacement then.
-        entry: What the ledger holds of it, where there is one.
-        alarm: What the agenda will do about it next.
-        why: Why it is being stopped, where that was nobody's wish.
-        stopping: The latest attempt to stop it.
+        timer: What is to be done about it next; None when its time is over.
+        reason: Why it is being stopped; ``claimed_by`` is the worker, where that is ``LOST``.
         renewing: The task that gets its replacement, until that is there.
         end: How it ended.
         over: What waits for that.
     """
 
-    clock: Clock
-    stop: Callable[[Held], asyncio.Task[EquosSession | None]]
+    owner: Owner
     key: Hashable
-    started: CreateEquosSessionResponse
-    began: float
-    ends: float
-    expires: float
-    asked: float
-    seconds: float
     request: CreateSessionPassRequest | None
+    duration: float
+    deadline: float | None
     hand_over: HandOver | None
-    entry: Entry | None
-    handle: LiveSession = field(init=False)
-    alarm: Alarm = field(init=False)
-    why: str = ""
-    stopping: asyncio.Task[EquosSession | None] | None = None
+    replaces: SessionRecord | None = None
+    state: State = State.WAITING
+    seconds: float = 0.0
+    unwanted: EquosError | None = None
+    entry: Entry = NO_ENTRY
+    answer: asyncio.Future[None] | None = None
+    task: asyncio.Task[Any] | None = None
+    started: CreateEquosSessionResponse | None = None
+    began: float = 0.0
+    ends: float = 0.0
+    expires: float = 0.0
+    timer: SetTimer | None = None
+    reason: Reason = Reason.ASKED
+    claimed_by: str = ""
     renewing: asyncio.Task[None] | None = None
     end: SessionEnd | None = None
     over: asyncio.Future[SessionEnd] | None = None
+    handle: LiveSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.handle = LiveSession(self)
+
+    @property
+    def response(self) -> CreateEquosSessionResponse:
+        """The server's answer; there is one from LIVE on."""
+        return cast("CreateEquosSessionResponse", self.started)
+
+    @property
+    def session_id(self) -> str | None:
+        """Its id, where known."""
+        return None if self.started is None else self.started.session.id
+
+    @property
+    def why(self) -> str:
+        """Why it is being stopped, in words, where that was not simply asked for."""
+        return self.reason.value.format(by=self.claimed_by)
+
+    def __repr__(self) -> str:
+        return f"<SessionRecord {self.key!r} {self.session_id} {self.state.value}>"
 
 
 def granted(asked: float, told: float | None) -> float:

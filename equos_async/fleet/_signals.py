@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from equos_async.errors import ConfigurationError
 
-from ._supervisor import Keeper
-
 
 class SignalGuard:
-    """Turns the first signal into the end of a task, and the second into giving up."""
+    """Turns the first signal into the end of a task, and the second into giving up.
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    Args:
+        is_closed: Whether the shutdown has begun already, so that no task need be ended.
+        give_up: Called on the second signal.
+    """
+
+    def __init__(self, is_closed: Callable[[], bool], give_up: Callable[[], None]) -> None:
+        self._is_closed = is_closed
+        self._give_up = give_up
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._cancelling = 0 if self._task is None else self._task.cancelling()
@@ -55,9 +60,9 @@ class SignalGuard:
     def _act(self) -> None:
         if self._signalled:
             self.remove()
-            self._keeper.give_up()
+            self._give_up()
             return
         self._signalled = True
-        if not self._keeper.closed and self._task is not None:
+        if not self._is_closed() and self._task is not None:
             self._cancelled = True
             self._task.cancel()

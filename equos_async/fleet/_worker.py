@@ -1,4 +1,4 @@
-"""What a fleet does about its ledger: writes its sessions down, and stops those of the dead."""
+"""One worker's rows in a ledger."""
 
 from __future__ import annotations
 
@@ -53,7 +53,45 @@ class Entry:
     writing: asyncio.Lock = field(factory=asyncio.Lock)
 
 
-class Registrar:
+NO_ENTRY: Final = Entry(LedgerRow(id="", key="", name="", owner="", endpoint=""))
+"""What stands in a session's record where there is no ledger."""
+
+
+class NoWorker:
+    """What a fleet without a ledger has in the place of a worker; it does nothing."""
+
+    worker: None = None
+    waiting: Final = 0
+
+    def entry(self, key: Hashable, request: CreateSessionPassRequest) -> Entry:
+        """As :meth:`LedgerWorker.entry`, as all that follow."""
+        return NO_ENTRY
+
+    async def place(
+        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+    ) -> None:
+        """There is no limit but the fleet's own."""
+
+    def turn_away(self, entry: Entry, error: EquosError) -> None:
+        """Nobody waits."""
+
+    async def record(self, entry: Entry, session_id: str, seconds: float) -> str | None:
+        """Nobody else can have claimed it."""
+
+    def watch(self, entry: Entry, claimed: Callable[[str], None]) -> None:
+        """Nobody else will claim it."""
+
+    async def remove(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+    def drop(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+    async def leave(self) -> None:
+        """Nobody else has heard of it."""
+
+
+class LedgerWorker:
     """One fleet's worker in a ledger.
 
     What it holds here is the truth; the ledger is made to agree. What cannot be written now is
@@ -62,23 +100,23 @@ class Registrar:
     Args:
         ledger: Where sessions are written down.
         client: What stops the sessions of others.
+        emit: Called with a kind of event, a key, a session id and a reason.
         limit: How many sessions there may be, over all workers.
         lease: Seconds after which others stop what this worker holds.
         required: Whether a session that cannot be written down is not started.
         clock: The source of time.
-        tell: Called with a kind of event, a key, a session id and a reason.
     """
 
     def __init__(
         self,
         ledger: SessionLedger,
         client: EquosClient,
+        emit: Callable[..., None],
         *,
         limit: int,
         lease: float,
         required: bool,
         clock: Clock,
-        tell: Callable[..., None],
     ) -> None:
         self.worker: str = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._ledger = ledger
@@ -87,7 +125,7 @@ class Registrar:
         self._lease = lease
         self._required = required
         self._clock = clock
-        self._tell = tell
+        self._emit = emit
         self._made = 0
         self._failing = False
         self._failures = 0
@@ -217,6 +255,10 @@ class Registrar:
             self._failed(error)
             return None
 
+    def watch(self, entry: Entry, claimed: Callable[[str], None]) -> None:
+        """Have it told once when another worker has claimed a live session."""
+        entry.lost = claimed
+
     async def _write(self, entry: Entry) -> str | None:
         async with entry.writing:
             if self._entries.get(entry.row.id) is not entry:
@@ -303,7 +345,7 @@ class Registrar:
         left_by = f"left by worker {row.owner}"
         if row.session_id is None:
             reason = f"{left_by}; a session may run for {row.remaining:.0f} s"
-            self._tell("unknown", row.key, reason=reason)
+            self._emit("unknown", row.key, reason=reason)
         else:
             self._take_over(row.id, row.session_id, left_by, key=row.key)
 
@@ -324,12 +366,12 @@ class Registrar:
         try:
             if session_id is not None:
                 await self._client.stop_session(session_id)
-                self._tell("reaped", key, session_id=session_id, reason=reason)
+                self._emit("reaped", key, session_id=session_id, reason=reason)
             await self._in_turn(self._stops, partial(self._ledger.remove, row_id))
         except LedgerError as error:
             self._failed(error)
         except EquosError as error:
-            self._tell("failed", key, session_id=session_id, reason=str(error))
+            self._emit("failed", key, session_id=session_id, reason=str(error))
         finally:
             self._orphans.discard(row_id)
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from equos_async import (
+    Clock,
     CreateEquosSessionResponse,
     CreateSessionPassRequest,
     EquosClient,
@@ -74,8 +75,8 @@ class ScriptedClient(EquosClient):
         grant: The max_duration that answers tell instead of the one that was asked for.
     """
 
-    def __init__(self) -> None:
-        super().__init__("pk_test_scripted")
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__("pk_test_scripted", clock=clock)
         self.live: dict[str, CreateSessionPassRequest] = {}
         self.most = 0
         self.requests: list[CreateSessionPassRequest] = []

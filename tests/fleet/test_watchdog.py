@@ -6,13 +6,12 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
 from equos_async import EquosClient, EquosError, RateLimitError, StartOutcomeUnknownError
-from equos_async.clock import MIN_DROPPED, Agenda
+from equos_async.clock import MIN_CANCELLED, Timers
 from equos_async.fleet._fleet import SessionFleet
 from equos_async.fleet._session import LiveSession
 from equos_async.fleet.values import DrainReport
@@ -153,24 +152,24 @@ async def test_one_timer_for_all(scripted: ScriptedClient, still: FakeClock) -> 
         assert len(still.due) == 1
 
 
-def test_the_agenda_forgets_what_was_dropped(still: FakeClock) -> None:
+def test_timers_forget_what_was_cancelled(still: FakeClock) -> None:
     """Alarms ring in their order, dropped ones do not, and many dropped ones are let go of."""
-    agenda, rung = Agenda(still), list[int]()
-    alarms = [agenda.add(2000 - n, partial(rung.append, n)) for n in range(1000)]
+    timers, rung = Timers(still), list[int]()
+    alarms = [timers.at(2000 - n, rung.append, n) for n in range(1000)]
     assert len(still.due) == 1
-    list(map(agenda.drop, alarms[:990] * 2))
+    list(map(timers.cancel, alarms[:990] * 2))
     kept = [weakref.ref(alarm) for alarm in alarms]
     last = alarms[999]
     del alarms
     gc.collect()
-    assert sum(one() is not None for one in kept) <= 10 + MIN_DROPPED
+    assert sum(one() is not None for one in kept) <= 10 + MIN_CANCELLED
     still.advance(5)
     assert rung == [999, 998, 997, 996, 995]
     still.advance(5000)
     assert rung == list(range(999, 989, -1))
     assert not still.due
-    agenda.drop(last)
-    agenda.clear()
+    timers.cancel(last)
+    timers.clear()
 
 
 # Renewal.
@@ -392,3 +391,29 @@ async def test_renewals_do_not_hold_on_to_the_past(
             await settle()
         gc.collect()
         assert [ref() for ref in seen] == [None] * 5
+
+
+async def test_a_stop_that_fails_when_the_timer_was_early(scripted: ScriptedClient) -> None:
+    """A stop under way at an end that came a hair early is the last; nothing is held for ever."""
+    clock = EarlyClock()
+    async with SessionFleet(scripted, clock=clock) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        scripted.stops_go.clear()
+        scripted.stop_errors.append(EquosError("no"))
+        stop = asyncio.create_task(live.stop())
+        await settle()
+        clock.advance(600 - 1e-6)
+        scripted.stops_go.set()
+        with pytest.raises(EquosError, match="no"):
+            await stop
+        assert (await live.ended()).outcome == "failed"
+        assert fleet.stats().free == 50
+
+
+async def test_the_fleets_clock_is_its_clients(still: FakeClock) -> None:
+    """Without one of its own a fleet lives by its client's clock."""
+    scripted = ScriptedClient(clock=still)
+    async with SessionFleet(scripted) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        still.advance(600)
+        assert (await live.ended()).reason == "its time was over"

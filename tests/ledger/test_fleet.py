@@ -983,3 +983,49 @@ class TestTheEngineFails:
         assert [(row.session_id, row.owner) for row in await ledger.rows()] == [
             ("s9", fleet.worker)
         ]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_cancelled_anywhere_nothing_is_written(ledger: Moody, twice: bool) -> None:
+    """Cancelled at each step, once or twice, a fleet leaves no session, no row, and no task."""
+    for steps in range(0, 120, 3):
+        client, clock = ScriptedClient(), FakeClock()
+        fleet = fleet_of(client, ledger, clock, max_live=2)
+
+        async def bot(fleet: SessionFleet = fleet) -> None:
+            async with fleet:
+                live = await fleet.start(REQUEST, key="a")
+                async with asyncio.TaskGroup() as group:
+                    for key in ("b", "c"):
+                        group.create_task(fleet.start(REQUEST, key=key))
+                    await live.stop()
+
+        task = asyncio.create_task(bot())
+        for _ in range(steps):
+            await ledger.rows()  # a step of the engine's thread, and of all that waits for it
+        task.cancel()
+        if twice:
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await eventually(lambda: not others())
+        assert not client.live, steps
+        assert client.most <= 2
+        assert [row.session_id for row in await ledger.rows() if row.session_id] == [], steps
+
+
+async def test_claimed_when_its_time_is_over(
+    scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+) -> None:
+    """The first reason stays: a session that expires is not lost, whoever claims it then."""
+    async with fleet_of(scripted, ledger, still) as fleet:
+        live = await fleet.start(REQUEST, key="a")
+        await quiet(ledger)
+        scripted.stops_go.clear()
+        await other.renew(str(fleet.worker), lease=0)
+        assert await other.claim("w2", endpoint=scripted.endpoint, lease=60)
+        still.advance(600)
+        await eventually(lambda: fleet.stats().lost)
+        scripted.stops_go.set()
+        assert (await live.ended()).reason == "its time was over"
+        assert fleet.stats().expired == 1

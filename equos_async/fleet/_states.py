@@ -1,0 +1,39 @@
+"""The life of a fleet's session: its states, as one table."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class State(Enum):
+    """How far a session has come."""
+
+    WAITING = "waiting"  # for a slot
+    STARTING = "starting"  # its start is with the client
+    LIVE = "live"
+    STOPPING = "stopping"
+    UNKNOWN = "unknown"  # it may run, and its id is not known
+    ENDED = "ended"
+
+
+NEXT: Final[dict[State, frozenset[State]]] = {
+    State.WAITING: frozenset({State.STARTING, State.ENDED}),
+    State.STARTING: frozenset({State.LIVE, State.UNKNOWN, State.ENDED}),
+    State.LIVE: frozenset({State.STOPPING}),
+    State.STOPPING: frozenset({State.LIVE, State.ENDED}),
+    State.UNKNOWN: frozenset({State.ENDED}),
+    State.ENDED: frozenset(),
+}
+"""Which states may follow a state."""
+
+KEYED: Final = frozenset({State.WAITING, State.STARTING, State.LIVE, State.STOPPING})
+"""The states in which a session may hold its key."""
+
+
+class Reason(Enum):
+    """Why a session is being stopped; its value is what a report says of it."""
+
+    ASKED = ""
+    EXPIRED = "its time was over"
+    LOST = "worker {by} claimed it, for this one was late"
