@@ -157,6 +157,19 @@ class EquosEmulator:
     def limit_duration(self, limit: float | None) -> None:
         self._service.limit_duration = limit
 
+    @property
+    def client_key(self) -> str | None:
+        """The only key that is accepted; any where it is None. A new one replaces it at once."""
+        return self._service.client_key
+
+    @client_key.setter
+    def client_key(self, key: str | None) -> None:
+        self._service.client_key = key
+
+    def revoke_key(self, key: str) -> None:
+        """Answer 401 to this key from now on, whichever others are accepted."""
+        self._service.revoked.add(key)
+
     def advance(self, seconds: float) -> None:
         """Let time pass without waiting: sessions reach ``running`` and their ``max_duration``."""
         self.clock.advance(seconds)

@@ -47,6 +47,8 @@ class Service:
         client_key: The only key that is accepted; None: any.
 
     Attributes:
+        client_key: The only key that is accepted; None: any that is not revoked.
+        revoked: Keys that are refused.
         suspended: Whether the organisation is suspended.
         limit_concurrent: How many sessions may be live at once.
         limit_duration: How many seconds a session may ask for.
@@ -54,7 +56,8 @@ class Service:
 
     def __init__(self, books: Books, client_key: str | None = None) -> None:
         self._books = books
-        self._client_key = client_key
+        self.client_key = client_key
+        self.revoked: set[str] = set()
         self.suspended = False
         self.limit_concurrent: int | None = None
         self.limit_duration: float | None = None
@@ -80,9 +83,12 @@ class Service:
             return incoming.body
         scheme, _, key = incoming.authorization.partition(" ")
         key = key.strip()
-        if scheme.lower() == "bearer" and key and self._client_key in {None, key}:
+        if scheme.lower() == "bearer" and key and self._accepts(key):
             return None
         return replies.error(401, "Unauthorized")
+
+    def _accepts(self, key: str) -> bool:
+        return key not in self.revoked and self.client_key in {None, key}
 
     def _open(self, body: dict[str, Any]) -> Reply:
         if self.suspended:

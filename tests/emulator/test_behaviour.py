@@ -185,6 +185,23 @@ class TestRefusals:
                 assert answer.json == {"message": "Unauthorized", "statusCode": 401}
             assert (await strict.start()).status == 201
 
+    async def test_a_key_is_rotated(self, caller: Caller, emulator: EquosEmulator) -> None:
+        """The old key is 401 as soon as another takes its place, for stops too."""
+        emulator.client_key = KEY
+        session_id = await caller.started_id()
+        emulator.client_key = "pk_test_next"
+        assert (await caller.start()).status == 401
+        assert (await caller.stop(session_id)).status == 401
+        fresh = {"Authorization": f"Bearer {emulator.client_key}"}
+        assert (await caller.send("POST", STARTS, json=BODY, headers=fresh)).status == 201
+
+    async def test_a_key_is_revoked(self, caller: Caller, emulator: EquosEmulator) -> None:
+        """A revoked key is 401, and every other key is still accepted."""
+        emulator.revoke_key(KEY)
+        assert (await caller.start()).status == 401
+        other = {"Authorization": "Bearer other"}
+        assert (await caller.send("POST", STARTS, json=BODY, headers=other)).status == 201
+
     async def test_any_key_will_do_by_default(self, caller: Caller) -> None:
         """Nobody needs an account to test a bot."""
         answer = await caller.send(
