@@ -181,18 +181,18 @@ def _encode_model(request: object) -> bytes:
     fields: dict[str, object] = converter().unstructure(request)
     try:
         return ENCODER.encode(fields).encode()
-    except NOT_JSON:
-        for name, value in fields.items():
-            _check_encodable(name, value)
-        raise
+    except NOT_JSON as error:
+        names = ", ".join(name for name, value in fields.items() if not _can_be_json(value))
+        problem = f"{names} holds a value that JSON cannot hold ({type(error).__name__})"
+    raise ConfigurationError(problem)
 
 
-def _check_encodable(name: str, value: object) -> None:
+def _can_be_json(value: object) -> bool:
     try:
         ENCODER.encode(value)
-    except NOT_JSON as error:
-        problem = f"{name} holds a value that JSON cannot hold ({type(error).__name__})"
-        raise ConfigurationError(problem) from None
+    except NOT_JSON:
+        return False
+    return True
 
 
 def _encode_empty(_: object) -> bytes:

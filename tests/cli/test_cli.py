@@ -7,6 +7,7 @@ import asyncio
 import builtins
 import importlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -391,3 +392,47 @@ class TestDemo:
 def test_the_package_is_the_command() -> None:
     """``python -m equos_async`` calls what the tests here call."""
     assert vars(importlib.import_module("equos_async.__main__"))["main"] is main
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_leaves_no_session(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start is on the wire when the signal comes: its session is ended first."""
+
+    def interrupt(_: object) -> bool:
+        os.kill(os.getpid(), number)
+        return True
+
+    with EquosEmulator() as emulator:
+        monkeypatch.setenv("EQUOS_ENDPOINT", emulator.endpoint)
+        emulator.faults.start.add(Delay(0.3), when=interrupt)
+        assert main(START) == code
+        assert emulator.live_sessions == {}
+
+
+async def test_a_session_without_an_end_gets_one(
+    emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody watches it: it says so, and the server ends it after ten minutes."""
+    endless = [option for option in START if "max-duration" not in option]
+    assert await command(*endless, "--endpoint", emulator.endpoint) == 0
+    assert "no --max-duration: the session ends after 600 s" in capsys.readouterr().err
+    (session,) = emulator.live_sessions.values()
+    assert session.max_duration == 600
+
+
+async def test_a_session_that_cannot_be_shown_is_ended(
+    emulator: EquosEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot read its id cannot stop it."""
+
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("equos_async.cli.calls.print", closed, raising=False)
+    with pytest.raises(BrokenPipeError):
+        await command(*START, "--endpoint", emulator.endpoint)
+    assert emulator.live_sessions == {}

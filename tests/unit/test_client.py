@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import logging
+import math
 import pickle
 import warnings
 from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ from equos_async import (
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
+from equos_async._calls.running import Running
 from equos_async.testing import Delay, Drop, EmulatorClock, EquosEmulator, Hang, Status
 from tests.clocks import FakeClock, SkippingClock, settle, until
 from tests.conftest import KEY, Replies
@@ -36,6 +38,15 @@ from tests.faults.server import Connection, RawServer
 from tests.unit.test_wire import SESSION, STARTED, dump
 
 API = "https://api.equos.ai/v3/session-passes"
+
+
+def test_only_the_newest_running_sessions_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs is remembered within bounds; of a forgotten session no end is known."""
+    monkeypatch.setattr("equos_async._calls.running.MAX_RUNNING", 2)
+    running = Running()
+    for number in range(3):
+        running.add(f"s-{number}", 100.0, 60)
+    assert [running.end_of(f"s-{number}") for number in range(3)] == [math.inf, 160.0, 160.0]
 
 
 def open_sessions() -> set[aiohttp.ClientSession]:
@@ -344,6 +355,38 @@ async def test_a_start_that_is_answered_with_what_is_over(
     assert [event.kind for event in events] == ["not_live", "ended"]
     assert events[0].session_id == started.session.id
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+class TestGivingUp:
+    async def test_a_session_that_comes_as_the_client_gives_up(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """Between the answer and its caller's turn: it is refused, and reported as running."""
+        clock = FakeClock()
+
+        def hook(event: Event) -> None:
+            if event.kind == "ended" and event.operation == "start":
+                closing: Any = client.aclose(deadline=0)
+                closing.send(None)  # runs to where it waits
+                clock.advance(0)
+                closing.close()
+
+        client = EquosClient(KEY, endpoint=emulator.endpoint, clock=clock, on_event=hook)
+        with pytest.raises(ClientClosedError) as caught:
+            await client.start_session(request_)
+        (left,) = await client.aclose()
+        assert (left.operation, left.session_id) == ("stop", caught.value.session_id)
+
+    async def test_a_block_that_is_closed_after_the_client(
+        self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """The closing has ended its session already."""
+        block: Any = client.session(request_)
+        await block.__aenter__()
+        await client.aclose()
+        await block.gen.aclose()
+        assert (emulator.live_sessions, emulator.ended_count) == ({}, 1)
+        assert len(emulator.requests) == 2
 
 
 class TestLateAnswers:
@@ -661,6 +704,74 @@ class TestEvents:
             ("ended", "outer"),
             ("ended", "none"),
         ]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+    async def test_what_ends_the_program_ends_it_from_the_loop(
+        self, emulator: EquosEmulator, error: type[BaseException]
+    ) -> None:
+        """A hook that ends the program does not take a call with it, and what that has sent."""
+        seen: list[BaseException] = []
+        loop = asyncio.get_running_loop()
+
+        class Watched(asyncio.Handle):
+            """The loop's next turn, with what came out of it."""
+
+        def hook(event: Event) -> None:
+            if event.kind == "ended" and not seen:
+                seen.append(error())
+                raise seen[0]
+
+        real = loop.call_soon
+
+        def call_soon(callback: Any, *args: Any, **options: Any) -> asyncio.Handle:
+            if args and args[0] in seen:
+                with pytest.raises(error):
+                    callback(*args)
+                return Watched(callback, args, loop)
+            return real(callback, *args, **options)
+
+        async with EquosClient(KEY, endpoint=emulator.endpoint, on_event=hook) as client:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(loop, "call_soon", call_soon)
+                assert await client.stop_session("s-1") is None
+        assert len(seen) == 1
+
+    async def test_a_log_handler_that_raises(
+        self, emulator: EquosEmulator, request_: CreateSessionPassRequest
+    ) -> None:
+        """The loop's handler is told of it, and the call goes on."""
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+
+        class Broken(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise asyncio.CancelledError
+
+        handler = Broken()
+        logging.getLogger("equos_async").addHandler(handler)
+        try:
+            async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
+                emulator.faults.start.add(Drop("after"))
+                with pytest.raises(StartOutcomeUnknownError):
+                    await client.start_session(request_)
+        finally:
+            logging.getLogger("equos_async").removeHandler(handler)
+        assert [type(one["exception"]) for one in told] == [asyncio.CancelledError]
+
+    async def test_a_hook_that_returns_a_coroutine(
+        self, emulator: EquosEmulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is closed, and said once: nobody would run it."""
+
+        async def later() -> None:
+            raise AssertionError
+
+        async with EquosClient(
+            KEY, endpoint=emulator.endpoint, on_event=lambda _: later()
+        ) as client:
+            for session_id in ("s-1", "s-2"):
+                await client.stop_session(session_id)
+        assert caplog.text.count("returned a coroutine, which is not run") == 1
 
     async def test_a_hook_that_raises_is_logged_once(
         self,

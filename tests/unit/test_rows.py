@@ -215,6 +215,19 @@ async def test_a_caller_that_is_gone() -> None:
     assert client.unresolved == ()
 
 
+async def test_the_loop_shuts_down() -> None:
+    """It gets no grace: nothing is lost with it."""
+    async with RawServer(always=hang) as server:
+        async with client_of(server, []) as client:
+            before = asyncio.all_tasks()
+            asking = asyncio.create_task(client.get_session("s-1"))
+            await until(lambda: server.requests)
+            for task in asyncio.all_tasks() - before - server.tasks - {asking}:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+
 async def test_the_client_closes() -> None:
     """It is cut off at once, and none is begun any more."""
     async with RawServer(always=hang) as server:
