@@ -107,6 +107,10 @@ class _Body(aiohttp.Payload):
     class would make a dictionary of headers for each body, and keep a value of its own.
     """
 
+    def __reduce__(self) -> tuple[type[aiohttp.BytesPayload], tuple[bytes]]:
+        """A recorder copies what it sees: a copy is the bytes, and tells nobody of being sent."""
+        return aiohttp.BytesPayload, (self._exchange.request.body,)
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import pkgutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -16,10 +17,11 @@ import pytest
 from aiohttp.http_exceptions import BadStatusLine
 from multidict import CIMultiDict
 
-from equos_async import Clock
+from equos_async import Clock, CreateSessionPassRequest, EquosClient
 from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure, Reply, Request, SendGuard, SendRefusedError
 from equos_async._http.transport import Transport, failure_of
+from equos_async.testing import EquosEmulator
 from tests import wires
 from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY, Replies
@@ -305,6 +307,30 @@ class TestWithoutABody:
             assert server.requests == 2
         assert isinstance(failure, Failure)
         assert (failure.sent, failure.fatal, failure.timed_out) == (True, False, False)
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy])
+async def test_a_recorder_copies_the_body(
+    copier: Callable[[Any], Any],
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As vcrpy does before each request: the copy is the bytes, and the call goes on."""
+    inner = aiohttp.ClientSession._request  # noqa: SLF001 - what recorders wrap
+    recorded: list[bytes] = []
+
+    async def recording(*args: Any, **options: Any) -> Any:
+        recorded.append(copier(options["data"]).decode().encode())
+        return await inner(*args, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", recording)
+    async with EquosClient(KEY, endpoint=emulator.endpoint) as client:
+        async with client.session(request_):
+            assert len(emulator.live_sessions) == 1
+    assert emulator.live_sessions == {}
+    start, stop = recorded
+    assert (b'"name":"support call"' in start, stop) == (True, b"{}")
 
 
 async def test_what_a_recorder_sees(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
