@@ -28,7 +28,16 @@ from .closing import Closing
 from .endings import Endings
 from .grace import CallTask
 from .lifecycle import Lifecycle, State
-from .outcome import Accepted, Result, Unknown, describe, error_of, reason_of
+from .outcome import (
+    Accepted,
+    Refused,
+    Result,
+    Unknown,
+    Unsent,
+    describe,
+    error_of,
+    reason_of,
+)
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
@@ -218,7 +227,8 @@ class CallTasks:
     def on_overdue(self, call: Call[Any]) -> None:
         """Let the caller wait no longer; the session of a late answer is ended."""
         if not call.answer.done():
-            reason = f"no answer within {call.effect.attempt(self._timeouts):g} s"
+            seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
+            reason = f"no answer within {seconds:g} s"
             self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
 
     # The life of a call.
@@ -320,7 +330,7 @@ class CallTasks:
         else:
             self._refuse(call, result)
 
-    def _refuse(self, call: Call[Any], result: Any) -> None:
+    def _refuse(self, call: Call[Any], result: Refused | Unsent | Unknown) -> None:
         """Let the caller have an error, and keep what may be running now."""
         if isinstance(result, Unknown) and call.effect.stake is Stake.BEGUN:
             self._reports.unknown(call, result, reason_of(result.reply, self._mask))

@@ -200,7 +200,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         """
         try:
             return self._parser.feed_eof() is None
-        except Exception:
+        except Exception:  # whatever the parser found, the connection is not used again
             return False
 
     def _end(self, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +33,12 @@ def gated(go: asyncio.Event) -> Behave:
         await connection.reply(connection.good_status, body)
 
     return only_starts(behave)
+
+
+async def good_after(go: asyncio.Event, connection: Connection) -> None:
+    """As the contract says, once something has happened."""
+    await go.wait()
+    await good(connection)
 
 
 class TestClosing:
@@ -71,14 +78,8 @@ class TestClosing:
 
     async def test_each_caller_has_a_deadline_of_its_own(self) -> None:
         """The shorter one returns with what is still under way; the longer one sees it done."""
-        go = asyncio.Event()
-
-        async def held(connection: Connection) -> None:
-            await go.wait()
-            await good(connection)
-
-        clock = FakeClock()
-        async with RawServer([held]) as server:
+        go, clock = asyncio.Event(), FakeClock()
+        async with RawServer([partial(good_after, go)]) as server:
             server.live.add("g-1")
             client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
             stop = asyncio.create_task(client.stop_session("g-1"))
@@ -98,14 +99,8 @@ class TestClosing:
 
     async def test_a_longer_deadline_holds_for_the_calls(self) -> None:
         """Who says later that there is more time gives the calls more time."""
-        go = asyncio.Event()
-
-        async def held(connection: Connection) -> None:
-            await go.wait()
-            await good(connection)
-
-        clock = FakeClock()
-        async with RawServer([held]) as server:
+        go, clock = asyncio.Event(), FakeClock()
+        async with RawServer([partial(good_after, go)]) as server:
             server.live.add("g-1")
             client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
             stop = asyncio.create_task(client.stop_session("g-1"))

@@ -478,7 +478,7 @@ class TestLateAnswers:
             starting = asyncio.create_task(client.start_session(request_, deadline=1))
             await until(lambda: emulator.request_count)
             clock.advance(1)
-            with pytest.raises(StartOutcomeUnknownError):
+            with pytest.raises(StartOutcomeUnknownError, match="no answer within 1 s"):
                 await starting
             clock.advance(58)
             emulator.advance(1)
