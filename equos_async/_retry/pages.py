@@ -1,0 +1,185 @@
+"""Which parts of a list to read for what was begun lately, in whatever order the list is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from enum import Enum
+from itertools import chain, pairwise
+from typing import Final, TypeAlias
+
+from attrs import define, frozen
+
+TAKE: Final = 50
+"""Items to ask for at once; SDK: at most 50."""
+
+MAX_PAGES: Final = 20
+"""Parts that one look reads of a list whose order or dates do not tell where to stop."""
+
+MAX_RECENT: Final = 100
+"""Parts that one look reads of an ordered list: so much may be begun while one looks."""
+
+MAX_ITEMS: Final = 100_000
+"""Items that a list is believed to have."""
+
+OVERLAP: Final = 5
+"""Items that are read twice, for those that move up when others leave the list."""
+
+SLACK: Final = 60.0
+"""Seconds that ``createdAt`` and ``Date`` may differ: they may come from two machines."""
+
+
+class Order(Enum):
+    """How a list is ordered, by the dates of its items."""
+
+    NEWEST_FIRST = "newest first"
+    OLDEST_FIRST = "oldest first"
+    NONE = "no order that helps"
+
+
+@frozen
+class Span:
+    """A part of a list to ask for."""
+
+    skip: int
+    take: int
+
+
+@frozen
+class Part:
+    """What the server sent of a list.
+
+    Attributes:
+        count: How many items.
+        total: How many the whole list has; None: it did not say.
+        created: When they were begun, in their order, by the server's clock; what has no date is
+            left out.
+        since: What was begun before this, by the server's clock, is of no interest; None: the
+            answer had no ``Date`` to reckon from.
+    """
+
+    count: int
+    total: int | None
+    created: Sequence[float]
+    since: float | None
+
+
+Reading: TypeAlias = Generator[Span, Part | None, None]
+"""Yields what to ask for, and is sent what came; None: it was too large."""
+
+
+@define
+class ListMemory:
+    """What one look leaves to the next one.
+
+    Attributes:
+        take: Items to ask for at once.
+        cursor: Where a list without order is read on.
+    """
+
+    take: int = TAKE
+    cursor: int = 0
+
+
+def since(date: float | None, ago: float) -> float | None:
+    """The time of a start by the server's own clock; clocks may differ by hours.
+
+    Args:
+        date: When an answer was sent, by its ``Date``.
+        ago: Seconds since the start was sent, on the client's clock.
+    """
+    return None if date is None else date - ago - SLACK
+
+
+def order_of(created: Sequence[float]) -> Order:
+    """The order of a list, from a part of it."""
+    if len(set(created)) > 1:
+        if all(one >= other for one, other in pairwise(created)):
+            return Order.NEWEST_FIRST
+        if all(one <= other for one, other in pairwise(created)):
+            return Order.OLDEST_FIRST
+    return Order.NONE
+
+
+def read(memory: ListMemory) -> Reading:
+    """Read a list from its newest end, to what is too old; without an order, from both ends."""
+    first = yield from _ask(memory, 0, TAKE)
+    if first is None or not first.count or (first.total is not None and first.count >= first.total):
+        return
+    # A server may send fewer than it is asked for: steps are of what it sends.
+    total, step = first.total, min(first.count, memory.take)
+    order = order_of(first.created)
+    if order is Order.NEWEST_FIRST:
+        if not _is_past(first):
+            yield from _read_on(memory, first)
+    elif total is None:
+        memory.cursor = yield from _read_far(memory, max(memory.cursor, step))
+    elif order is Order.OLDEST_FIRST:
+        yield from _read_back(memory, first, min(total, MAX_ITEMS), step)
+    else:
+        yield from _read_around(memory, range(0, min(total, MAX_ITEMS), step))
+
+
+def _ask(memory: ListMemory, skip: int, take: int) -> Generator[Span, Part | None, Part | None]:
+    """Ask for a part, and for less of it while that is too large; None: not even one item.
+
+    What less of it leaves out is read by the next look, whose steps are as small.
+    """
+    while True:
+        take = min(take, memory.take)
+        part = yield Span(skip, take)
+        if part is not None or take == 1:
+            return part
+        memory.take = take // 2
+
+
+def _is_past(part: Part) -> bool:
+    return part.since is not None and any(one < part.since for one in part.created)
+
+
+def _most(part: Part) -> int:
+    return MAX_PAGES if part.since is None else MAX_RECENT
+
+
+def _read_on(memory: ListMemory, first: Part) -> Reading:
+    """Newest first: on from the first part."""
+    skip = max(1, first.count - OVERLAP)
+    for _ in range(1, _most(first)):
+        part = yield from _ask(memory, skip, TAKE)
+        if part is not None and (part.count < first.count or _is_past(part)):
+            return
+        skip += 1 if part is None else max(1, part.count - OVERLAP)
+
+
+def _read_back(memory: ListMemory, first: Part, end: int, step: int) -> Reading:
+    """Oldest first: back from the end."""
+    for _ in range(1, _most(first)):
+        take = min(step, end)
+        end -= take
+        part = yield from _ask(memory, end, take)
+        if not end or (part is not None and _is_past(part)):
+            return
+
+
+def _read_far(memory: ListMemory, skip: int) -> Generator[Span, Part | None, int]:
+    """In no known order, to an end that the server does not tell: on from where the last look was.
+
+    Returns:
+        Where the next one goes on.
+    """
+    for _ in range(1, MAX_PAGES):
+        part = yield from _ask(memory, skip, TAKE)
+        if part is not None and not part.count:
+            return 0
+        skip += 1 if part is None else part.count
+    return skip
+
+
+def _read_around(memory: ListMemory, skips: range) -> Reading:
+    """In no order: both ends in each look, the parts between them in turns."""
+    order = list(dict.fromkeys(chain.from_iterable(zip(skips, reversed(skips), strict=True))))
+    end, between = order[1], order[2:]
+    start = memory.cursor if memory.cursor < len(between) else 0
+    room = MAX_PAGES - 2
+    memory.cursor = start + room
+    for skip in [end, *(between[start:] + between[:start])[:room]]:
+        yield from _ask(memory, skip, skips.step)
