@@ -16,7 +16,8 @@ from equos_async import (
 )
 from equos_async._api import answers, codec, words
 from equos_async._api.codec import Structured
-from equos_async._api.operations import CREATE, END, START_SESSION, STOP_SESSION
+from equos_async._api.effects import CREATE, END
+from equos_async._api.operations import START_SESSION, STOP_SESSION
 
 AT = "2025-12-10T09:11:47.123Z"
 AVATAR = {
@@ -368,7 +369,7 @@ class TestDecodeStop:
 
 def refusal(body: bytes, status: int = 400, key: str = "pk_test_1") -> Any:
     """The error that a refusal becomes."""
-    return answers.status_error(status, body, mask=words.masker(key), retry_after=None)
+    return answers.status_error(status, body, mask=words.Masker(key), retry_after=None)
 
 
 class TestWords:
