@@ -155,7 +155,7 @@ def only_starts(behave: Behaviour) -> Behaviour:
     """A fault of starts; stops work."""
 
     async def choose(connection: Connection) -> None:
-        await (behave if connection.method == "POST" else good)(connection)
+        await (behave if connection.is_start else good)(connection)
 
     return choose
 

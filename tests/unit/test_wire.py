@@ -42,6 +42,25 @@ SESSION: dict[str, Any] = {
     "createdAt": AT,
     "updatedAt": AT,
 }
+CONVERSATION: dict[str, Any] = {
+    "id": "c-1",
+    "name": "demo",
+    "status": "running",
+    "charge": True,
+    "chargeBySecond": 0.002,
+    "maxSeconds": 600,
+    "characterId": "ch_1",
+    "character": {"id": "ch_1", "name": "Ada", "livekitIdentity": "ada", "search": False},
+    "organizationId": "org_1",
+    "room": "livekit",
+    "serverUrl": "wss://rtc.example.test",
+    "transcript": [{"id": "u_1", "author": "user", "content": "Hello", "recordedAt": AT}],
+    "timeline": [{"type": "joined", "recordedAt": AT}],
+    "joinedAt": AT,
+    "startedAt": AT,
+    "createdAt": AT,
+    "updatedAt": AT,
+}
 STARTED: dict[str, Any] = {"session": SESSION, "consumerAccessToken": "eyJ.a.b"}
 
 
