@@ -29,6 +29,7 @@ class Request:
         headers: All headers but Host, Content-Length and Connection, which the wire adds. Many
             requests share them, so they are never changed.
         body: The bytes to send; none where it is empty.
+        max_answer: Bytes that are read of an answer; None: as many as of most.
         is_foreign: Tells of the body of a 2xx answer whether it answers another request.
     """
 
@@ -36,6 +37,7 @@ class Request:
     url: str
     headers: CIMultiDict[str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    max_answer: int | None = None
     is_foreign: Callable[[bytes], bool] | None = field(default=None, repr=False)
 
 

@@ -1,6 +1,6 @@
 """The settling model: one client that looks for what it lost, and servers that make that hard.
 
-A discrete-event simulation. The objects of ``equos_async._retry`` and ``equos_async._api`` decide
+A discrete-event simulation. The objects of ``equos_async._retry`` and ``equos_async._marker`` decide
 here as they do in the client; only time and chance are the model's. Callers start sessions and
 hold what they get until the end. Two rules can be switched off, to show what each is for:
 
@@ -22,7 +22,7 @@ from functools import partial
 
 from attrs import define, field, frozen
 
-from equos_async._api.marker import MarkerUse, marker_of, new_marker, with_marker
+from equos_async._marker import MarkerUse, marker_of, new_marker, with_marker
 from equos_async._retry.pages import ListMemory, read
 from equos_async._retry.search import Fate, Look, LostAttempt, Search, ending_wait
 from tests.bench.outage import Process, Signal, World

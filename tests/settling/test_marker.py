@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from equos_async._api.marker import (
+from equos_async._marker import (
     VARIABLE,
     MarkerUse,
     marker_of,
