@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         HealthResponse,
         SessionStatus,
     )
-    from .settings import Limits, RetryPolicy, Timeouts
+    from .settings import Limits, RetryPolicy, Settle, Timeouts
 
 __all__ = [
     "APIConnectionError",
@@ -117,6 +117,7 @@ __all__ = [
     "SessionFleet",
     "SessionLedger",
     "SessionStatus",
+    "Settle",
     "StartOutcomeUnknownError",
     "StartUnreadableError",
     "Timeouts",
@@ -178,6 +179,7 @@ _HOMES: dict[str, str] = {
     "SessionFleet": "fleet._fleet",
     "SessionLedger": "ledger.protocol",
     "SessionStatus": "models",
+    "Settle": "settings",
     "StartOutcomeUnknownError": "errors",
     "StartUnreadableError": "errors",
     "Timeouts": "settings",

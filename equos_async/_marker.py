@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 VARIABLE: Final = "equos_async_marker"
 """The template variable that holds it: the same in all releases, which may run side by side."""
@@ -26,14 +26,16 @@ def with_marker(variables: Mapping[str, str] | None, marker: str) -> dict[str, s
 
 def without_marker(variables: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """What a user gets to see of template variables; None where nothing else was in them."""
-    if variables is None or VARIABLE not in variables:
+    if not variables or VARIABLE not in variables:
         return variables
     return {name: value for name, value in variables.items() if name != VARIABLE} or None
 
 
-def marker_of(variables: Mapping[str, Any] | None) -> str | None:
+def marker_of(variables: object) -> str | None:
     """The marker in what the server shows, of whomever it is."""
-    marker = (variables or {}).get(VARIABLE)
+    if not isinstance(variables, Mapping):
+        return None
+    marker = cast("Mapping[str, object]", variables).get(VARIABLE)
     return marker if isinstance(marker, str) else None
 
 

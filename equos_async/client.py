@@ -34,7 +34,7 @@ from .models import (
     EquosSession,
     HealthResponse,
 )
-from .settings import Limits, RetryPolicy, Timeouts
+from .settings import Limits, RetryPolicy, Settle, Timeouts
 
 T = TypeVar("T")
 
@@ -62,6 +62,8 @@ class EquosClient:
         timeouts: How long things may take.
         retry: How often and how soon calls are tried again.
         limits: How many connections at once.
+        settle: With a server key, a start whose answer was lost is looked for, ended, and made
+            again: how long. None: it is not looked for, and no start carries a marker.
         headers: What else each request carries; none that the client sets itself.
         proxy: The URL of a proxy, with a user and password where it wants them.
         ssl: What TLS is to be like, instead of the default.
@@ -86,6 +88,7 @@ class EquosClient:
         timeouts: Timeouts = Timeouts(),
         retry: RetryPolicy = RetryPolicy(),
         limits: Limits = Limits(),
+        settle: Settle | None = Settle(),
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
@@ -120,6 +123,8 @@ class EquosClient:
             _validate.instance("ssl", ssl, ssl_module.SSLContext)
         _validate.instance("retry", retry, RetryPolicy)
         _validate.instance("limits", limits, Limits)
+        if settle is not None:
+            _validate.instance("settle", settle, Settle)
         hook = _validate.hook("on_event", on_event)
         through = None if proxy is None else _validate.proxy(proxy)
         mask = Masker(*(() if through is None else through.secrets))
@@ -149,6 +154,7 @@ class EquosClient:
             limits=limits,
             clock=own_clock,
             emitter=Emitter(hook, "on_event"),
+            settle=settle,
         )
 
     async def start_session(

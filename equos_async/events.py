@@ -27,6 +27,8 @@ EventKind = Literal[
     "paused",
     "not_live",
     "start_unknown",
+    "settled",
+    "settling_off",
     "orphan_stopped",
     "stop_failed",
     "stopped_late",
@@ -36,10 +38,12 @@ _LEVELS: dict[EventKind, int] = {
     "ended": logging.DEBUG,
     "retry": logging.DEBUG,
     "paused": logging.DEBUG,
+    "settled": logging.INFO,
     "orphan_stopped": logging.INFO,
     "stopped_late": logging.INFO,
     # Money is at stake: a session may be running that nobody will stop.
     "start_unknown": logging.WARNING,
+    "settling_off": logging.WARNING,
     "stop_failed": logging.WARNING,
     # Nobody can join what the server says is over.
     "not_live": logging.WARNING,
@@ -60,7 +64,9 @@ class Event:
             again. ``"paused"``: the server asked for time, and all starts wait.
             ``"not_live"``: a start was answered with a session that is over already.
             ``"start_unknown"``: a start may have made a session that nobody holds.
-            ``"orphan_stopped"``: a session whose caller was gone has been stopped.
+            ``"settled"``: what such a start made was found and is confirmed to be ended.
+            ``"settling_off"``: lost starts of this resource cannot be looked for, for the reason
+            given. ``"orphan_stopped"``: a session whose caller was gone has been stopped.
             ``"stop_failed"``: a session could not be stopped; the client goes on trying.
             ``"stopped_late"``: a session has been stopped after that. ``"unreadable_field"``: a
             field of an answer held another type than the contract says, and is None; the reason

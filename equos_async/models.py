@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from attrs import Attribute, field, frozen
 
 from . import _validate
+from ._marker import without_marker
 from .errors import ConfigurationError
 
 
@@ -235,7 +236,9 @@ class EquosSession:
     status: str | None = None
     max_duration: float | None = None
     additional_ctx: str | None = field(default=None, repr=masked)
-    template_vars: Mapping[str, Any] | None = field(default=None, repr=masked)
+    template_vars: Mapping[str, Any] | None = field(
+        default=None, converter=without_marker, repr=masked
+    )
     host: EquosSessionServer = EquosSessionServer(server_url="")
     avatar_id: str | None = None
     avatar: EquosAvatar | None = None
@@ -394,7 +397,9 @@ class EquosConversation:
     consumer_name: str | None = field(default=None, repr=masked)
     consumer_identity: str | None = field(default=None, repr=masked)
     prompt_ctx: str | None = field(default=None, repr=masked)
-    prompt_template_vars: Mapping[str, Any] | None = field(default=None, repr=masked)
+    prompt_template_vars: Mapping[str, Any] | None = field(
+        default=None, converter=without_marker, repr=masked
+    )
     transcript: tuple[EquosConversationUtterance, ...] | None = None
     timeline: tuple[EquosTimelineEntry, ...] | None = None
     joined_at: datetime | None = None

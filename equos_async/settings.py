@@ -103,3 +103,16 @@ class RetryPolicy:
     gate_delay: float = field(default=0.25, validator=_number)
     gate_max_delay: float = field(default=5.0, validator=_number)
     slow_start: int = field(default=4, validator=_count)
+
+
+@frozen(kw_only=True)
+class Settle:
+    """How long a start is looked for whose answer was lost.
+
+    Attributes:
+        patience: Seconds that its caller waits for it to be found, at most until its deadline.
+        look_for: Seconds for which it is looked for in all, also behind its caller's back.
+    """
+
+    patience: float = field(default=5.0, validator=_number_or_zero)
+    look_for: float = field(default=60.0, validator=_number)

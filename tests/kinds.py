@@ -40,15 +40,16 @@ class Kind:
 
     word: str
     request: Any
-    keys: dict[str, str]
+    keys: dict[str, Any]
     start: Callable[..., Awaitable[Any]]
     stop: Callable[..., Awaitable[Any]]
     block: Callable[..., AbstractAsyncContextManager[Any]]
     paths: tuple[str, str]
 
     def client(self, endpoint: str, **settings: Any) -> EquosClient:
-        """A client with the key for it."""
-        return EquosClient(**self.keys, endpoint=endpoint, **settings)
+        """A client with the key for it, which does not look for what it lost unless asked to."""
+        settings.setdefault("settle", None)
+        return EquosClient(endpoint=endpoint, **self.keys, **settings)
 
     async def started_id(self, client: EquosClient, **settings: Any) -> str:
         """Begin one; its id."""

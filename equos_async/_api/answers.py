@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from attrs import frozen
 
 from equos_async import _validate
+from equos_async._marker import marker_of
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -20,6 +21,7 @@ from equos_async.errors import (
 from .codec import (
     UNUSABLE,
     Structured,
+    date_of,
     decoded,
     describe_problem,
     parse_object,
@@ -152,6 +154,60 @@ def decode_page(cls: type[T], name: str) -> Callable[[bytes], Structured[Page[T]
             total = None
         page = Page(usable, len(values), total)
         return Structured(page, tuple(dict.fromkeys(unreadable)))
+
+    return decode
+
+
+@frozen
+class Looked:
+    """What a look reads of a part of a list: ids, markers and dates.
+
+    Attributes:
+        items: The ids that carry a marker, each with that.
+        count: How many items the server sent.
+        total: How many the whole list has; None: it did not say.
+        created: When the items were begun, by the server's clock, in their order.
+        is_cut: Whether it was too large to be read: then nothing else is known.
+    """
+
+    items: tuple[tuple[str, str], ...] = ()
+    count: int = 0
+    total: int | None = None
+    created: tuple[float, ...] = ()
+    is_cut: bool = False
+
+
+def decode_looked(
+    name: str, variables: str, room: int
+) -> Callable[[bytes], Structured[Looked] | Unreadable]:
+    """A part of a list, for those who look for what was lost.
+
+    Args:
+        name: The field that holds the items.
+        variables: Their field that may hold a marker.
+        room: Bytes that are read of an answer.
+    """
+
+    def decode(body: bytes) -> Structured[Looked] | Unreadable:
+        if len(body) >= room:
+            return Structured(Looked(is_cut=True))
+        try:
+            found = parse_object(body)
+            values = cast("list[object]", found[name])
+            items = [cast("dict[str, Any]", one) for one in values if isinstance(one, dict)]
+        except (*UNUSABLE, KeyError, TypeError) as error:
+            return Unreadable(f"no list @ $.{name} ({type(error).__name__})")
+        total = found.get("total")
+        created = [date_of(one.get("createdAt")) for one in items]
+        marked = [(str(one.get("id")), marker_of(one.get(variables))) for one in items]
+        return Structured(
+            Looked(
+                items=tuple((one, mark) for one, mark in marked if mark and _is_id(one)),
+                count=len(values),
+                total=total if type(total) is int and total >= 0 else None,
+                created=tuple(one for one in created if one is not None),
+            )
+        )
 
     return decode
 

@@ -296,6 +296,15 @@ _OR_NONE: Final[dict[type, Callable[[Any, Any], Any]]] = {
 """cattrs would turn None into "None" and "no" into True; answers are held to their types."""
 
 
+def date_of(value: object) -> float | None:
+    """A date in an answer as seconds since the epoch; None where it is none."""
+    try:
+        moment = _structure_datetime_or_none(value, None)
+        return None if moment is None else moment.timestamp()
+    except (*USELESS, OverflowError):
+        return None
+
+
 def _rare_datetime(text: str) -> datetime:
     """What RFC 3339 has and Python does not read: lower case, and leap seconds."""
     if text[16:19] != ":60":

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 
+from equos_async._marker import with_marker
 from equos_async._validate import Secret
 from equos_async.errors import ConfigurationError, ResourceName
 from equos_async.models import (
@@ -28,10 +29,12 @@ from equos_async.models import (
 )
 
 from .answers import (
+    Looked,
     Page,
     Unreadable,
     decode_begun,
     decode_details,
+    decode_looked,
     decode_page,
     decode_value,
 )
@@ -236,6 +239,19 @@ PING: Final = Operation(
 )
 
 
+def _look(listed: Operation[Any], items: str, variables: str) -> Operation[Looked]:
+    """The reading of a list for what carries a marker."""
+    return Operation(
+        method=listed.method,
+        path=listed.path,
+        credential=listed.credential,
+        effect=listed.effect,
+        resource=listed.resource,
+        decode=decode_looked(items, variables, MAX_LIST),
+        max_answer=MAX_LIST,
+    )
+
+
 @frozen(kw_only=True, eq=False)
 class Resource(Generic[RequestT, StartedT, ThingT]):
     """A billed thing, and the operations on it.
@@ -253,6 +269,8 @@ class Resource(Generic[RequestT, StartedT, ThingT]):
         with_seconds: The same request with another such time.
         granted_of: How long it may run, as the server answered; None: it did not say.
         status_of: What the server says of it, where it does.
+        look: Reads the list for what carries a marker.
+        marked: The same request with a marker.
     """
 
     word: ResourceName
@@ -267,6 +285,8 @@ class Resource(Generic[RequestT, StartedT, ThingT]):
     with_seconds: Callable[[RequestT, float], RequestT] = field(repr=False)
     granted_of: Callable[[StartedT], float | None] = field(repr=False)
     status_of: Callable[[StartedT], str | None] = field(repr=False)
+    look: Operation[Looked]
+    marked: Callable[[RequestT, str], RequestT] = field(repr=False)
 
 
 SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse, EquosSession](
@@ -282,6 +302,10 @@ SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse, 
     with_seconds=lambda request, seconds: evolve(request, max_duration=seconds),
     granted_of=lambda started: started.session.max_duration,
     status_of=lambda started: started.session.status,
+    look=_look(LIST_SESSIONS, "sessions", "templateVars"),
+    marked=lambda request, marker: evolve(
+        request, template_vars=with_marker(request.template_vars, marker)
+    ),
 )
 CONVERSATION: Final = Resource[
     CreateEquosConversationRequest, CreateEquosConversationResponse, EquosConversation
@@ -298,6 +322,10 @@ CONVERSATION: Final = Resource[
     with_seconds=lambda request, seconds: evolve(request, max_seconds=seconds),
     granted_of=lambda started: started.conversation.max_seconds,
     status_of=lambda started: started.conversation.status,
+    look=_look(LIST_CONVERSATIONS, "conversations", "promptTemplateVars"),
+    marked=lambda request, marker: evolve(
+        request, prompt_template_vars=with_marker(request.prompt_template_vars, marker)
+    ),
 )
 RESOURCES: Final[Mapping[ResourceName, Resource[Any, Any, Any]]] = {
     one.word: one for one in (SESSION, CONVERSATION)

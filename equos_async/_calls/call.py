@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,9 @@ from equos_async._api.answers import Unreadable
 from equos_async._api.effects import Alone, Effect
 from equos_async._api.operations import Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
+from equos_async._marker import new_marker
 from equos_async._retry.classify import Outcome, Verdict
+from equos_async._retry.search import LostAttempt
 from equos_async.errors import OperationName, ResourceName
 from equos_async.events import Event
 
@@ -40,6 +43,7 @@ class Work(Enum):
     QUEUED = "waits for a permit"
     ON_WIRE = "an attempt is under way"
     BACKOFF = "waits for its next attempt"
+    SETTLING = "what it may have begun is looked for"
     ACCEPTED = "the server accepted it"
     ENDING = "what it began is being ended, for nobody took it"
     DONE = "over"
@@ -104,8 +108,13 @@ class Call(Generic[T]):
         permit: What its attempt holds while it is on the wire.
         attempts: How many were made.
         is_last: Whether no further one is to be made.
+        sent_at: When the latest of them began.
         latest: What came of the latest of them.
         retries: What was told of them.
+        mark: Makes a request that carries a marker, where attempts do.
+        marker: That of the latest attempt.
+        lost: An attempt whose answer was lost, while this call waits for what becomes of it.
+        heir: The call that goes on for this one's caller, while this one only listens.
     """
 
     operation: Operation[T]
@@ -128,8 +137,18 @@ class Call(Generic[T]):
     permit: Limiter | None = None
     attempts: int = 0
     is_last: bool = False
+    sent_at: float = 0.0
     latest: Tried | None = None
     retries: tuple[Event, ...] = ()
+    mark: Callable[[Any, str], object] | None = None
+    marker: str | None = None
+    lost: LostAttempt | None = None
+    heir: Call[T] | None = None
+
+    @property
+    def current(self) -> Call[T]:
+        """The call that goes on for the caller: this one, unless it has an heir."""
+        return self if self.heir is None else self.heir.current
 
     @property
     def status(self) -> int | None:
@@ -144,7 +163,7 @@ class Call(Generic[T]):
     @property
     def is_on_server(self) -> bool:
         """Whether the server accepted it, or may have read the attempt that is under way."""
-        return self.is_sent or self.work in {Work.ACCEPTED, Work.ENDING}
+        return self.is_sent or self.work in {Work.ACCEPTED, Work.SETTLING, Work.ENDING}
 
     @property
     def is_sent(self) -> bool:
@@ -160,6 +179,14 @@ class Call(Generic[T]):
     def may_be_sent(self) -> bool:
         """Whether somebody waits for it, or it is carried out without that."""
         return self.effect.alone is Alone.GOES_ON or not self.answer.done()
+
+    def next_request(self) -> object:
+        """What the body of one attempt is made from: each carries a marker of its own."""
+        if self.mark is None:
+            self.marker = None
+            return self.request
+        self.marker = new_marker()
+        return self.mark(self.request, self.marker)
 
     def move(self, old: Work, new: Work) -> None:
         """Come further, from where it must be."""

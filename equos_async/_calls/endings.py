@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from attrs import evolve
 
 from equos_async._api.operations import Operation, Resource
+from equos_async._retry.search import ending_wait
 from equos_async.clock import Clock, set_unless_done
 from equos_async.errors import APITimeoutError, EquosError
 
@@ -112,6 +113,38 @@ class Endings:
         self._reports.failed(call, str(error))
         call.refuse(error)
         return False
+
+    async def see_ended(
+        self, call: Call[Any], shows_over: Callable[[Any], Awaitable[bool]]
+    ) -> bool:
+        """End something until the server shows that it is over; an empty answer is no proof.
+
+        Args:
+            call: What ends it.
+            shows_over: Whether an answer, or else a look-up by id, shows it.
+
+        Returns:
+            Whether that is confirmed; else it is reported.
+        """
+        stops, end = 0, self._running.end_of(str(call.target.session_id))
+        try:
+            while True:
+                stops += 1
+                result = await self._persist(call)
+                if await shows_over(result.value if isinstance(result, Accepted) else None):
+                    break
+                hopeless = call.is_refused and self._lifecycle.state is not State.OPEN
+                if hopeless or self._lifecycle.gave_up or self._clock.now() >= end:
+                    self._reports.failed(call, "its end was not confirmed")
+                    return False
+                await self._rest(call, ending_wait(stops))
+                call.deadline = self._clock.now() + self._runner.deadline_of(call.effect)
+        except asyncio.CancelledError:
+            self._reports.failed(call, "the event loop shut down")
+            raise
+        self._confirmed(call)
+        self._reports.orphan_stopped(call)
+        return True
 
     async def see_through(self, call: Call[Any]) -> None:
         """Ask again for what failed, until it is confirmed or over, or the client gives up."""

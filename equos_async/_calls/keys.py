@@ -72,6 +72,10 @@ class Keys:
         head = self._heads[operation] = Head(operation, self._keys[needed], self._headers)
         return head
 
+    def has(self, operation: Operation[Any]) -> bool:
+        """Whether the key is there that an operation needs."""
+        return operation.credential in self._keys
+
     def first(self, rows: Sequence[Operation[T]]) -> Operation[T]:
         """The first of some operations whose key is there; the last where there is none."""
         try:

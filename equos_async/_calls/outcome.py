@@ -69,7 +69,12 @@ class Unknown:
     unreadable: Unreadable | None = None
 
 
-Result: TypeAlias = Accepted[T] | Refused | Unsent | Unknown
+@frozen(eq=False)
+class Ended:
+    """Its answer was lost; what it began was found, and is confirmed to be over."""
+
+
+Result: TypeAlias = Accepted[T] | Refused | Unsent | Unknown | Ended
 
 
 def reason_of(reply: Reply | Failure, mask: Mask) -> str:
@@ -77,7 +82,7 @@ def reason_of(reply: Reply | Failure, mask: Mask) -> str:
     return f"status {reply.status}" if isinstance(reply, Reply) else shown(mask(reply.reason))
 
 
-def error_of(result: Refused | Unsent | Unknown, call: Call[Any], mask: Mask) -> EquosError:
+def error_of(result: Refused | Unsent | Unknown | Ended, call: Call[Any], mask: Mask) -> EquosError:
     """The error that a caller gets."""
     if isinstance(result, Refused):
         reply = result.reply
@@ -85,6 +90,9 @@ def error_of(result: Refused | Unsent | Unknown, call: Call[Any], mask: Mask) ->
             reply.status, reply.body, mask=mask, retry_after=result.retry_after
         )
         return describe(error, call, reply)
+    if isinstance(result, Ended):
+        what = f"its {call.target.resource} was found and ended; nothing exists"
+        return describe(APIConnectionError(f"the answer to the start was lost; {what}"), call)
     if isinstance(result, Unsent):
         return describe(_unsent_error(result, call, mask), call)
     if call.effect.stake is Stake.BEGUN:

@@ -77,6 +77,16 @@ class CallReports:
         status = result.reply.status if isinstance(result.reply, Reply) else None
         self._emit("start_unknown", call, reason, status=status)
 
+    def settled(self, call: Call[Any]) -> None:
+        """What a start began whose answer was lost was found and ended."""
+        self.unresolved.drop(call.target)
+        seconds = self._clock.now() - call.began
+        self._emit("settled", call, "found by its marker and ended", seconds=seconds)
+
+    def settling_off(self, call: Call[Any], reason: str) -> None:
+        """What is lost cannot be looked for."""
+        self._emit("settling_off", call, reason, status=call.status)
+
     def not_live(self, call: Call[Any], resource: Resource[Any, Any, Any], value: Any) -> None:
         """What was begun is handed over, although the server says that it is over."""
         reason = f"the server answered that it is {resource.status_of(value)}"
@@ -114,6 +124,7 @@ class CallReports:
 
     def _ended(self, call: Call[Any], answer: asyncio.Future[Any]) -> None:
         """A caller is served: a done callback, in that caller's context."""
+        call = call.current
         problem = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         session_id = call.target.session_id
         if isinstance(problem, EquosError):

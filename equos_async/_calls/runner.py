@@ -78,10 +78,20 @@ class CallRunner:
         """Seconds for a whole call, where its caller did not say."""
         return effect.deadline(self._timeouts)
 
-    async def run(self, call: Call[T]) -> Result[T]:
+    async def run_again(self, call: Call[T]) -> Result[T] | None:
+        """Send a call again of which nothing is left on the server; None: it has no more tries."""
+        again = None if call.latest is None else self._again(call, call.latest)
+        if call.latest is None or again is None:
+            return None
+        call.work = Work.BACKOFF
+        self._observer.on_retry(call, call.latest.reply, again.wait)
+        await self._clock.sleep(again.wait)
+        return await self.run(call, again.paid)
+
+    async def run(self, call: Call[T], paid: float = 0.0) -> Result[T]:
         """Send until the server accepts or refuses, or nothing more can be known."""
         call.work = Work.QUEUED  # also where it goes on after its task was cancelled
-        rules, paid, renewed = call.effect.retry, 0.0, False
+        rules, renewed = call.effect.retry, False
         while True:
             gated = rules.gated and call.attempts > 0
             tried = await (self._pass_gate(call) if gated else self._attempt(call, paid))
@@ -171,6 +181,7 @@ class CallRunner:
         call.move(Work.QUEUED, Work.ON_WIRE)
         call.permit = limiter
         call.attempts += 1
+        call.sent_at = now
         guard = call.guard = CallGuard(call)
         call.carried = call.head.fields
         end = now + effect.attempt(self._timeouts)
@@ -194,7 +205,7 @@ class CallRunner:
             method=operation.method,
             url=call.url,
             headers=call.head.fields,
-            body=operation.body(call.request),
+            body=operation.body(call.next_request()),
             max_answer=operation.max_answer,
             is_foreign=None if named is None else partial(answers.is_foreign, session_id=named),
         )

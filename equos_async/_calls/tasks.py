@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from equos_async import _validate
 from equos_async._api.effects import Alone, Effect, Stake
-from equos_async._api.operations import OVER, Operation, Resource
+from equos_async._api.operations import OVER, RESOURCES, Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
+from equos_async._retry.search import LostAttempt
 from equos_async._retry.throttle import ClientThrottle
 from equos_async.clock import Clock, set_unless_done
 from equos_async.errors import ClientClosedError, ConfigurationError, OperationName
 from equos_async.events import Event, Unresolved
-from equos_async.settings import Limits, RetryPolicy, Timeouts
+from equos_async.settings import Limits, RetryPolicy, Settle, Timeouts
 
 from .call import Call, Holder, Target, Work
 from .closing import Closing
@@ -28,6 +29,7 @@ from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .outcome import (
     Accepted,
+    Ended,
     Refused,
     Result,
     Unknown,
@@ -39,6 +41,7 @@ from .outcome import (
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
+from .settle import Settling
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class CallTasks:
         limits: How many calls at once.
         clock: The source of time and chance.
         emitter: Who is told.
+        settle: How long lost starts are looked for; None: not at all.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class CallTasks:
         limits: Limits,
         clock: Clock,
         emitter: Emitter[Event],
+        settle: Settle | None,
     ) -> None:
         self._base = base
         self._transport = transport
@@ -82,7 +87,7 @@ class CallTasks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
         self._closing = Closing(
-            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=transport.close
+            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=self._close
         )
         self._runner = CallRunner(
             transport=transport,
@@ -100,6 +105,18 @@ class CallTasks:
             mask=self._mask,
             make=self._call,
             keys=keys,
+        )
+        self._settling = Settling(
+            settle,
+            keys=keys,
+            runner=self._runner,
+            reports=self._reports,
+            lifecycle=self._lifecycle,
+            clock=clock,
+            mask=self._mask,
+            ask=self._look,
+            end=self._end_found,
+            refuse=self._tell_unknown,
         )
 
     @property
@@ -201,6 +218,7 @@ class CallTasks:
         )
         call = self._call(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
+        self._settling.prepare(call, resource)
         self._launch(call)
         value = await self.answer_of(call)
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
@@ -238,6 +256,7 @@ class CallTasks:
                 self._launch_orphan(resource, session_id)
             self._blocks.clear()
             self._endings.hurry()
+            self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
         return self.unresolved + self._reports.pending(self._calls)
 
@@ -265,8 +284,13 @@ class CallTasks:
         """Let the caller wait no longer; the session of a late answer is ended."""
         if not call.answer.done():
             seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
-            reason = f"no answer within {seconds:g} s"
-            self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
+            late = Failure(sent=True, reason=f"no answer within {seconds:g} s", timed_out=True)
+            if self._settling.may_settle(call, Unknown(late)):
+                self._launch(self._settling.inherit(call, late), told=False)
+                call.holder = Holder.NOBODY
+                call.answer = call.answer.get_loop().create_future()
+            else:
+                self._refuse(call, Unknown(late))
 
     # The life of a call.
 
@@ -312,16 +336,23 @@ class CallTasks:
         if state is not State.OPEN and not closing:
             raise closed_error(effect.name, session_id)
 
-    def _launch(self, call: Call[Any]) -> None:
+    def _launch(
+        self,
+        call: Call[Any],
+        *,
+        told: bool = True,
+        work: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
         """Run a call in a task of the client's own: its caller's end is not its end."""
         call.task = CallTask(
-            self._carry(call),
+            self._carry(call) if work is None else work,
             loop=call.answer.get_loop(),
             clock=self._clock,
             spared=partial(self._is_spared, call),
         )
         self._calls.add(call)
-        self._reports.watch(call)
+        if told:
+            self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
 
     def _is_spared(self, call: Call[Any]) -> bool:
@@ -344,16 +375,18 @@ class CallTasks:
         if call.effect.alone is Alone.GOES_ON:
             await self._endings.carry(call)
             return
-        if not call.may_be_sent:
+        if call.lost is None and not call.may_be_sent:
             return  # its caller is gone already
         try:
-            result = await self._runner.run(call)
+            result = await self._outcome_of(call)
         except asyncio.CancelledError:
-            if call.effect.stake is Stake.BEGUN and call.is_on_server:
+            if call.heir is None and call.effect.stake is Stake.BEGUN and call.is_on_server:
                 gave_up = self._lifecycle.gave_up
                 reason = "the client was closed" if gave_up else "the event loop shut down"
                 self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
             raise
+        if result is None:
+            return
         if call.resource is None:
             self._answer(call, result)
         elif isinstance(result, Accepted):
@@ -366,20 +399,114 @@ class CallTasks:
                 self._reports.unresolved.drop(call.target)
             self._refuse(call, result)
 
+    async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
+        """What a call came to, in the end; None where another call saw to it."""
+        if call.effect.stake is not Stake.BEGUN:
+            return await self._runner.run(call)
+        result: Result[T] | None
+        settled: str | None = None
+        if call.lost is not None and call.latest is not None:
+            result = Unknown(call.latest.reply)
+        else:
+            result = await self._learn(call, await self._runner.run(call))
+        while isinstance(result, Unknown) and call.marker != settled:
+            if not self._settling.may_settle(call, result):
+                break
+            settled = call.marker
+            result = await self._settling.settle(call, result)
+            if result is not None and call.marker != settled:  # it was sent again
+                result = await self._learn(call, result)
+        return result
+
+    async def _learn(self, call: Call[T], result: Result[T]) -> Result[T] | None:
+        """See what the server makes of markers; None where another call goes on with it."""
+        result = await self._settling.without(call, result)
+        if isinstance(result, Accepted):
+            self._settling.accept(call)
+        if call.heir is None:
+            return result
+        await self._late(call, call.heir, result)
+        return None
+
+    async def _late(self, call: Call[T], heir: Call[T], result: Result[T]) -> None:
+        """An answer came, or did not, to an attempt that another call settles."""
+        lost, resource = call.lost, call.resource
+        if lost is None or resource is None:
+            return
+        if isinstance(result, Accepted):
+            wanted = heir.is_wanted and self._lifecycle.state is State.OPEN
+            if wanted and self._settling.take(lost):
+                heir.move(Work.SETTLING, Work.ACCEPTED)
+                await self._hand_over(heir, resource, result.value)
+            else:
+                self._settling.found(call, lost, resource.id_of(result.value))
+        elif isinstance(result, Unknown):
+            if result.unreadable is not None and result.unreadable.session_id is not None:
+                self._settling.found(call, lost, result.unreadable.session_id)
+        elif self._settling.take(lost):
+            self._reports.unresolved.drop(call.target)
+            self._refuse(heir, result)
+
+    def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
+        """Launch what ends something that a lost start began, until that is confirmed."""
+        resource = RESOURCES[start.target.resource or "session"]
+        self._running.add(session_id, self._clock.now(), start.target.max_duration)
+        call = self._endings.orphan(resource, session_id, start.target)
+
+        async def see_ended() -> None:
+            shows_over = partial(self._settling.shows_over, resource, session_id)
+            confirmed = await self._endings.see_ended(call, shows_over)
+            self._settling.ended(start, lost, session_id, confirmed=confirmed)
+
+        self._launch(call, told=False, work=see_ended())
+        if self._lifecycle.gave_up:
+            call.withdraw()
+
+    def _look(
+        self,
+        operation: Operation[T],
+        session_id: str | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+    ) -> Call[T]:
+        """Launch a call that reads, for the client itself: also while that closes."""
+        target = Target(operation.effect.name, operation.resource, session_id)
+        call = self._call(operation, target, None, query)
+        self._launch(call, told=False)
+        if self._lifecycle.gave_up:
+            call.withdraw()
+        return call
+
+    async def _close(self) -> None:
+        await self._settling.stop()
+        await self._transport.close()
+
     def _answer(self, call: Call[T], result: Result[T]) -> None:
         if isinstance(result, Accepted):
             set_unless_done(call.answer, result.value)
         else:
             self._refuse(call, result)
 
-    def _refuse(self, call: Call[Any], result: Refused | Unsent | Unknown) -> None:
+    def _refuse(self, call: Call[Any], result: Refused | Unsent | Unknown | Ended) -> None:
         """Let the caller have an error, and keep what may be running now."""
         if isinstance(result, Unknown) and call.effect.stake is Stake.BEGUN:
             self._reports.unknown(call, result, reason_of(result.reply, self._mask))
         call.refuse(error_of(result, call, self._mask))
 
+    def _tell_unknown(self, call: Call[Any], result: Unknown) -> None:
+        """Let the caller know that nobody knows what became of a start."""
+        if result.unreadable is None:
+            self._refuse(call, result)
+            return
+        error = error_of(result, call, self._mask)
+        self._reports.unknown(call, result, str(error))
+        what = f"a billed {call.target.resource} may exist, and its id could not be read"
+        error.args = (f"{error}: {what}",)
+        call.refuse(error)
+
     def _abandon(self, call: Call[Any]) -> None:
         """The caller was cancelled, or its coroutine closed."""
+        call = call.current
         call.answer.cancel()  # a coroutine that is closed leaves it as it is
         if call.answer.cancelled():
             alone = call.effect.alone
@@ -416,11 +543,7 @@ class CallTasks:
         """End what was begun, where its id could be read, and tell the caller."""
         error = error_of(result, call, self._mask)
         if error.session_id is None:
-            self._reports.unknown(call, result, str(error))
-            error.args = (
-                f"{error}: a billed {resource.word} may exist, and its id could not be read",
-            )
-            call.refuse(error)
+            self._tell_unknown(call, result)
             return
         call.move(Work.ON_WIRE, Work.ENDING)
         self._running.add(error.session_id, self._clock.now(), call.target.max_duration)

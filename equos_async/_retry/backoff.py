@@ -86,14 +86,15 @@ def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(_DIGITS, value):
         return float(value)
-    until = _http_date(value)
+    until = http_date(value)
     if until is None:
         return None
-    sent = _http_date(headers.get("Date", "").strip())
+    sent = http_date(headers.get("Date", "").strip())
     return max(0.0, until - (wall if sent is None else sent))
 
 
-def _http_date(value: str) -> float | None:
+def http_date(value: str) -> float | None:
+    """A date in a header (RFC 9110, 5.6.7) as seconds since the epoch; None where it is none."""
     if not re.fullmatch(_HTTP_DATE, value):
         return None
     try:

@@ -28,6 +28,7 @@ class Fate(Enum):
     LOST = "it may have begun something"
     ANSWERED = "its answer came: the caller has what it began, or it was refused"
     ENDING = "what it began is being ended"
+    FAILED = "what it began could not be ended"
     ENDED = "all that it is known to have begun is confirmed to be over"
 
 
@@ -91,6 +92,10 @@ class LostAttempt:
         self.sessions[session_id] = True
         if all(self.sessions.values()):
             self.fate = Fate.ENDED
+
+    def fail(self) -> None:
+        """Something of it could not be ended, and that was reported."""
+        self.fate = Fate.FAILED
 
     def look_at(self, look_for: float) -> float | None:
         """When to look for it next: 1, 2, 4, … s after the loss; None: long enough.

@@ -30,7 +30,7 @@ EquosParticipantIdentity EquosResourceReference EquosSession EquosSessionServer 
 Event FleetEvent FleetFullError FleetStats HealthResponse InternalServerError LedgerError LedgerRow
 Limits LiveSession NotFoundError OverloadedError PermissionDeniedError Placing RateLimitError
 RedisLedger RetryPolicy SQLiteLedger SessionEnd SessionFleet SessionLedger SessionStatus
-StartOutcomeUnknownError StartUnreadableError Timeouts UnprocessableEntityError Unresolved
+Settle StartOutcomeUnknownError StartUnreadableError Timeouts UnprocessableEntityError Unresolved
 __version__
 """
 

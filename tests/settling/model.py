@@ -1,8 +1,8 @@
 """The settling model: one client that looks for what it lost, and servers that make that hard.
 
-A discrete-event simulation. The objects of ``equos_async._retry`` and ``equos_async._marker`` decide
-here as they do in the client; only time and chance are the model's. Callers start sessions and
-hold what they get until the end. Two rules can be switched off, to show what each is for:
+A discrete-event simulation. The objects of ``equos_async._retry`` and ``equos_async._marker``
+decide here as they do in the client; only time and chance are the model's. Callers start
+sessions and hold what they get until the end. Two rules can be switched off:
 
 * *ended means confirmed*: a session counts as ended once the server shows it so. Without it, any
   answer to a stop does, and one find settles an attempt.

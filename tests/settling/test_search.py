@@ -67,6 +67,18 @@ def test_ended_means_that_all_of_them_are() -> None:
     assert one.fate is Fate.ENDING
 
 
+def test_what_could_not_be_ended_is_not_over() -> None:
+    """Whatever else is confirmed."""
+    one = lost()
+    one.find("s1")
+    one.fail()
+    assert not one.take()
+    fates = [one.fate]
+    assert one.find("s2")
+    one.confirm("s2")
+    assert [*fates, one.fate] == [Fate.FAILED, Fate.ENDING]
+
+
 @given(st.lists(st.sampled_from(["take", "find 1", "find 2", "confirm 1", "confirm 2"])))
 def test_nothing_is_both_handed_over_and_ended(steps: list[str]) -> None:
     """In whatever order answers, looks and confirmations come."""

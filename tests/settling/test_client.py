@@ -1,0 +1,431 @@
+"""Starts whose answers are lost, with a client and the emulator, on both wires."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from attrs import evolve, field, frozen
+
+from equos_async import (
+    APIConnectionError,
+    BadRequestError,
+    ClientClosedError,
+    EquosClient,
+    Event,
+    RetryPolicy,
+    Settle,
+    StartOutcomeUnknownError,
+    StartUnreadableError,
+    Timeouts,
+)
+from equos_async._marker import VARIABLE
+from equos_async.testing import EquosEmulator
+from equos_async.testing.faults import (
+    Delay,
+    Drop,
+    ForgetVariables,
+    Garbage,
+    Hang,
+    Lag,
+    RefuseVariables,
+    Reset,
+    Status,
+    Truncate,
+    Twice,
+)
+from tests import wires
+from tests.clocks import until
+from tests.conftest import API_KEY, KEY
+from tests.kinds import KINDS, Kind
+from tests.settling.clock import SPEED, FastClock
+
+LOST: dict[str, tuple[Any, ...]] = {
+    "dropped": (Drop("after"),),
+    "reset": (Reset("after"),),
+    "a proxy's 502": (Status(502, when="after"),),
+    "garbage": (Garbage(),),
+    "no answer in time": (Hang("after"),),
+    "an id that cannot be read": (Truncate(keep=1),),
+    "made twice": (Twice(), Drop("after")),
+    "listed late": (Lag(3.5 / SPEED), Drop("after")),
+}
+
+
+@pytest.fixture(params=wires.WIRES, autouse=True)
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which wire the test takes."""
+    wire: str = request.param
+    wires.take(wire, monkeypatch)
+    return wire
+
+
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """What is started, with the key that looking needs."""
+    kind: Kind = request.param
+    return evolve(kind, keys={"client_key": KEY, "api_key": API_KEY})
+
+
+@frozen
+class World:
+    """A server, a client of it, and what that tells."""
+
+    emulator: EquosEmulator
+    client: EquosClient
+    kind: Kind
+    events: list[Event] = field(factory=list[Event])
+
+    async def start(self) -> str:
+        """Start one; its id."""
+        return await self.kind.started_id(self.client)
+
+    def told(self, *kinds: str) -> list[str]:
+        """What was told of some kinds."""
+        return [one.kind for one in self.events if one.kind in kinds]
+
+    @property
+    def starts(self) -> int:
+        """Starts that the server read."""
+        return sum(one.operation == "start" for one in self.emulator.requests)
+
+    @property
+    def looks(self) -> int:
+        """Looks that the server read."""
+        return sum(one.operation == "read" for one in self.emulator.requests)
+
+
+@asynccontextmanager
+async def world(kind: Kind, **settings: Any) -> AsyncIterator[World]:
+    """A server and a client, which is closed in the end."""
+    events: list[Event] = []
+    settings.setdefault("timeouts", Timeouts(start_attempt=4.0))
+    settings = {"clock": FastClock(), "settle": Settle(), **settings}
+    async with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
+        client = kind.client(emulator.endpoint, on_event=events.append, **settings)
+        async with client:
+            yield World(emulator, client, kind, events)
+
+
+# Found, ended, and made again.
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_lost_start_is_made_again(lost: str, kind: Kind) -> None:
+    """The caller gets one, and one is all there is."""
+    async with world(kind) as here:
+        here.emulator.faults.start.add(*LOST[lost], times=1)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+        await here.kind.stop(here.client, session_id)
+        assert here.starts == 2
+        assert here.told("settled", "start_unknown") == ["settled"]
+        assert here.client.unresolved == ()
+    assert here.emulator.live == {}
+    ended = [one for one in here.events if one.kind == "ended" and one.operation == "start"]
+    assert [(one.attempts, one.error) for one in ended] == [(2, None)]
+
+
+async def test_each_attempt_may_be_lost(kind: Kind) -> None:
+    """Up to as many as a start has."""
+    async with world(kind) as here:
+        here.emulator.faults.start.add(Drop("after"), times=2)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+        assert here.starts == 3
+        assert here.told("settled") == ["settled"] * 2
+
+
+async def test_without_attempts_left_nothing_exists(kind: Kind) -> None:
+    """And the error says so."""
+    async with world(kind, retry=RetryPolicy(start_attempts=1)) as here:
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        with pytest.raises(APIConnectionError, match="found and ended; nothing exists") as caught:
+            await here.start()
+        assert caught.value.attempts == 1
+        assert here.emulator.live == {}
+        assert here.client.unresolved == ()
+        assert here.told("start_unknown") == []
+
+
+async def test_nobody_sees_a_marker(kind: Kind) -> None:
+    """In what the client gives; the server has one for each attempt."""
+    request = {"session": "template_vars", "conversation": "prompt_template_vars"}[kind.word]
+    kind = evolve(kind, request=evolve(kind.request, **{request: {"name": "Ada"}}))
+    async with world(kind) as here:
+        started = getattr(await kind.start(here.client, kind.request), kind.word)
+        assert getattr(started, request) == {"name": "Ada"}
+        read = getattr(here.client, f"{kind.word}s")()
+        assert [getattr(one, request) async for one in read] == [{"name": "Ada"}]
+        ended = await kind.stop(here.client, started.id)
+        assert getattr(ended, request) == {"name": "Ada"}
+        assert VARIABLE not in repr(started)
+
+
+# Not found.
+
+
+async def test_what_is_found_after_patience_is_ended(kind: Kind) -> None:
+    """Behind the back of a caller who was told that nobody knows."""
+    async with world(kind, settle=Settle(patience=1.5)) as here:
+        here.emulator.faults.start.add(Lag(5 / SPEED), Drop("after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+        (unresolved,) = here.client.unresolved
+        assert unresolved.name == kind.request.name
+        assert here.told("start_unknown", "settled") == ["start_unknown"]
+        assert len(here.emulator.live) == 1
+        await until(lambda: not here.client.unresolved)
+        assert here.emulator.live == {}
+        assert here.starts == 1
+        assert here.told("settled") == ["settled"]
+
+
+async def test_looking_ends(kind: Kind) -> None:
+    """After its time; the caller was told long before."""
+    async with world(kind, settle=Settle(patience=1, look_for=5)) as here:
+        here.emulator.faults.start.add(Drop("before"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+        await until(lambda: here.looks >= 4)
+        await asyncio.sleep(5 / SPEED)
+        assert here.looks == 4
+        assert len(here.client.unresolved) == 1
+
+
+async def test_an_answer_that_cannot_be_read_is_looked_for(kind: Kind) -> None:
+    """Where it is not found, its own error says what is wrong."""
+    async with world(kind, settle=Settle(patience=0, look_for=1)) as here:
+        here.emulator.faults.start.add(ForgetVariables(), Truncate(keep=1), times=1)
+        with pytest.raises(StartUnreadableError, match="its id could not be read"):
+            await here.start()
+        assert here.told("start_unknown") == ["start_unknown"]
+
+
+# Late answers.
+
+
+async def test_a_late_answer_serves_its_caller(kind: Kind) -> None:
+    """Where no look was first."""
+    async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
+        here.emulator.faults.start.add(Lag(60), Delay(4 / SPEED, "after"), times=1)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+        assert here.starts == 1
+        assert here.told("start_unknown", "settled", "ended") == ["ended"]
+        assert here.client.unresolved == ()
+
+
+async def test_a_late_answer_after_a_find_says_nothing_new(kind: Kind) -> None:
+    """What it names is over already, and the caller gets another one."""
+    async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
+        here.emulator.faults.start.add(Delay(8 / SPEED, "after"), times=1)
+        session_id = await here.start()
+        assert here.starts == 2
+        await asyncio.sleep(8 / SPEED)
+        assert list(here.emulator.live) == [session_id]
+
+
+async def test_a_late_answer_after_patience_is_ended(kind: Kind) -> None:
+    """By its id, without a look."""
+    settle = Settle(patience=0.5)
+    async with world(kind, settle=settle, timeouts=Timeouts(start_attempt=2.0)) as here:
+        here.emulator.faults.start.add(Lag(60), Delay(5 / SPEED, "after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+        await until(lambda: not here.emulator.live)
+        await until(lambda: not here.client.unresolved)
+
+
+async def test_a_late_refusal_is_the_callers(kind: Kind) -> None:
+    """Nothing exists."""
+    async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
+        await here.start()
+        refusal = Status(400, "no such avatar")
+        here.emulator.faults.start.add(Delay(3.5 / SPEED), refusal, times=1)
+        with pytest.raises(BadRequestError, match="no such avatar"):
+            await here.start()
+        assert here.client.unresolved == ()
+        assert here.told("start_unknown") == []
+
+
+async def test_a_late_answer_without_an_id_changes_nothing(kind: Kind) -> None:
+    """The look finds what it began."""
+    async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
+        late = (Lag(6 / SPEED), Delay(4 / SPEED, "after"), Truncate(keep=1))
+        here.emulator.faults.start.add(*late, times=1)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+
+
+async def test_an_id_in_a_late_answer_is_enough(kind: Kind) -> None:
+    """However broken the rest is."""
+    async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
+        late = (Lag(60), Delay(4 / SPEED, "after"), Truncate(keep=100))
+        here.emulator.faults.start.add(*late, times=1)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+        assert here.starts == 2
+
+
+# Servers that do not want it, keys that may not, clients that do not.
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["at first", "later"])
+async def test_a_server_that_refuses_the_variable(before: int, kind: Kind) -> None:
+    """One event, and starts as before there were markers."""
+    async with world(kind) as here:
+        for _ in range(before):
+            await here.start()
+        here.emulator.faults.start.add(RefuseVariables())
+        await here.start()
+        await here.start()
+        assert here.starts == before + 3
+        assert here.told("settling_off") == ["settling_off"]
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+        assert here.looks == 0
+
+
+async def test_a_refusal_for_another_reason(kind: Kind) -> None:
+    """Is what it is; the first one is asked about twice."""
+    async with world(kind) as here:
+        here.emulator.faults.start.add(Status(400, "no such avatar"), times=2)
+        with pytest.raises(BadRequestError, match="no such avatar"):
+            await here.start()
+        await here.start()
+        here.emulator.faults.start.add(Status(400, "no such avatar"), times=1)
+        with pytest.raises(BadRequestError):
+            await here.start()
+        assert here.starts == 4
+        assert here.told("settling_off") == []
+
+
+async def test_a_server_that_does_not_show_the_variable(kind: Kind) -> None:
+    """Nobody waits for what cannot be found."""
+    async with world(kind, settle=Settle(patience=1000)) as here:
+        here.emulator.faults.start.add(ForgetVariables())
+        await here.start()
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_key_that_may_not_list(status: int, kind: Kind) -> None:
+    """Those who wait are told at once, and nobody looks again."""
+    async with world(kind, settle=Settle(patience=1000)) as here:
+        here.emulator.faults.start.add(Drop("after"), times=2)
+        here.emulator.faults.read.add(Status(status))
+        for _ in range(2):
+            with pytest.raises(StartOutcomeUnknownError):
+                await here.start()
+        assert here.looks == 1
+        assert here.told("settling_off") == ["settling_off"]
+        assert len(here.client.unresolved) == 2
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_looks_that_fail_are_repeated(status: int, kind: Kind) -> None:
+    """By the rules for what only reads, and by the next look."""
+    async with world(kind, settle=Settle(patience=60)) as here:
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        here.emulator.faults.read.add(Status(status), times=4)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+
+
+@pytest.mark.parametrize("without", ["key", "wish"])
+async def test_without_a_server_key_or_the_wish(without: str) -> None:
+    """No marker is sent, and nothing is looked for."""
+    kind = KINDS["session"]
+    settings = {"settle": None, "api_key": API_KEY} if without == "wish" else {}
+    async with world(kind, **settings) as here:
+        here.emulator.faults.start.add(RefuseVariables())
+        await here.start()
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await here.start()
+        assert (here.starts, here.looks) == (2, 0)
+
+
+# Ways out.
+
+
+async def test_closing_looks_at_once(kind: Kind) -> None:
+    """What it finds is ended and not made again."""
+    async with world(kind, settle=Settle(patience=1000)) as here:
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        starting = asyncio.create_task(here.start())
+        await until(lambda: here.emulator.live)
+        await asyncio.sleep(0.02)
+        assert await here.client.aclose(deadline=100) == ()
+        with pytest.raises(APIConnectionError, match="nothing exists"):
+            await starting
+        assert here.emulator.live == {}
+        assert here.starts == 1
+
+
+async def test_closing_does_not_wait_for_ever(kind: Kind) -> None:
+    """What is not found then is reported."""
+    async with world(kind, settle=Settle(patience=1000)) as here:
+        here.emulator.faults.start.add(Lag(60), Drop("after"), times=1)
+        starting = asyncio.create_task(here.start())
+        await until(lambda: here.looks)
+        (unresolved,) = await here.client.aclose(deadline=3)
+        assert unresolved.operation == "start"
+        with pytest.raises(StartOutcomeUnknownError):
+            await starting
+        assert here.looks >= 2
+
+
+async def test_a_late_answer_while_closing_is_ended(kind: Kind) -> None:
+    """It is handed to nobody."""
+    timeouts = Timeouts(start_attempt=1.0)
+    async with world(kind, settle=Settle(patience=1000), timeouts=timeouts) as here:
+        here.emulator.faults.start.add(Lag(60), Delay(4 / SPEED, "after"), times=1)
+        starting = asyncio.create_task(here.start())
+        await until(lambda: here.looks)
+        assert await here.client.aclose(deadline=100) == ()
+        with pytest.raises((APIConnectionError, ClientClosedError)):
+            await starting
+        assert here.emulator.live == {}
+
+
+@pytest.mark.parametrize("lost", ["dropped", "no answer in time"])
+async def test_a_cancelled_caller_leaves_nothing(lost: str, kind: Kind) -> None:
+    """At whatever moment; nothing is sent for it again."""
+    for number in range(0, 240, 24):
+        timeouts = Timeouts(start_attempt=0.4, deadline=2)
+        async with world(kind, timeouts=timeouts, settle=Settle(look_for=4)) as here:
+            here.emulator.faults.start.add(*LOST[lost], times=1)
+            starting = asyncio.create_task(here.start())
+            await asyncio.sleep(number / 1000 / 2)
+            starting.cancel()
+            await asyncio.wait([starting])
+            held = set() if starting.cancelled() else {starting.result()}
+            assert await here.client.aclose(deadline=100) == ()
+            assert set(here.emulator.live) == held
+
+
+def test_the_end_of_the_loop(kind: Kind) -> None:
+    """What is being looked for is reported."""
+
+    async def main(client: EquosClient, emulator: EquosEmulator) -> None:
+        starting = asyncio.ensure_future(kind.started_id(client))
+        try:
+            await until(lambda: emulator.live)
+            await asyncio.sleep(0.05)
+        finally:
+            asyncio.get_running_loop().call_soon(starting.cancel)
+
+    with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
+        emulator.faults.start.add(Drop("after"), times=1)
+        client = kind.client(emulator.endpoint, settle=Settle(patience=1000))
+        asyncio.run(main(client, emulator))
+        (unresolved,) = client.unresolved
+        assert unresolved.reason == "the event loop shut down"
