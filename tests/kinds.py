@@ -40,7 +40,7 @@ class Kind:
 
     word: str
     request: Any
-    keys: dict[str, str]
+    keys: dict[str, Any]
     start: Callable[..., Awaitable[Any]]
     stop: Callable[..., Awaitable[Any]]
     block: Callable[..., AbstractAsyncContextManager[Any]]
