@@ -193,24 +193,31 @@ class Proxy:
 
 
 def proxy(value: Any) -> Proxy:
-    """A proxy from its URL; the message never quotes it."""
-    wanted = "proxy must be a URL such as http://user:password@proxy.example.com:3128"
-    url = text("proxy", value)
+    """A proxy from its URL; neither the message nor a frame of it shows that."""
+    found = _parsed_proxy(text("proxy", hidden(value)))
+    if isinstance(found, str):
+        raise ConfigurationError(f"proxy must {found}")
+    return found
+
+
+def _parsed_proxy(url: str) -> Proxy | str:
+    """A proxy, or what its URL must do to name one."""
+    wanted = "be a URL such as http://user:password@proxy.example.com:3128"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigurationError(wanted) from None
+        return wanted
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not _is_host(host) or not _KEY.fullmatch(url):
-        raise ConfigurationError(wanted)
+        return wanted
     if parts.path not in {"", "/"} or set(url) & set("?#"):
-        raise ConfigurationError("proxy must have no path, query or fragment")
+        return "have no path, query or fragment"
     where = f"[{host}]" if ":" in host else host
     bare = f"{parts.scheme}://{where}" + ("" if port is None else f":{port}")
-    if parts.username is None and parts.password is None:
+    if parts.username is None:
         return Proxy(bare, None, ())
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    user, password = unquote(parts.username), unquote(parts.password or "")
     basic = b64encode(f"{user}:{password}".encode()).decode()  # RFC 7617
     secrets = tuple(Secret(one) for one in (password, parts.password, basic) if one)
     return Proxy(bare, Secret(f"Basic {basic}"), secrets)

@@ -82,18 +82,23 @@ class SessionWire:
         """Put our Authorization in the place of the session's, which must not meet it before.
 
         A session that has credentials of its own, or finds some in a netrc, refuses a request that
-        brings an Authorization header.
+        brings an Authorization header. A netrc's do not go out beside another key of ours either.
         """
-        ours = headers.get(AUTHORIZATION)
-        if ours is None:
-            return headers, options
+        session = self._session
+        wanted = headers.get(AUTHORIZATION)
+        if wanted is None:
+            if session.auth is not None:
+                return headers, options
+            wanted = session.headers.get(AUTHORIZATION)
         headers = headers.copy()
-        del headers[AUTHORIZATION]
+        headers.pop(AUTHORIZATION, None)
 
         async def authorize(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            request.headers[AUTHORIZATION] = ours
+            request.headers.pop(AUTHORIZATION, None)
+            if wanted is not None:
+                request.headers[AUTHORIZATION] = wanted
             return await handler(request)
 
         return headers, {**options, "middlewares": (authorize,)}

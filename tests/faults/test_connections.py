@@ -24,8 +24,9 @@ from equos_async import (
 from equos_async._http import gate, pool
 from tests import wires
 from tests.clocks import until
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
 from tests.faults.server import Connection, RawServer
+from tests.kinds import KINDS, SESSION, Kind
 
 
 @pytest.fixture(params=["own", "injected"])
@@ -173,9 +174,10 @@ async def test_too_many_that_speak_unasked() -> None:
     assert len(closed) == pool.MAX_UNASKED
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("way", ["own", "trust_env", "auth"])
 async def test_other_credentials_never_meet_ours(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a netrc's nor a session's take the place of our key, or keep a stop from leaving."""
     (tmp_path / "netrc").write_text("default login bob password pw\n")
@@ -194,15 +196,19 @@ async def test_other_credentials_never_meet_ours(
         with pytest.warns(DeprecationWarning, match="auth"):
             mine = aiohttp.ClientSession(auth=aiohttp.BasicAuth("u", "p"))
     async with RawServer(always=behave) as server:
-        async with EquosClient(
-            KEY, endpoint=server.endpoint, trust_env=mine is None, http_session=mine
+        async with kind.client(
+            server.endpoint, trust_env=mine is None, http_session=mine
         ) as client:
-            await client.stop_session("g-1")
+            await kind.stop(client, "g-1")
     if mine is not None:
         await mine.close()
     (head,) = heads
-    assert head.count(b"Authorization:") == 1
-    assert f"Authorization: Bearer {KEY}\r\n".encode() in head
+    if kind is SESSION:
+        assert head.count(b"Authorization:") == 1
+        assert f"Authorization: Bearer {KEY}\r\n".encode() in head
+    else:  # what its owner gave a session goes out beside the server key, and a netrc's does not
+        assert head.count(b"Authorization: Basic") == (way == "auth")
+        assert f"X-Api-Key: {API_KEY}\r\n".encode() in head
 
 
 @pytest.mark.parametrize("user", ["", "u:p@"])
