@@ -141,7 +141,7 @@ async def test_a_conversation_in_full(emulator: EquosEmulator) -> None:
 
 async def test_nonsense_is_skipped() -> None:
     """What has no id that can be used is left out, and told once for each path."""
-    good = {"id": "s-1", "name": 7, "transcript": []}
+    good: dict[str, Any] = {"id": "s-1", "name": 7, "transcript": []}
     odd: list[Any] = [
         7,
         None,
