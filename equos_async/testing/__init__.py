@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .clock import EmulatorClock
     from .emulator import EquosEmulator
-    from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate
+    from .faults import (
+        Delay,
+        Drop,
+        Fault,
+        ForgetVariables,
+        Garbage,
+        Hang,
+        Lag,
+        Redirect,
+        RefuseVariables,
+        Reset,
+        Status,
+        Truncate,
+        Twice,
+    )
     from .plan import Faults, Planned
     from .records import EmulatedSession, EmulatorRequest
     from .scenarios import SCENARIOS, Scenario
@@ -23,14 +37,18 @@ __all__ = [
     "EquosEmulator",
     "Fault",
     "Faults",
+    "ForgetVariables",
     "Garbage",
     "Hang",
+    "Lag",
     "Planned",
     "Redirect",
+    "RefuseVariables",
     "Reset",
     "Scenario",
     "Status",
     "Truncate",
+    "Twice",
 ]
 
 _HOMES = ("faults", "records", "clock", "plan", "scenarios", "emulator")

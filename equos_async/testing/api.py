@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from email.utils import formatdate
+from functools import partial
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
+from attrs import evolve, frozen
 
 from . import replies
 from .clock import EmulatorClock
+from .conversations import CONVERSATION
+from .entries import Kind
 from .exchange import Exchange
-from .faults import Fault
+from .faults import Mishap, Twist
 from .journal import Journal
+from .keys import Key
 from .plan import Faults
-from .records import EmulatorRequest
+from .records import EmulatorRequest, Operation
 from .replies import Reply
-from .service import Incoming, Service, parse
+from .service import ABSENT, Incoming, Service, parse
+from .sessions import SESSION
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,8 +32,49 @@ MAX_BODY = 1 << 20
 """Bytes of a request's body; Fastify's default."""
 
 
+@frozen
+class Route:
+    """An operation of the API.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path, in aiohttp's spelling.
+        operation: What faults and records call it.
+        kind: What it is about.
+        key: Which key it needs.
+        act: Does it.
+    """
+
+    method: str
+    path: str
+    operation: Operation
+    kind: Kind | None
+    key: Key | None
+    act: Callable[[Service, Any, Incoming], Reply]
+
+
+_PASSES: Final = "/{version:v1|v3}/session-passes"
+
+ROUTES: Final = (
+    # Reference: the client key opens session passes, and nothing else.
+    Route("POST", _PASSES, "start", SESSION, "client_key", Service.start),
+    Route("PATCH", _PASSES + "/{id}/stop", "stop", SESSION, "client_key", Service.stop),
+    # SDK: the server key opens all that follows.
+    # Assumption: what a session pass started is among these sessions, by the same id.
+    Route("GET", "/v3/sessions", "read", SESSION, "api_key", Service.page),
+    Route("GET", "/v3/sessions/{id}", "read", SESSION, "api_key", Service.get),
+    Route("PATCH", "/v3/sessions/{id}/stop", "stop", SESSION, "api_key", Service.stop),
+    Route("POST", "/v3/conversations", "start", CONVERSATION, "api_key", Service.start),
+    Route("POST", "/v3/conversations/{id}/stop", "stop", CONVERSATION, "api_key", Service.stop),
+    Route("GET", "/v3/conversations", "read", CONVERSATION, "api_key", Service.page),
+    Route("GET", "/v3/conversations/{id}", "read", CONVERSATION, "api_key", Service.get),
+    # SDK: no key is needed.
+    Route("GET", "/v3/health", "read", None, None, lambda service, _, __: service.health()),
+)
+
+
 class Api:
-    """The two operations, under ``/v1`` and ``/v3``, and a NestJS 404 for all else.
+    """The operations of :data:`ROUTES`, and a NestJS 404 for all else.
 
     Args:
         service: What answers.
@@ -53,8 +102,8 @@ class Api:
 
     def mount(self, router: web.UrlDispatcher) -> None:
         """Add the routes; those for all else come last."""
-        router.add_post("/{version:v1|v3}/session-passes", self._start)
-        router.add_patch("/{version:v1|v3}/session-passes/{id}/stop", self._stop)
+        for route in ROUTES:
+            router.add_route(route.method, route.path, partial(self._serve, route))
         router.add_route("*", "/{path:.*}", self._other)
 
     def abandon(self) -> None:
@@ -62,22 +111,22 @@ class Api:
         for task in self._working:
             task.cancel()
 
-    async def _start(self, request: web.Request) -> web.StreamResponse:
+    async def _serve(self, route: Route, request: web.Request) -> web.StreamResponse:
         incoming = await _read(request)
         record = self._journal.write(
-            "start", request.method, request.path, self._clock.now(), name=incoming.name
+            route.operation,
+            request.method,
+            request.path,
+            self._clock.now(),
+            name=incoming.name if route.operation == "start" else None,
+            session_id=incoming.id or None,
+            resource=None if route.kind is None else route.kind.resource,
         )
-        return await self._carry_out(request, record, lambda: self._service.start(incoming))
+        return await self._carry_out(request, record, partial(self._act, route, incoming))
 
-    async def _stop(self, request: web.Request) -> web.StreamResponse:
-        incoming = await _read(request)
-        session_id = request.match_info["id"]
-        record = self._journal.write(
-            "stop", request.method, request.path, self._clock.now(), session_id=session_id
-        )
-        return await self._carry_out(
-            request, record, lambda: self._service.stop(incoming, session_id)
-        )
+    def _act(self, route: Route, incoming: Incoming, twists: Sequence[Twist]) -> Reply:
+        refusal = self._service.refuse(route.key, incoming)
+        return refusal or route.act(self._service, route.kind, evolve(incoming, twists=twists))
 
     async def _other(self, request: web.Request) -> web.StreamResponse:
         record = self._journal.write(None, request.method, request.path, self._clock.now())
@@ -85,21 +134,26 @@ class Api:
         return self._answer(record, reply)
 
     async def _carry_out(
-        self, request: web.Request, record: EmulatorRequest, act: Callable[[], Reply]
+        self,
+        request: web.Request,
+        record: EmulatorRequest,
+        act: Callable[[Sequence[Twist]], Reply],
     ) -> web.StreamResponse:
         """Answer a request; where nothing goes wrong, without a step that could be cancelled."""
         faults = self._faults.take(record)
-        if not faults:
-            return self._answer(record, act())
-        exchange = Exchange(request, act, record.at, self._clock)
+        twists = [fault for fault in faults if isinstance(fault, Twist)]
+        mishaps = [fault for fault in faults if not isinstance(fault, Twist)]
+        if not mishaps:
+            return self._answer(record, act(twists))
+        exchange = Exchange(request, partial(act, twists), record.at, self._clock)
         try:
-            return self._answer(record, await self._suffer(exchange, faults))
+            return self._answer(record, await self._suffer(exchange, mishaps))
         except asyncio.CancelledError:
             self._answer(record, None)
             exchange.gone.set()
             raise
 
-    async def _suffer(self, exchange: Exchange, faults: Sequence[Fault]) -> Reply | None:
+    async def _suffer(self, exchange: Exchange, faults: Sequence[Mishap]) -> Reply | None:
         """Let faults happen in a task of their own: a server works on when its caller has gone."""
         task = asyncio.create_task(exchange.run(faults))
         self._working.add(task)
@@ -112,16 +166,27 @@ class Api:
         if self._on_request is not None:
             self._on_request(record)
         # Without a reply the connection is closed already, and this goes nowhere.
-        return web.Response() if reply is None else to_response(reply)
+        response = web.Response() if reply is None else _as_sent(reply)
+        # Dated by the clock that the times in answers are read from.
+        response.headers["Date"] = formatdate(self._clock.now(), usegmt=True)
+        return response
 
 
 async def _read(request: web.Request) -> Incoming:
-    body = parse(await request.read(), request.headers.get("Content-Type"))
-    return Incoming(body, request.headers.get("Authorization", ""))
+    body = await request.read()
+    # Fastify does not look at the body of a GET.
+    bodiless = request.method == "GET"
+    return Incoming(
+        method=request.method,
+        headers=request.headers,
+        id=request.match_info.get("id", ""),
+        query=request.query,
+        body=ABSENT if bodiless else parse(body, request.headers.get("Content-Type")),
+        size=len(body),
+    )
 
 
-def to_response(reply: Reply) -> web.Response:
-    """An answer as aiohttp sends it."""
+def _as_sent(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
 
@@ -131,6 +196,6 @@ async def nest_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         return await handler(request)
     except HTTPRequestEntityTooLarge:
-        return to_response(replies.error(413, "Request body is too large"))
+        return _as_sent(replies.error(413, "Request body is too large"))
     except web.RequestPayloadError:
-        return to_response(replies.error(400, "Request body cannot be read"))
+        return _as_sent(replies.error(400, "Request body cannot be read"))

@@ -1,4 +1,4 @@
-"""The books: which sessions are live, which ended, and what they cost."""
+"""The books: what is live, what ended, and what it cost."""
 
 from __future__ import annotations
 
@@ -9,31 +9,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from .clock import EmulatorClock
-from .records import KEPT, EmulatedSession, shorten
-
-
-@frozen
-class Entry:
-    """A live session: what the start asked for, and what the server added to it."""
-
-    id: str
-    wanted: Mapping[str, Any] = field(repr=False)
-    started_at: float
-    max_duration: float | None
-    ended_at: float | None = None
-
-    def status(self, now: float, starting_for: float) -> str:
-        """The word that the API has for its state."""
-        if self.ended_at is not None:
-            return "ended"
-        return "starting" if now - self.started_at < starting_for else "running"
+from .entries import Entry, Kind
+from .records import KEPT, EmulatedSession, Resource
 
 
 class Books:
-    """All sessions of one emulator. Its methods may be called from any thread.
+    """All sessions and conversations of one emulator. May be asked from any thread.
 
     Args:
         clock: The source of time.
@@ -44,48 +28,107 @@ class Books:
         self.clock = clock
         self.starting_for = starting_for
         self.ended_count: int = 0
+        self._opened = 0
         self._lock = threading.RLock()
         self._billed = 0.0
         self._live: dict[str, Entry] = {}
         self._ends: list[tuple[float, str]] = []
-        self._ended: OrderedDict[str, EmulatedSession] = OrderedDict()
+        self._ended: OrderedDict[str, Entry] = OrderedDict()
 
-    def open(self, wanted: Mapping[str, Any], limit: int | None = None) -> Entry | None:
-        """Open a session, or None where ``limit`` sessions are live already."""
+    def open(
+        self,
+        kind: Kind,
+        wanted: Mapping[str, Any],
+        *,
+        size: int = 0,
+        limit: int | None = None,
+        lag: float = 0.0,
+    ) -> Entry | None:
+        """Open one, or None where ``limit`` are live already.
+
+        Args:
+            kind: Of which kind.
+            wanted: What its start asked for.
+            size: Bytes of that start's body.
+            limit: How many may be live.
+            lag: Seconds until look-ups know it.
+        """
         with self._lock:
             self._expire()
             if limit is not None and len(self._live) >= limit:
                 return None
-            entry = Entry(str(uuid.uuid4()), wanted, self.clock.now(), wanted.get("maxDuration"))
+            self._opened += 1
+            entry = Entry(
+                id=str(uuid.uuid4()),
+                number=self._opened,
+                kind=kind,
+                wanted=wanted,
+                size=size,
+                started_at=self.clock.now(),
+                max_duration=wanted.get(kind.seconds, kind.default_seconds),
+                listed_at=self.clock.now() + lag,
+            )
             self._live[entry.id] = entry
             if entry.max_duration is not None:
                 heapq.heappush(self._ends, (entry.started_at + entry.max_duration, entry.id))
             return entry
 
-    def close(self, session_id: str) -> Entry | None:
-        """End a session, or None where none of that id is live."""
+    def close(self, entry_id: str, kind: Kind | None = None) -> Entry | None:
+        """End one, or None where none of that id and kind is live."""
         with self._lock:
             self._expire()
-            entry = self._live.pop(session_id, None)
-            return None if entry is None else self._end(entry, self.clock.now())
+            entry = self._live.get(entry_id)
+            if entry is None or kind not in {None, entry.kind}:
+                return None
+            del self._live[entry_id]
+            return self._end(entry, self.clock.now())
 
-    @property
-    def live(self) -> dict[str, EmulatedSession]:
-        """The live sessions by id, oldest first."""
+    def join(self, entry_id: str) -> bool:
+        """Note that somebody joined a room; False where nothing of that id is live."""
         with self._lock:
             self._expire()
-            return {entry.id: self._told(entry) for entry in self._live.values()}
+            entry = self._live.get(entry_id)
+            if entry is not None and entry.joined_at is None:
+                self._live[entry_id] = evolve(entry, joined_at=self.clock.now())
+            return entry is not None
 
-    @property
-    def ended(self) -> dict[str, EmulatedSession]:
-        """The newest sessions that ended, by id, oldest first."""
+    def find(self, entry_id: str, kind: Kind) -> Entry | None:
+        """What a look-up by id finds."""
         with self._lock:
             self._expire()
-            return dict(self._ended)
+            entry = self._live.get(entry_id) or self._ended.get(entry_id)
+            if entry is None or entry.kind is not kind or entry.listed_at > self.clock.now():
+                return None
+            return entry
+
+    def listed(self, kind: Kind, client: str | None) -> list[Entry]:
+        """All that a list knows, live and ended, in the order of starts."""
+        with self._lock:
+            self._expire()
+            now = self.clock.now()
+            known = [
+                entry
+                for entry in (*self._ended.values(), *self._live.values())
+                if entry.kind is kind and entry.listed_at <= now
+            ]
+        found = (entry for entry in known if client is None or entry.client == client)
+        return sorted(found, key=lambda entry: entry.number)
+
+    def live(self, resource: Resource | None = None) -> dict[str, EmulatedSession]:
+        """What is live, by id, oldest first."""
+        with self._lock:
+            self._expire()
+            return self._told(self._live, resource)
+
+    def ended(self, resource: Resource | None = None) -> dict[str, EmulatedSession]:
+        """The newest that ended, by id, oldest first."""
+        with self._lock:
+            self._expire()
+            return self._told(self._ended, resource)
 
     @property
     def billed_seconds(self) -> float:
-        """What all sessions cost so far."""
+        """What all of them cost so far."""
         with self._lock:
             self._expire()
             now = self.clock.now()
@@ -93,40 +136,34 @@ class Books:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many sessions are live, and how many ended in all."""
+        """How many are live, and how many ended in all."""
         with self._lock:
             self._expire()
             return len(self._live), self.ended_count
 
     def _expire(self) -> None:
-        """End the sessions whose time is over, at the time when it was."""
+        """End those whose time is over, at the time when it was."""
         now = self.clock.now()
         while self._ends and self._ends[0][0] <= now:
-            at, session_id = heapq.heappop(self._ends)
-            entry = self._live.pop(session_id, None)
+            at, entry_id = heapq.heappop(self._ends)
+            entry = self._live.pop(entry_id, None)
             if entry is not None:
                 self._end(entry, at)
 
     def _end(self, entry: Entry, at: float) -> Entry:
-        ended = evolve(entry, ended_at=at)
-        told = self._told(ended)
-        client = None if told.client is None else shorten(told.client)
-        self._ended[ended.id] = evolve(told, name=shorten(told.name), client=client)
-        self._billed += told.seconds
+        self._ended[entry.id] = entry.as_history(at)
+        self._billed += at - entry.started_at
         self.ended_count += 1
         if len(self._ended) > KEPT:
             self._ended.popitem(last=False)
-        return ended
+        return evolve(entry, ended_at=at)
 
-    def _told(self, entry: Entry) -> EmulatedSession:
+    def _told(
+        self, entries: Mapping[str, Entry], resource: Resource | None
+    ) -> dict[str, EmulatedSession]:
         now = self.clock.now()
-        return EmulatedSession(
-            id=entry.id,
-            name=entry.wanted["name"],
-            client=entry.wanted.get("client"),
-            started_at=entry.started_at,
-            max_duration=entry.max_duration,
-            status=entry.status(now, self.starting_for),
-            ended_at=entry.ended_at,
-            seconds=(now if entry.ended_at is None else entry.ended_at) - entry.started_at,
-        )
+        return {
+            entry.id: entry.told(now, self.starting_for)
+            for entry in entries.values()
+            if resource in {None, entry.kind.resource}
+        }

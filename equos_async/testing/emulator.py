@@ -1,4 +1,4 @@
-"""The emulator: the session-passes API on a real socket, and a view into its books."""
+"""The emulator: the API on a real socket, and a view into its books."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from .background import BackgroundLoop
 from .books import Books
 from .clock import EmulatorClock
 from .journal import Journal
+from .keys import Keys
 from .page import Page
 from .plan import Faults
 from .records import EmulatedSession, EmulatorRequest
 from .scenarios import SCENARIOS, Scenario
-from .service import Service
+from .service import PageOrder, Service
+from .tokens import LiveKit
 
 _LOGGER: Final = logging.getLogger(__name__)
 # What hostile input makes aiohttp log is for whoever asks for it, not for the terminal.
@@ -39,13 +41,16 @@ class EquosEmulator:
     Args:
         host: Where to listen.
         port: Which port; 0 takes any free one.
-        client_key: The only key that is accepted; by default any.
-        limit_concurrent: How many sessions may be live at once.
-        limit_duration: Seconds that a session may ask for.
+        client_key: The only client key that is accepted; by default any.
+        api_key: The only server key that is accepted; by default any.
+        limit_concurrent: How many sessions and conversations may be live at once.
+        limit_duration: Seconds that one of them may ask for.
         suspended: Whether the organisation is suspended.
         clock: The source of time; by default one that runs by itself.
         starting_for: Seconds that a session is ``starting`` before it is ``running``.
-        seed: Of the faults that happen to a share of requests.
+        page_order: In which order lists are: ``newest`` or ``oldest`` first, or ``shuffled`` anew
+            for each page. The vendor documents none.
+        seed: Of the faults that happen to a share of requests, and of shuffled pages.
         on_request: Called with each request when it is over, on the emulator's loop.
 
     Attributes:
@@ -59,11 +64,13 @@ class EquosEmulator:
         host: str = "127.0.0.1",
         port: int = 0,
         client_key: str | None = None,
+        api_key: str | None = None,
         limit_concurrent: int | None = None,
         limit_duration: float | None = None,
         suspended: bool = False,
         clock: EmulatorClock | None = None,
         starting_for: float = 2.0,
+        page_order: PageOrder = "newest",
         seed: int = 0,
         on_request: Callable[[EmulatorRequest], object] | None = None,
     ) -> None:
@@ -73,7 +80,9 @@ class EquosEmulator:
         self.faults: Faults = Faults(seed)
         self._books = Books(self.clock, starting_for)
         self._journal = Journal()
-        self._service = Service(self._books, client_key)
+        self._keys = Keys(client_key, api_key)
+        self._service = Service(self._books, self._keys, LiveKit(), seed)
+        self._service.page_order = page_order
         self.limit_concurrent = limit_concurrent
         self.limit_duration = limit_duration
         self.suspended = suspended
@@ -99,23 +108,38 @@ class EquosEmulator:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
+    def live(self) -> Mapping[str, EmulatedSession]:
+        """The sessions and conversations that are live now, by id, oldest first."""
+        return self._books.live()
+
+    @property
     def live_sessions(self) -> Mapping[str, EmulatedSession]:
-        """The sessions that are live now, by id, oldest first."""
-        return self._books.live
+        """The sessions among :attr:`live`: what session passes started."""
+        return self._books.live("session")
+
+    @property
+    def live_conversations(self) -> Mapping[str, EmulatedSession]:
+        """The conversations among :attr:`live`."""
+        return self._books.live("conversation")
 
     @property
     def ended_sessions(self) -> Mapping[str, EmulatedSession]:
-        """The newest 10,000 sessions that ended, by id, oldest first."""
-        return self._books.ended
+        """The sessions among the newest 10,000 that ended, by id, oldest first."""
+        return self._books.ended("session")
+
+    @property
+    def ended_conversations(self) -> Mapping[str, EmulatedSession]:
+        """The conversations among the newest 10,000 that ended, by id, oldest first."""
+        return self._books.ended("conversation")
 
     @property
     def ended_count(self) -> int:
-        """How many sessions ended in all."""
+        """How many sessions and conversations ended in all."""
         return self._books.counts[1]
 
     @property
     def billed_seconds(self) -> float:
-        """Seconds that all sessions ran so far, which is what is billed."""
+        """Seconds that all sessions and conversations ran so far, which is what is billed."""
         return self._books.billed_seconds
 
     @property
@@ -150,7 +174,7 @@ class EquosEmulator:
 
     @property
     def limit_duration(self) -> float | None:
-        """How many seconds a session may ask for; any number where it is None."""
+        """How many seconds a session or conversation may ask for; None: any number."""
         return self._service.limit_duration
 
     @limit_duration.setter
@@ -159,16 +183,34 @@ class EquosEmulator:
 
     @property
     def client_key(self) -> str | None:
-        """The only key that is accepted; any where it is None. A new one replaces it at once."""
-        return self._service.client_key
+        """The only client key that is accepted; None: any. A new one replaces it at once."""
+        return self._keys.client_key
 
     @client_key.setter
     def client_key(self, key: str | None) -> None:
-        self._service.client_key = key
+        self._keys.client_key = key
+
+    @property
+    def api_key(self) -> str | None:
+        """The only server key that is accepted; None: any. A new one replaces it at once."""
+        return self._keys.api_key
+
+    @api_key.setter
+    def api_key(self, key: str | None) -> None:
+        self._keys.api_key = key
 
     def revoke_key(self, key: str) -> None:
-        """Answer 401 to this key from now on, whichever others are accepted."""
-        self._service.revoked.add(key)
+        """Answer 401 to this key, of either kind, from now on, whichever others are accepted."""
+        self._keys.revoked.add(key)
+
+    @property
+    def page_order(self) -> PageOrder:
+        """In which order lists are: ``newest`` or ``oldest`` first, or ``shuffled``."""
+        return self._service.page_order
+
+    @page_order.setter
+    def page_order(self, order: PageOrder) -> None:
+        self._service.page_order = order
 
     def advance(self, seconds: float) -> None:
         """Let time pass without waiting: sessions reach ``running`` and their ``max_duration``."""
@@ -179,8 +221,15 @@ class EquosEmulator:
         (SCENARIOS[scenario] if isinstance(scenario, str) else scenario).play(self.faults)
 
     def end_session(self, session_id: str) -> bool:
-        """End a session from the server's side; False where it is not live."""
+        """End a session or conversation from the server's side; False where it is not live."""
         return self._books.close(session_id) is not None
+
+    def join(self, session_id: str) -> bool:
+        """Let somebody join a live session or conversation; False where it is not live.
+
+        Conversations show it as ``joinedAt``, which stays what it is at a second time.
+        """
+        return self._books.join(session_id)
 
     # Its life.
 

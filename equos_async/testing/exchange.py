@@ -13,7 +13,7 @@ from aiohttp import web
 
 from . import replies
 from .clock import EmulatorClock
-from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate
+from .faults import Delay, Drop, Garbage, Hang, Mishap, Redirect, Reset, Status, Truncate
 from .replies import Reply
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -43,7 +43,7 @@ class Exchange:
         self.gone: asyncio.Event = asyncio.Event()
         """Set when the caller has closed the connection."""
 
-    async def run(self, faults: Sequence[Fault]) -> Reply | None:
+    async def run(self, faults: Sequence[Mishap]) -> Reply | None:
         """Let the faults happen: delays one after the other, up to the first of another kind.
 
         Returns:

@@ -109,4 +109,53 @@ class Redirect:
     when: ClassVar[When] = "before"
 
 
-Fault = Status | Delay | Hang | Drop | Reset | Truncate | Garbage | Redirect
+@frozen
+class Twice:
+    """A start is carried out twice, as by a proxy that sends a POST again; one answer comes."""
+
+    when: ClassVar[When] = "before"
+
+
+@frozen
+class Lag:
+    """What this start makes is not known to look-ups at first: it is on no list, and null by id.
+
+    Attributes:
+        seconds: How long, on the emulator's clock.
+    """
+
+    seconds: float
+    when: ClassVar[When] = "before"
+
+
+@frozen
+class RefuseVariables:
+    """A start that brings variables is refused with 400, which names them.
+
+    Attributes:
+        prefix: Only those whose names begin like this.
+    """
+
+    prefix: str = ""
+    when: ClassVar[When] = "before"
+
+
+@frozen
+class ForgetVariables:
+    """A start's variables are not kept, so that no answer shows them.
+
+    Attributes:
+        prefix: Only those whose names begin like this.
+    """
+
+    prefix: str = ""
+    when: ClassVar[When] = "before"
+
+
+Twist = Twice | Lag | RefuseVariables | ForgetVariables
+"""What changes what a start does. It goes with any other fault: ``add(Lag(5), Drop("after"))``."""
+
+Mishap = Status | Delay | Hang | Drop | Reset | Truncate | Garbage | Redirect
+"""What happens to a request on its way, whatever it asks for."""
+
+Fault = Mishap | Twist

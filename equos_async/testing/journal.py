@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from attrs import evolve
 
-from .records import KEPT, EmulatorRequest, Operation, shorten
+from .records import KEPT, EmulatorRequest, Operation, Resource, shorten
 
 
 class Journal:
@@ -27,6 +27,7 @@ class Journal:
         *,
         name: str | None = None,
         session_id: str | None = None,
+        resource: Resource | None = None,
     ) -> EmulatorRequest:
         """Note a request; what a caller sent is bounded."""
         with self._lock:
@@ -39,6 +40,7 @@ class Journal:
                 at,
                 None if name is None else shorten(name),
                 None if session_id is None else shorten(session_id),
+                resource=resource,
             )
             self._kept[request.number] = request
             if len(self._kept) > KEPT:

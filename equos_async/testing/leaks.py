@@ -16,7 +16,7 @@ _HINT = (
 
 def report(emulator: EquosEmulator, sites: CallSites, root: Path) -> str:
     """Name each live session, and where it was started."""
-    live = emulator.live_sessions.values()
+    live = emulator.live.values()
     head = "1 session was left live:" if len(live) == 1 else f"{len(live)} sessions were left live:"
     lines = [f"  {_name(one)}, started {_origin(one, emulator, sites, root)}" for one in live]
     return "\n".join([head, *lines, _HINT])

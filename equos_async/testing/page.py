@@ -97,7 +97,7 @@ class Page:
 
     def state(self) -> dict[str, Any]:
         """What the page shows."""
-        live, (live_count, ended_count) = self._books.live, self._books.counts
+        live, (live_count, ended_count) = self._books.live(), self._books.counts
         return {
             "now": self._clock.now(),
             "live": [_bounded(one) for one in list(live.values())[-SHOWN:][::-1]],

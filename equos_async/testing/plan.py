@@ -12,6 +12,7 @@ from .faults import Fault
 from .records import EmulatorRequest, Operation
 
 BOTH: tuple[Operation, ...] = ("start", "stop")
+ALL: tuple[Operation, ...] = (*BOTH, "read")
 
 
 @frozen(eq=False)
@@ -42,7 +43,7 @@ class Planned:
 
 
 class FaultQueue:
-    """What goes wrong with one operation, or with both; made by :class:`Faults`."""
+    """What goes wrong with one operation, or with all; made by :class:`Faults`."""
 
     def __init__(self, faults: Faults, operations: tuple[Operation, ...]) -> None:
         self._faults = faults
@@ -77,16 +78,17 @@ class Faults(FaultQueue):
     """The faults of an emulator: ``faults.start.add(Status(429, retry_after=2), times=3)``.
 
     They wait in the order in which they were added, and a request gets the first that fits it.
-    What is added to ``faults`` itself fits both operations, and counts both.
+    What is added to ``faults`` itself fits starts, stops and look-ups, and counts them all.
 
     Args:
         seed: For ``share``: the same seed and the same order of requests, the same faults.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__(self, BOTH)
+        super().__init__(self, ALL)
         self.start: FaultQueue = FaultQueue(self, ("start",))
         self.stop: FaultQueue = FaultQueue(self, ("stop",))
+        self.read: FaultQueue = FaultQueue(self, ("read",))
         self._random = random.Random(seed)  # noqa: S311 - a share of requests, not cryptography
         self._lock = threading.RLock()
         self._planned: list[Planned] = []
@@ -102,7 +104,7 @@ class Faults(FaultQueue):
             self._planned.append(planned)
 
     def discard(self, operations: tuple[Operation, ...]) -> None:
-        """Forget what was planned for these operations; what fits the other one too, stays so."""
+        """Forget what was planned for these operations; what fits others too, stays so."""
         with self._lock:
             rest = [
                 evolve(one, operations=tuple(o for o in one.operations if o not in operations))

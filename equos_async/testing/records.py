@@ -6,7 +6,8 @@ from typing import Literal
 
 from attrs import frozen
 
-Operation = Literal["start", "stop"]
+Operation = Literal["start", "stop", "read"]
+Resource = Literal["session", "conversation"]
 
 KEPT = 10_000
 """How many ended sessions and how many requests are remembered; the counts go on."""
@@ -17,17 +18,22 @@ KEPT_TEXT = 256
 
 @frozen
 class EmulatedSession:
-    """A session in the emulator's books. Times are seconds on the emulator's clock.
+    """A session or a conversation in the emulator's books.
+
+    Times are seconds on the emulator's clock.
 
     Attributes:
         id: What it is stopped by.
         name: What its start called it.
         client: For whom it was started, where the start said so.
         started_at: When it was started.
-        max_duration: Seconds after which it ends by itself.
+        max_duration: Seconds after which it ends by itself; a conversation's ``maxSeconds``.
         status: ``starting``, ``running`` or ``ended``, at the time of asking.
         ended_at: When it ended.
         seconds: How long it has been running, which is what is billed.
+        resource: ``session`` or ``conversation``.
+        number: Its place in the order of starts, from 1.
+        joined_at: When somebody joined it; see :meth:`EquosEmulator.join`.
     """
 
     id: str
@@ -38,6 +44,9 @@ class EmulatedSession:
     status: str
     ended_at: float | None
     seconds: float
+    resource: Resource
+    number: int
+    joined_at: float | None
 
 
 @frozen
@@ -46,13 +55,14 @@ class EmulatorRequest:
 
     Attributes:
         number: Its place in the order in which requests were read, from 1.
-        operation: ``start`` or ``stop``; None where it was neither.
+        operation: ``start``, ``stop`` or ``read``; None where it was none of these.
         method: The HTTP method.
         path: The path, without a query.
         at: When it was read, in seconds on the emulator's clock.
         name: The name of the session that a start asks for.
-        session_id: The id of the session that a stop names.
+        session_id: The id of the session that a stop or a look-up names.
         status: How it was answered; None: not yet, or never.
+        resource: What it was about: ``session`` or ``conversation``.
     """
 
     number: int
@@ -63,6 +73,7 @@ class EmulatorRequest:
     name: str | None = None
     session_id: str | None = None
     status: int | None = None
+    resource: Resource | None = None
 
 
 def shorten(text: str) -> str:

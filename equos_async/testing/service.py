@@ -7,17 +7,29 @@ validation pipe at the fields, and only then the handler acts.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NoReturn, cast
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NoReturn, cast
 
 from attrs import field, frozen
+from multidict import MultiMapping
 
 from . import replies
 from .books import Books
+from .entries import Entry, Kind
+from .faults import ForgetVariables, Lag, RefuseVariables, Twice, Twist
+from .keys import Key, Keys
 from .replies import Reply
-from .validation import fields_of, problems
+from .tokens import LiveKit
+from .validation import fields_of, problems_of_page
 
 ABSENT: Final = object()
 """In place of a body where there is none."""
+
+VERSION: Final = "3.0.0"
+"""What the health check says; an assumption, as its status is."""
+
+PageOrder = Literal["newest", "oldest", "shuffled"]
 
 
 @frozen
@@ -25,86 +37,170 @@ class Incoming:
     """What the API looks at in a request.
 
     Attributes:
+        method: The HTTP method.
+        headers: Its headers.
+        id: What the path names, where it does.
+        query: The names and values of its query.
         body: The JSON value, :data:`ABSENT`, or the refusal of a body that is not JSON.
-        authorization: The header's value.
+        size: Bytes of the body.
+        twists: What goes wrong with what it asks for.
     """
 
+    method: str
+    headers: Mapping[str, str] = field(repr=False)
+    id: str
+    query: MultiMapping[str]
     body: object = field(repr=False)
-    authorization: str = field(default="", repr=False)
+    size: int
+    twists: Sequence[Twist] = ()
 
     @property
     def name(self) -> str | None:
-        """The name of the session that is asked for, where there is one."""
+        """The name of what is asked for, where there is one."""
         name = fields_of(self.body).get("name")
         return name if isinstance(name, str) else None
+
+    @property
+    def status(self) -> int:
+        """The status of success: NestJS answers a POST with 201 and all else with 200."""
+        return 201 if self.method == "POST" else 200
 
 
 class Service:
     """One organisation's view of the API.
 
     Args:
-        books: Where its sessions are kept.
-        client_key: The only key that is accepted; None: any.
+        books: Where its sessions and conversations are kept.
+        keys: Which keys are accepted.
+        livekit: Where its rooms are.
+        seed: Of the order of shuffled pages.
 
     Attributes:
-        client_key: The only key that is accepted; None: any that is not revoked.
-        revoked: Keys that are refused.
         suspended: Whether the organisation is suspended.
-        limit_concurrent: How many sessions may be live at once.
-        limit_duration: How many seconds a session may ask for.
+        limit_concurrent: How many sessions and conversations may be live at once.
+        limit_duration: How many seconds one may ask for.
+        page_order: The order of lists.
     """
 
-    def __init__(self, books: Books, client_key: str | None = None) -> None:
+    def __init__(self, books: Books, keys: Keys, livekit: LiveKit, seed: int = 0) -> None:
         self._books = books
-        self.client_key = client_key
-        self.revoked: set[str] = set()
+        self._keys = keys
+        self._livekit = livekit
+        self._random = random.Random(seed)  # noqa: S311 - an order, not cryptography
         self.suspended = False
         self.limit_concurrent: int | None = None
         self.limit_duration: float | None = None
+        self.page_order: PageOrder = "newest"
 
-    def start(self, incoming: Incoming) -> Reply:
-        """``POST /v3/session-passes``."""
-        if (refusal := self._refuse(incoming)) is not None:
-            return refusal
-        if found := problems(incoming.body):
-            return replies.error(400, found, "Bad Request")
-        return self._open(cast("dict[str, Any]", incoming.body))
-
-    def stop(self, incoming: Incoming, session_id: str) -> Reply:
-        """``PATCH /v3/session-passes/{id}/stop``."""
-        if (refusal := self._refuse(incoming)) is not None:
-            return refusal
-        ended = self._books.close(session_id)
-        return replies.NULL if ended is None else replies.stopped(ended)
-
-    def _refuse(self, incoming: Incoming) -> Reply | None:
+    def refuse(self, key: Key | None, incoming: Incoming) -> Reply | None:
         """What stands between a request and its handler: a body that is not JSON, a wrong key."""
         if isinstance(incoming.body, Reply):
             return incoming.body
-        scheme, _, key = incoming.authorization.partition(" ")
-        key = key.strip()
-        if scheme.lower() == "bearer" and key and self._accepts(key):
+        if key is None or self._keys.accept(key, incoming.headers):
             return None
         return replies.error(401, "Unauthorized")
 
-    def _accepts(self, key: str) -> bool:
-        return key not in self.revoked and self.client_key in {None, key}
+    def start(self, kind: Kind, incoming: Incoming) -> Reply:
+        """Start a session or a conversation."""
+        if found := kind.problems(incoming.body):
+            return replies.error(400, found, "Bad Request")
+        wanted, twists = kind.read(cast("dict[str, Any]", incoming.body)), incoming.twists
+        if (refusal := self._refuse_start(kind, wanted)) is not None:
+            return refusal
+        if found := _refused_variables(kind, wanted, twists):
+            return replies.error(400, found, "Bad Request")
+        entry = self._open(kind, _without_forgotten(kind, wanted, twists), incoming)
+        if entry is None:
+            # Assumption: 429, as NestJS's throttler would answer, without Retry-After.
+            return replies.error(429, "Concurrent sessions limit reached")
+        tokens = kind.tokens(entry, self._livekit)
+        return replies.json_reply(incoming.status, {kind.resource: self._describe(entry), **tokens})
 
-    def _open(self, body: dict[str, Any]) -> Reply:
+    def stop(self, kind: Kind, incoming: Incoming) -> Reply:
+        """Stop one; null where it is not live."""
+        return self._tell(self._books.close(incoming.id, kind), incoming)
+
+    def get(self, kind: Kind, incoming: Incoming) -> Reply:
+        """Look one up by its id; null where it is not known."""
+        return self._tell(self._books.find(incoming.id, kind), incoming)
+
+    def page(self, kind: Kind, incoming: Incoming) -> Reply:
+        """A page of a list."""
+        query = incoming.query
+        if found := problems_of_page(query):
+            return replies.error(400, found, "Bad Request")
+        take, skip = int(query.get("take", "20")), int(query.get("skip", "0"))
+        known = self._ordered(self._books.listed(kind, query.get("client")))
+        page = {
+            "skip": skip,
+            "take": take,
+            "total": len(known),
+            kind.plural: [self._describe(entry) for entry in known[skip : skip + take]],
+        }
+        return replies.json_reply(incoming.status, page)
+
+    def health(self) -> Reply:
+        """Whether it is there."""
+        return replies.json_reply(200, {"status": "ok", "version": VERSION})
+
+    def _refuse_start(self, kind: Kind, wanted: Mapping[str, Any]) -> Reply | None:
         if self.suspended:
             # Assumption: 403. The limits endpoint knows a suspension with a reason; the status
             # of a start then is not documented.
             return replies.error(403, "Organization is suspended", "Forbidden")
-        if self.limit_duration is not None and (body.get("maxDuration") or 0) > self.limit_duration:
+        if self.limit_duration is not None and wanted.get(kind.seconds, 0) > self.limit_duration:
             # Assumption: 400. "maxDuration must be less than organization limit" is documented.
             return replies.error(
-                400, "maxDuration must be less than organization limit", "Bad Request"
+                400, f"{kind.seconds} must be less than organization limit", "Bad Request"
             )
-        entry = self._books.open(body, self.limit_concurrent)
+        return None
+
+    def _open(self, kind: Kind, wanted: Mapping[str, Any], incoming: Incoming) -> Entry | None:
+        lag = sum(twist.seconds for twist in incoming.twists if isinstance(twist, Lag))
+        twice = any(isinstance(twist, Twice) for twist in incoming.twists)
+        opened = [
+            self._books.open(kind, wanted, size=incoming.size, limit=self.limit_concurrent, lag=lag)
+            for _ in range(1 + twice)
+        ]
+        return opened[0]
+
+    def _ordered(self, entries: list[Entry]) -> list[Entry]:
+        match self.page_order:
+            case "newest":
+                entries.reverse()
+            case "shuffled":
+                self._random.shuffle(entries)
+            case "oldest":
+                pass
+        return entries
+
+    def _tell(self, entry: Entry | None, incoming: Incoming) -> Reply:
         if entry is None:
-            # Assumption: 429, as NestJS's throttler would answer, without Retry-After.
-            return replies.error(429, "Concurrent sessions limit reached")
-        return replies.started(entry)
+            return replies.null(incoming.status)
+        return replies.json_reply(incoming.status, self._describe(entry))
+
+    def _describe(self, entry: Entry) -> dict[str, Any]:
+        status = entry.status(self._books.clock.now(), self._books.starting_for)
+        return entry.kind.describe(entry, status, self._livekit)
+
+
+def _refused_variables(kind: Kind, wanted: Mapping[str, Any], twists: Sequence[Twist]) -> list[str]:
+    prefixes = tuple(twist.prefix for twist in twists if isinstance(twist, RefuseVariables))
+    return [
+        f"{kind.variables}.property {name} should not exist"
+        for name in wanted.get(kind.variables, {})
+        if name.startswith(prefixes)
+    ]
+
+
+def _without_forgotten(
+    kind: Kind, wanted: Mapping[str, Any], twists: Sequence[Twist]
+) -> Mapping[str, Any]:
+    prefixes = tuple(twist.prefix for twist in twists if isinstance(twist, ForgetVariables))
+    if not prefixes or kind.variables not in wanted:
+        return wanted
+    kept = {k: v for k, v in wanted[kind.variables].items() if not k.startswith(prefixes)}
+    return {**wanted, kind.variables: kept}
 
 
 def parse(body: bytes, content_type: str | None) -> object:

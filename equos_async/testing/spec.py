@@ -7,15 +7,24 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate, When
-from .plan import BOTH, Faults, Planned
+from .plan import ALL, BOTH, Faults, Planned
 from .records import Operation
 
 FAULT_SYNTAX: Final = (
-    "OPERATION:KIND[+KIND...][,times=N][,share=0.1], where OPERATION is start, stop or both, and "
-    "KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
+    "OPERATION:KIND[+KIND...][,times=N][,share=0.1], where OPERATION is start, stop, both, "
+    "read or all, and KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
     "drop=before|after, reset=before|after, hang=before|after, truncate=BYTES, redirect=URL, "
     "garbage; without times it goes on"
 )
+
+
+_OPERATIONS: Final[dict[str, tuple[Operation, ...]]] = {
+    "start": ("start",),
+    "stop": ("stop",),
+    "both": BOTH,
+    "read": ("read",),
+    "all": ALL,
+}
 
 
 class Spec(NamedTuple):
@@ -28,8 +37,7 @@ class Spec(NamedTuple):
 
     def add_to(self, faults: Faults) -> None:
         """Add it to what is planned already."""
-        operations = BOTH if self.operation == "both" else (cast("Operation", self.operation),)
-        faults.append(Planned(operations, self.faults, self.times, self.share))
+        faults.append(Planned(_OPERATIONS[self.operation], self.faults, self.times, self.share))
 
 
 def parse_fault(spec: str) -> Spec:
@@ -50,7 +58,7 @@ def _parse(spec: str) -> Spec:
     values = dict(_pair(option) for option in options)
     times, share = values.pop("times", None), float(values.pop("share", "1"))
     faults = tuple(_fault(*_pair(kind), values) for kind in kinds.split("+"))
-    if operation not in {"start", "stop", "both"} or values:
+    if operation not in _OPERATIONS or values:
         raise ValueError
     parsed = Spec(operation, faults, None if times is None else int(times), share)
     parsed.add_to(Faults())  # which knows what times and share may be
@@ -94,7 +102,8 @@ _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
 
 def describe(planned: Planned) -> str:
     """A planned fault in the words of :data:`FAULT_SYNTAX`, for people."""
-    operation = "both" if planned.operations == BOTH else planned.operations[0]
+    words = (word for word, of in _OPERATIONS.items() if of == planned.operations)
+    operation = next(words, "+".join(planned.operations))
     kinds = "+".join(_describe(fault) for fault in planned.faults)
     times = "" if planned.left is None else f",times={planned.left}"
     share = "" if planned.share == 1 else f",share={planned.share:g}"

@@ -1,4 +1,4 @@
-"""LiveKit access tokens that are well-formed and open nothing."""
+"""LiveKit access tokens: by default well-formed and good for nothing."""
 
 from __future__ import annotations
 
@@ -6,31 +6,52 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from typing import Final
 
-SECRET: Final = b"a secret that opens nothing"
+from attrs import field, frozen
+
 LIFETIME: Final = 6 * 3600
 """Seconds that a token is good for; LiveKit's own default."""
 
 
-def access_token(room: str, identity: str, name: str, now: float) -> str:
-    """A JWT with the claims of LiveKit's ``AccessToken``, signed with a throw-away secret."""
-    claims = {
-        "iss": "equos-emulator",
-        "sub": identity,
-        "name": name,
-        "nbf": int(now),
-        "exp": int(now) + LIFETIME,
-        "video": {
-            "room": room,
-            "roomJoin": True,
-            "canPublish": True,
-            "canPublishData": True,
-            "canSubscribe": True,
-        },
-    }
-    signed = f"{_HEADER}.{_encode(json.dumps(claims).encode())}"
-    return f"{signed}.{_encode(hmac.digest(SECRET, signed.encode(), hashlib.sha256))}"
+@frozen
+class LiveKit:
+    """A LiveKit server, and the key that signs its access tokens.
+
+    Attributes:
+        url: Where participants join.
+        key: The name of the key.
+        secret: What it signs with.
+        real: Whether there is such a server: its tokens count from now, whatever the emulator's
+            clock shows.
+    """
+
+    url: str = "wss://rtc.example.test"
+    key: str = "equos-emulator"
+    secret: str = field(default="a secret that opens nothing", repr=False)
+    real: bool = False
+
+    def token(self, room: str, identity: str, name: str, now: float) -> str:
+        """A JWT with the claims of LiveKit's ``AccessToken``."""
+        begins = int(time.time() if self.real else now)
+        claims = {
+            "iss": self.key,
+            "sub": identity,
+            "name": name,
+            "nbf": begins,
+            "exp": begins + LIFETIME,
+            "video": {
+                "room": room,
+                "roomJoin": True,
+                "canPublish": True,
+                "canPublishData": True,
+                "canSubscribe": True,
+            },
+        }
+        signed = f"{_HEADER}.{_encode(json.dumps(claims).encode())}"
+        digest = hmac.digest(self.secret.encode(), signed.encode(), hashlib.sha256)
+        return f"{signed}.{_encode(digest)}"
 
 
 def _encode(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What the server's validation pipe says of a start's body.
+"""What the server's validation pipe says of a start's body, or of a list's query.
 
 Assumption: the words are class-validator's defaults, one message a field; unknown fields are
 ignored, and null counts as absent where a field is optional.
@@ -7,20 +7,54 @@ ignored, and null counts as absent where a field is optional.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, cast
 
-_REFERENCES = (("avatar", ("id",)), ("agent", ("id",)), ("consumerIdentity", ("identity", "name")))
+from multidict import MultiMapping
+
+_PARTICIPANT = ("identity", "name")
+
+MOST = 50
+"""Items that a page may have (SDK)."""
+
+_LARGEST = 2**53 - 1
 
 
-def problems(body: object) -> list[str]:
-    """The messages for a body; none: it is good."""
+def problems_of_session(body: object) -> list[str]:
+    """The messages for a session pass's body; none: it is good."""
     fields = fields_of(body)
     return [
         *_of_name(fields.get("name")),
-        *_of_optional_texts(fields),
-        *_of_duration(fields.get("maxDuration")),
-        *_of_references(fields),
-        *_of_variables(fields.get("templateVars")),
+        *_of_optional_texts(fields, "client", "additionalCtx"),
+        *_of_seconds(fields, "maxDuration"),
+        *_of_part(fields, "avatar", ("id",)),
+        *_of_part(fields, "agent", ("id",)),
+        *_of_part(fields, "consumerIdentity", _PARTICIPANT),
+        *_of_variables(fields, "templateVars"),
+    ]
+
+
+def problems_of_conversation(body: object) -> list[str]:
+    """The messages for a conversation's body; none: it is good."""
+    fields = fields_of(body)
+    return [
+        *_of_name(fields.get("name")),
+        *_of_character(fields.get("characterId")),
+        *_of_optional_texts(fields, "client", "promptCtx"),
+        *_of_seconds(fields, "maxSeconds"),
+        *_of_part(fields, "host", ("serverUrl", "accessToken"), optional=True),
+        *_of_part(fields, "remoteAgent", _PARTICIPANT, optional=True),
+        *_of_part(fields, "consumer", _PARTICIPANT, optional=True),
+        *_of_variables(fields, "promptTemplateVars"),
+    ]
+
+
+def problems_of_page(query: MultiMapping[str]) -> list[str]:
+    """The messages for a list's query; none: it is good."""
+    return [
+        *_of_number(query, "take", 1, MOST),
+        *_of_number(query, "skip", 0, _LARGEST),
+        *(["client must be a string"] if len(query.getall("client", ())) > 1 else ()),
     ]
 
 
@@ -35,22 +69,25 @@ def _of_name(name: object) -> list[str]:
     return [] if name else ["name should not be empty"]
 
 
-def _of_optional_texts(fields: dict[str, Any]) -> list[str]:
+def _of_character(character_id: object) -> list[str]:
+    return [] if isinstance(character_id, str) else ["characterId must be a string"]
+
+
+def _of_optional_texts(fields: dict[str, Any], *names: str) -> list[str]:
     return [
-        f"{name} must be a string"
-        for name in ("client", "additionalCtx")
-        if not isinstance(fields.get(name), str | None)
+        f"{name} must be a string" for name in names if not isinstance(fields.get(name), str | None)
     ]
 
 
-def _of_duration(duration: object) -> list[str]:
-    if duration is None:
+def _of_seconds(fields: dict[str, Any], name: str) -> list[str]:
+    seconds = fields.get(name)
+    if seconds is None:
         return []
-    if isinstance(duration, bool) or not isinstance(duration, int | float):
-        return ["maxDuration must be a number conforming to the specified constraints"]
-    if not math.isfinite(_as_double(duration)):
-        return ["maxDuration must be a number conforming to the specified constraints"]
-    return [] if duration > 0 else ["maxDuration must be a positive number"]
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return [f"{name} must be a number conforming to the specified constraints"]
+    if not math.isfinite(_as_double(seconds)):
+        return [f"{name} must be a number conforming to the specified constraints"]
+    return [] if seconds > 0 else [f"{name} must be a positive number"]
 
 
 def _as_double(number: float) -> float:
@@ -61,23 +98,29 @@ def _as_double(number: float) -> float:
         return math.inf
 
 
-def _of_references(fields: dict[str, Any]) -> list[str]:
-    found: list[str] = []
-    for field, keys in _REFERENCES:
-        part = fields.get(field)
-        if part is None:
-            found.append(f"{field} should not be null or undefined")
-        elif not isinstance(part, dict):
-            found.append(f"{field} must be an object")
-        else:
-            values = cast("dict[str, object]", part)
-            found += [
-                f"{field}.{key} must be a string"
-                for key in keys
-                if not isinstance(values.get(key), str)
-            ]
-    return found
+def _of_part(
+    fields: dict[str, Any], name: str, keys: tuple[str, ...], *, optional: bool = False
+) -> list[str]:
+    part = fields.get(name)
+    if part is None:
+        return [] if optional else [f"{name} should not be null or undefined"]
+    if not isinstance(part, dict):
+        return [f"{name} must be an object"]
+    values = cast("dict[str, object]", part)
+    return [
+        f"{name}.{key} must be a string" for key in keys if not isinstance(values.get(key), str)
+    ]
 
 
-def _of_variables(variables: object) -> list[str]:
-    return [] if isinstance(variables, dict | None) else ["templateVars must be an object"]
+def _of_variables(fields: dict[str, Any], name: str) -> list[str]:
+    return [] if isinstance(fields.get(name), dict | None) else [f"{name} must be an object"]
+
+
+def _of_number(query: MultiMapping[str], name: str, least: int, most: int) -> list[str]:
+    values = query.getall(name, [str(least)])
+    if len(values) > 1 or not re.fullmatch(r"-?[0-9]{1,16}", values[0]):
+        return [f"{name} must be an integer number"]
+    number = int(values[0])
+    if number > most:
+        return [f"{name} must not be greater than {most}"]
+    return [f"{name} must not be less than {least}"] if number < least else []

@@ -28,6 +28,21 @@ BODY: dict[str, Any] = {
 
 STARTS = "/v3/session-passes"
 
+API_KEY = "sk_test_51a7decade"
+
+CONVERSATION: dict[str, Any] = {
+    "name": "support call",
+    "client": "tenant-42",
+    "characterId": "ch_1",
+    "maxSeconds": 600,
+    "promptCtx": "the caller is a regular",
+    "promptTemplateVars": {"city": "Paris"},
+    "consumer": {"identity": "user-7", "name": "Ada"},
+    "remoteAgent": {"identity": "bot-1", "name": "Bot"},
+}
+
+CONVERSATIONS = "/v3/conversations"
+
 
 class Answer(NamedTuple):
     """What came back."""
@@ -51,8 +66,8 @@ class Caller:
     async def send(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
     ) -> Answer:
-        """Send a request with the key, and read the answer."""
-        headers = {"Authorization": f"Bearer {KEY}", **(headers or {})}
+        """Send a request with both keys, and read the answer."""
+        headers = {"Authorization": f"Bearer {KEY}", "x-api-key": API_KEY, **(headers or {})}
         url = self.emulator.endpoint + path
         async with self.http.request(
             method, url, headers=headers, allow_redirects=False, **options
@@ -73,6 +88,24 @@ class Caller:
     async def stop(self, session_id: str) -> Answer:
         """Stop a session."""
         return await self.send("PATCH", f"{STARTS}/{session_id}/stop", json={})
+
+    async def converse(self, **changes: Any) -> Answer:
+        """Start a conversation; fields that are None are left out."""
+        asked = {**CONVERSATION, **changes}
+        body = {name: value for name, value in asked.items() if value is not None}
+        return await self.send("POST", CONVERSATIONS, json=body)
+
+    async def conversation_id(self, **changes: Any) -> str:
+        """Start a conversation that works."""
+        answer = await self.converse(**changes)
+        assert answer.status == 201, answer.body
+        return str(answer.json["conversation"]["id"])
+
+    async def names(self, path: str = CONVERSATIONS, **query: str) -> list[str]:
+        """The names on a page of a list."""
+        answer = await self.send("GET", path, params=query)
+        assert answer.status == 200, answer.body
+        return [one["name"] for one in answer.json[path.rpartition("/")[2]]]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from equos_async.testing import EquosEmulator
-from equos_async.testing.tokens import SECRET
+from equos_async.testing.tokens import LiveKit
 from tests.emulator.support import BODY, KEY, STARTS, Caller
 
 
@@ -58,7 +58,7 @@ class TestStart:
         assert claims["video"]["room"] == answer["session"]["id"]
         assert claims["video"]["roomJoin"] is True
         assert claims["nbf"] <= emulator.clock.now() < claims["exp"]
-        expected = hmac.digest(SECRET, ".".join(signed).encode(), hashlib.sha256)
+        expected = hmac.digest(LiveKit().secret.encode(), ".".join(signed).encode(), hashlib.sha256)
         assert decode(signature) == expected
 
     async def test_v1_is_the_same(self, caller: Caller, emulator: EquosEmulator) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from equos_async.testing import EmulatorClock, EquosEmulator, books, journal
 from equos_async.testing.clock import WALL
+from equos_async.testing.sessions import SESSION
 from tests.emulator.support import KEY, STARTS, Caller
 
 
@@ -129,13 +130,15 @@ class TestMemory:
         clock = EmulatorClock(ticking=False)
         kept = books.Books(clock, starting_for=2.0)
         for number in range(5):
-            entry = kept.open({"name": f"{number}" * 1000, "client": "c" * 1000})
+            entry = kept.open(
+                SESSION, {"name": f"{number}" * 1000, "client": "c" * 1000}, size=10_000
+            )
             assert entry is not None
             clock.advance(1)
             kept.close(entry.id)
-        assert [one.name[:2] for one in kept.ended.values()] == ["22", "33", "44"]
-        assert {len(one.name) for one in kept.ended.values()} == {256}
-        assert {len(one.client or "") for one in kept.ended.values()} == {256}
+        assert [one.name[:2] for one in kept.ended().values()] == ["22", "33", "44"]
+        assert {len(one.name) for one in kept.ended().values()} == {256}
+        assert {len(one.client or "") for one in kept.ended().values()} == {256}
         assert (kept.counts, kept.billed_seconds) == ((0, 5), 5.0)
 
     def test_requests_are_forgotten_and_still_counted(

@@ -33,6 +33,7 @@ from equos_async.testing import (
 )
 from equos_async.testing.exchange import Exchange
 from equos_async.testing.replies import Reply
+from equos_async.testing.spec import describe
 from tests.emulator.support import BODY, STARTS, Caller, until
 
 
@@ -143,7 +144,7 @@ class TestSilence:
         assert [one.status for one in over] == [None]
 
     @pytest.mark.parametrize("fault", [Drop(), Reset()])
-    async def test_nobody_is_there_to_be_hung_up_on(self, fault: Fault) -> None:
+    async def test_nobody_is_there_to_be_hung_up_on(self, fault: Drop | Reset) -> None:
         """A caller that has gone before its fault came makes no difference."""
         gone = cast("web.Request", SimpleNamespace(transport=None))
         exchange = Exchange(gone, lambda: Reply(201), 0.0, EmulatorClock())
@@ -261,13 +262,14 @@ class TestPlan:
         assert 250 < sum(hits(1)) < 350
 
     def test_clear(self) -> None:
-        """One operation can be healed, and the faults of the other stay."""
+        """One operation can be healed, and those of the others stay."""
         faults = Faults()
         faults.start.add(Drop())
         faults.add(Hang())
         faults.start.clear()
         assert faults.take(request("start")) == ()
-        assert [one.operations for one in faults.planned] == [("stop",)]
+        assert [one.operations for one in faults.planned] == [("stop", "read")]
+        assert [describe(one) for one in faults.planned] == ["stop+read:hang=after,times=1"]
         faults.clear()
         assert faults.planned == ()
 

@@ -57,7 +57,7 @@ async def test_its_data(caller: Caller, emulator: EquosEmulator) -> None:
     assert counts == [1, 1, 3]
     assert state["billed_seconds"] == emulator.billed_seconds == 5
     assert [one["status"] for one in state["requests"]] == [200, 201, 201]
-    assert state["faults"] == ["both:drop=before,times=2"]
+    assert state["faults"] == ["all:drop=before,times=2"]
     assert [one["name"] for one in state["scenarios"]] == list(SCENARIOS)
 
 

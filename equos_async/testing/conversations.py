@@ -1,0 +1,118 @@
+"""Conversations as the API spells them, by hand; as ``sessions`` does it for session passes.
+
+The source is the vendor's published SDKs, Python 3.1.5 of April 2026.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .entries import Entry, Kind
+from .replies import date
+from .tokens import LiveKit
+from .validation import problems_of_conversation
+
+_MADE: Final = "2026-01-10T09:11:47.000Z"
+
+DEFAULT_SECONDS: Final = 3600.0
+"""Assumption: how long a conversation may run that did not say it; each answer names a number."""
+
+
+def tokens(entry: Entry, livekit: LiveKit) -> dict[str, str]:
+    """What ``CreateEquosConversationResponse`` holds beside the conversation.
+
+    Assumption: with a LiveKit server of the caller's own, whose secret only the caller has, there
+    are none.
+    """
+    if "host" in entry.wanted:
+        return {}
+    parts = {"consumer": "consumerAccessToken", "remoteAgent": "remoteAgentAccessToken"}
+    return {
+        name: livekit.token(entry.id, one["identity"], one["name"], entry.started_at)
+        for part, name in parts.items()
+        if (one := entry.wanted.get(part)) is not None
+    }
+
+
+def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
+    """``EquosConversation``."""
+    wanted = entry.wanted
+    began = date(entry.started_at)
+    conversation: dict[str, Any] = {
+        "id": entry.id,
+        "organizationId": "org_1",
+        "name": wanted["name"],
+        "status": status,
+        # Assumption: what a second costs; the unit is not documented.
+        "charge": True,
+        "chargeBySecond": 1,
+        "maxSeconds": entry.max_duration,
+        "characterId": wanted["characterId"],
+        "character": _character(wanted["characterId"]),
+        # Assumption: a room of its own, by its id.
+        "room": entry.id,
+        "serverUrl": wanted["host"]["serverUrl"] if "host" in wanted else livekit.url,
+        "transcript": [],
+        "timeline": [],
+        "startedAt": began,
+        "createdAt": began,
+        "updatedAt": began,
+    }
+    for optional in ("client", "promptCtx", "promptTemplateVars"):
+        if optional in wanted:
+            conversation[optional] = wanted[optional]
+    for part in ("consumer", "remoteAgent"):
+        if part in wanted:
+            conversation[f"{part}Identity"] = wanted[part]["identity"]
+            conversation[f"{part}Name"] = wanted[part]["name"]
+    if entry.joined_at is not None:
+        conversation["joinedAt"] = conversation["updatedAt"] = date(entry.joined_at)
+    if entry.ended_at is not None:
+        conversation["endedAt"] = conversation["updatedAt"] = date(entry.ended_at)
+    return conversation
+
+
+def _character(character_id: str) -> dict[str, Any]:
+    return {
+        "id": character_id,
+        "organizationId": "org_1",
+        "name": "Ada",
+        "livekitIdentity": "ada",
+        "search": False,
+        "client": "tenant-42",
+        "faceId": "face_1",
+        "face": {"id": "face_1"},
+        "voiceId": "voice_1",
+        "voice": {"id": "voice_1"},
+        "brainId": "brain_1",
+        "brain": {"id": "brain_1"},
+        "knowledgeBaseId": "kb_1",
+        "knowledgeBase": {"id": "kb_1"},
+        "elevenlabsAgentId": "agent_1",
+        "createdAt": _MADE,
+        "updatedAt": _MADE,
+    }
+
+
+CONVERSATION: Final = Kind(
+    resource="conversation",
+    plural="conversations",
+    fields={
+        "name": (),
+        "characterId": (),
+        "client": (),
+        "host": ("serverUrl",),  # its access token is a secret, and not needed
+        "remoteAgent": ("identity", "name"),
+        "consumer": ("identity", "name"),
+        "maxSeconds": (),
+        "promptCtx": (),
+        "promptTemplateVars": (),
+    },
+    seconds="maxSeconds",
+    default_seconds=DEFAULT_SECONDS,
+    variables="promptTemplateVars",
+    first_status="running",
+    problems=problems_of_conversation,
+    describe=describe,
+    tokens=tokens,
+)
