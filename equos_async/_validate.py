@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -73,7 +74,10 @@ def hook(field: str, value: T | None) -> T | None:
         raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
     import inspect  # noqa: PLC0415 - most of what importing this package would cost
 
-    for one in (value, vars(type(value)).get("__call__")):
+    called: Any = value
+    while isinstance(called, partial):
+        called = called.func
+    for one in (called, type(called).__call__):
         if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
             raise ConfigurationError(
                 f"{field} must be a plain function, not a coroutine function: it is called, and "

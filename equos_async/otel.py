@@ -58,7 +58,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__
+from . import Event, FleetEvent, __version__, _validate
 
 __all__ = ["Telemetry"]
 
@@ -130,12 +130,17 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _validate.hook("also", also) or _nothing
 
         def on_event(event: Event) -> None:
-            self._tell(event)
-            if also is not None:
-                also(event)
+            try:
+                self._tell(event)
+            finally:
+                own(event)
 
         return on_event
 
@@ -146,7 +151,11 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _validate.hook("also", also) or _nothing
         live = waiting = 0
         spans: dict[str, Span] = {}
 
@@ -154,11 +163,12 @@ class Telemetry:
             nonlocal live, waiting
             grown, live = event.live - live, event.live
             longer, waiting = event.waiting - waiting, event.waiting
-            self._live.add(grown)
-            self._waiting.add(longer)
-            self._follow(event, spans, over=grown < 0)
-            if also is not None:
-                also(event)
+            try:
+                self._live.add(grown)
+                self._waiting.add(longer)
+                self._follow(event, spans, over=grown < 0)
+            finally:
+                own(event)
 
         return on_event
 
@@ -221,6 +231,10 @@ class Telemetry:
             span.end()
         elif event.kind == "failed":
             spans[session_id].add_event("stop failed")
+
+
+def _nothing(_: object) -> None:
+    """Stand in for a hook that was not given."""
 
 
 def _facts(url: str, method: str, status: int | None, error: str | None) -> _Attributes:

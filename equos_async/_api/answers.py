@@ -10,6 +10,7 @@ from typing import Final, TypeVar, cast
 from attrs import frozen
 
 from equos_async import _validate
+from equos_async._shown import shown
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -18,7 +19,7 @@ from equos_async.errors import (
 from equos_async.models import CreateEquosSessionResponse
 
 from .codec import UNUSABLE, Structured, decoded, describe_problem, parse_object, structure
-from .words import MAX_HEAD, shown
+from .words import MAX_HEAD
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from attrs import frozen
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
 from equos_async._api.operations import Stake
-from equos_async._api.words import shown
 from equos_async._http.request import Failure, Reply
+from equos_async._shown import shown
 from equos_async.errors import (
     APIConnectionError,
     APITimeoutError,

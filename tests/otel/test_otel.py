@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from equos_async import (
     APIConnectionError,
+    ConfigurationError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
@@ -311,6 +312,29 @@ def test_hooks_of_ones_own_come_after(sight: Sight) -> None:
     sight.telemetry.client(events.append)(event)
     sight.telemetry.fleet(events.append)(change)
     assert events == [event, change]
+
+
+def test_hooks_of_ones_own_come_though_the_spans_fail(sight: Sight) -> None:
+    """What OpenTelemetry cannot follow is no loss for others."""
+    events: list[Event | FleetEvent] = []
+    unheard = FleetEvent(kind="failed", key=1, live=0, waiting=0, session_id="never-started")
+    nowhere = Event(kind="ended", operation="start", method="POST", url="http://[", seconds=0.1)
+    with pytest.raises(KeyError):
+        sight.telemetry.fleet(events.append)(unheard)
+    with pytest.raises(ValueError, match="URL"):
+        sight.telemetry.client(events.append)(nowhere)
+    assert events == [unheard, nowhere]
+
+
+def test_a_coroutine_function_of_ones_own(sight: Sight) -> None:
+    """It would be called, and never run."""
+
+    async def hook(_: object) -> None:
+        raise AssertionError
+
+    for make in (sight.telemetry.client, sight.telemetry.fleet):
+        with pytest.raises(ConfigurationError, match="also must be a plain function"):
+            make(hook)
 
 
 def test_what_is_remembered_of_starts_is_bounded(sight: Sight) -> None:
