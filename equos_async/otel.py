@@ -40,9 +40,10 @@ and what the server said in words, is not: neither keys nor tokens, bodies, name
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from opentelemetry.context import Context
@@ -58,7 +59,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__, _validate
+from . import ConfigurationError, Event, FleetEvent, __version__
 
 __all__ = ["Telemetry"]
 
@@ -80,6 +81,7 @@ _OUTCOMES: Final[dict[str | None, str]] = {
     "OverloadedError": "not_sent",
 }
 
+E = TypeVar("E")
 _Attributes = dict[str, str | int | float]
 
 
@@ -134,7 +136,7 @@ class Telemetry:
         Raises:
             ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
-        own = _validate.hook("also", also) or _nothing
+        own = _checked(also)
 
         def on_event(event: Event) -> None:
             try:
@@ -155,7 +157,7 @@ class Telemetry:
         Raises:
             ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
-        own = _validate.hook("also", also) or _nothing
+        own = _checked(also)
         live = waiting = 0
         spans: dict[str, Span] = {}
 
@@ -231,6 +233,17 @@ class Telemetry:
             span.end()
         elif event.kind == "failed":
             spans[session_id].add_event("stop failed")
+
+
+def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:
+    """A hook that can be called; where none was given, one that does nothing."""
+    if also is None:
+        return _nothing
+    if not callable(also):
+        raise ConfigurationError(f"also must be callable, not {type(also).__name__}")
+    if any(map(inspect.iscoroutinefunction, (also, type(also).__call__))):
+        raise ConfigurationError("also must be a plain function, not a coroutine function")
+    return also
 
 
 def _nothing(_: object) -> None:

@@ -332,9 +332,17 @@ def test_a_coroutine_function_of_ones_own(sight: Sight) -> None:
     async def hook(_: object) -> None:
         raise AssertionError
 
+    class Hook:
+        async def __call__(self, _: object) -> None:
+            raise AssertionError
+
+    nothing: Any = "a text"
     for make in (sight.telemetry.client, sight.telemetry.fleet):
-        with pytest.raises(ConfigurationError, match="also must be a plain function"):
-            make(hook)
+        for one in (hook, Hook()):
+            with pytest.raises(ConfigurationError, match="also must be a plain function"):
+                make(one)
+        with pytest.raises(ConfigurationError, match="also must be callable, not str"):
+            make(nothing)
 
 
 def test_what_is_remembered_of_starts_is_bounded(sight: Sight) -> None:
