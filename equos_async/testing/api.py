@@ -54,6 +54,7 @@ class Route:
 
 
 _PASSES: Final = "/{version:v1|v3}/session-passes"
+_SESSIONS: Final = "/{version:v1|v3}/sessions"  # SDK: Python 1.2.7 says v1
 
 ROUTES: Final = (
     # Reference: the client key opens session passes, and nothing else.
@@ -61,9 +62,9 @@ ROUTES: Final = (
     Route("PATCH", _PASSES + "/{id}/stop", "stop", SESSION, "client_key", Service.stop),
     # SDK: the server key opens all that follows.
     # Assumption: what a session pass started is among these sessions, by the same id.
-    Route("GET", "/v3/sessions", "read", SESSION, "api_key", Service.page),
-    Route("GET", "/v3/sessions/{id}", "read", SESSION, "api_key", Service.get),
-    Route("PATCH", "/v3/sessions/{id}/stop", "stop", SESSION, "api_key", Service.stop),
+    Route("GET", _SESSIONS, "read", SESSION, "api_key", Service.page),
+    Route("GET", _SESSIONS + "/{id}", "read", SESSION, "api_key", Service.get),
+    Route("PATCH", _SESSIONS + "/{id}/stop", "stop", SESSION, "api_key", Service.stop),
     Route("POST", "/v3/conversations", "start", CONVERSATION, "api_key", Service.start),
     Route("POST", "/v3/conversations/{id}/stop", "stop", CONVERSATION, "api_key", Service.stop),
     Route("GET", "/v3/conversations", "read", CONVERSATION, "api_key", Service.page),

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve
 
 from .clock import EmulatorClock
-from .entries import Entry, Kind
+from .entries import Entry, Kind, Utterance
 from .records import KEPT, EmulatedSession, Resource
 
 
@@ -90,6 +90,16 @@ class Books:
             entry = self._live.get(entry_id)
             if entry is not None and entry.joined_at is None:
                 self._live[entry_id] = evolve(entry, joined_at=self.clock.now())
+            return entry is not None
+
+    def say(self, entry_id: str, author: str, content: str) -> bool:
+        """Note what somebody said; False where nothing of that id is live."""
+        with self._lock:
+            self._expire()
+            entry = self._live.get(entry_id)
+            if entry is not None:
+                one = Utterance(str(uuid.uuid4()), author, content, self.clock.now())
+                self._live[entry_id] = evolve(entry, said=(*entry.said, one))
             return entry is not None
 
     def find(self, entry_id: str, kind: Kind) -> Entry | None:
