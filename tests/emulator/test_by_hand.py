@@ -19,12 +19,16 @@ from equos_async.testing import (
     Drop,
     EquosEmulator,
     Faults,
+    ForgetVariables,
     Garbage,
     Hang,
+    Lag,
     Redirect,
+    RefuseVariables,
     Reset,
     Status,
     Truncate,
+    Twice,
 )
 from equos_async.testing.server import add_arguments, run
 from equos_async.testing.spec import describe, parse_fault
@@ -44,6 +48,12 @@ class TestSpec:
             ("start:redirect=/x", (Redirect("/x"), None, 1.0)),
             ("start:garbage", (Garbage(), None, 1.0)),
             ("start:hang=before", (Hang("before"), None, 1.0)),
+            ("read:429", (Status(429), None, 1.0)),
+            ("all:drop=before", (Drop("before"), None, 1.0)),
+            ("start:lag=5,times=1", (Lag(5), 1, 1.0)),
+            ("start:twice", (Twice(), None, 1.0)),
+            ("start:refuse-variables=_", (RefuseVariables("_"), None, 1.0)),
+            ("start:forget-variables=", (ForgetVariables(), None, 1.0)),
         ],
     )
     def test_each_fault_can_be_typed_and_is_told_the_same(
