@@ -261,7 +261,7 @@ class TestEmulatorByHand:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read().splitlines() == [
             "POST /v3/session-passes 201",
-            "1 requests, 1 sessions live, 0 ended, 0 s billed",
+            "1 requests, 1 live, 0 ended, 0 s billed",
         ]
         assert process.wait() == 0
 
