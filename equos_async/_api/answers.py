@@ -33,7 +33,7 @@ MAX_SALVAGED: Final = 1 << 18
 _PART = r'"([^"\\]*(?:\\.[^"\\]*)*)("?)|[{}\[\]:,]'
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Unreadable:
     """Why the body of a 2xx answer cannot be used.
 

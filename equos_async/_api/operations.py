@@ -59,7 +59,7 @@ def _name_of(effect: Effect) -> OperationName:
     return effect.retry.name
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Effect:
     """What a call does on the server, and all that follows from it. Nothing else asks.
 
@@ -141,7 +141,7 @@ READ: Final = Effect(
 )
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Operation(Generic[T_co]):
     """One operation of the API.
 
@@ -218,7 +218,7 @@ STOP_SESSION: Final = Operation(
 )
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Resource(Generic[RequestT, StartedT]):
     """A billed thing, and the operations that begin and end it.
 
@@ -237,10 +237,10 @@ class Resource(Generic[RequestT, StartedT]):
     request: type[RequestT]
     create: Operation[StartedT]
     end: Operation[Any]
-    id_of: Callable[[StartedT], str] = field(repr=False)
-    seconds_of: Callable[[RequestT], float | None] = field(repr=False)
-    granted_of: Callable[[StartedT], float | None] = field(repr=False)
-    status_of: Callable[[StartedT], str | None] = field(repr=False)
+    id_of: Callable[[StartedT], str]
+    seconds_of: Callable[[RequestT], float | None]
+    granted_of: Callable[[StartedT], float | None]
+    status_of: Callable[[StartedT], str | None]
 
 
 SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse](
