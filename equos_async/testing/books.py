@@ -161,12 +161,13 @@ class Books:
                 self._end(entry, at)
 
     def _end(self, entry: Entry, at: float) -> Entry:
-        self._ended[entry.id] = entry.as_history(at)
+        ended = evolve(entry, ended_at=at)
+        self._ended[entry.id] = ended.as_history()
         self._billed += at - entry.started_at
         self.ended_count += 1
         if len(self._ended) > KEPT:
             self._ended.popitem(last=False)
-        return evolve(entry, ended_at=at)
+        return ended
 
     def _told(
         self, entries: Mapping[str, Entry], resource: Resource | None

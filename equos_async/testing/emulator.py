@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 from aiohttp import web
 
@@ -56,7 +56,8 @@ class EquosEmulator:
         allow_live: Whether sessions and conversations may be live when its block is over.
 
     Raises:
-        ValueError: Of the LiveKit server some is given, but not all.
+        ValueError: There is no such ``page_order``, or of the LiveKit server some is given, but
+            not all.
 
     Attributes:
         faults: What goes wrong: ``faults.start.add(Status(429, retry_after=2), times=3)``.
@@ -94,7 +95,7 @@ class EquosEmulator:
         self._service = Service(
             self._books, self._keys, livekit(livekit_url, livekit_key, livekit_secret), seed
         )
-        self._service.page_order = page_order
+        self.page_order = page_order
         self.limit_concurrent = limit_concurrent
         self.limit_duration = limit_duration
         self.suspended = suspended
@@ -108,7 +109,7 @@ class EquosEmulator:
         self._page = Page(
             books=self._books, journal=self._journal, faults=self.faults, clock=self.clock
         )
-        self._middlewares = [Cors(cors_origins).guard, nest_errors]
+        self._middlewares = [*([Cors(cors_origins).guard] if cors_origins else ()), nest_errors]
         self._allow_live = allow_live
         self._listener = Listener()
         self._exits = ExitStack()
@@ -224,6 +225,8 @@ class EquosEmulator:
 
     @page_order.setter
     def page_order(self, order: PageOrder) -> None:
+        if order not in get_args(PageOrder):
+            raise ValueError(f"page_order must be one of {get_args(PageOrder)}, not {order!r}")
         self._service.page_order = order
 
     def advance(self, seconds: float) -> None:

@@ -117,10 +117,9 @@ class Entry:
             joined_at=self.joined_at,
         )
 
-    def as_history(self, ended_at: float) -> Entry:
-        """The same, ended; bounded, whatever a caller sent."""
-        wanted = self.wanted if self.size <= KEPT_BODY else _shrink(self.wanted)
-        return evolve(self, ended_at=ended_at, wanted=wanted)
+    def as_history(self) -> Entry:
+        """The same, bounded, whatever a caller sent."""
+        return self if self.size <= KEPT_BODY else evolve(self, wanted=_shrink(self.wanted))
 
 
 def _shrink(value: Any, depth: int = 2) -> Any:

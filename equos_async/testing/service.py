@@ -165,13 +165,10 @@ class Service:
         return opened[0]
 
     def _ordered(self, entries: list[Entry]) -> list[Entry]:
-        match self.page_order:
-            case "newest":
-                entries.reverse()
-            case "shuffled":
-                self._random.shuffle(entries)
-            case "oldest":
-                pass
+        if self.page_order == "newest":
+            entries.reverse()
+        elif self.page_order == "shuffled":
+            self._random.shuffle(entries)
         return entries
 
     def _tell(self, entry: Entry | None, incoming: Incoming) -> Reply:
