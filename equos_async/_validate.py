@@ -9,9 +9,13 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote, urlsplit
+
+from attrs import field, frozen
 
 from .errors import ConfigurationError
 
@@ -22,6 +26,8 @@ _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VERSION = re.compile(r"[A-Za-z0-9_-]+")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+_CONTENT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def text(field: str, value: Any, *, empty: bool = False) -> str:
@@ -117,17 +123,101 @@ def hidden(value: T) -> T:
     return cast("T", Secret(value)) if isinstance(value, str) else value
 
 
-def client_key(value: Any) -> Secret:
-    """A client key that can stand in a header; the message never quotes it."""
+def key(field: str, value: Any) -> Secret:
+    """A key that can stand in a header; the message never quotes it."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(
-            "client_key must be a non-empty string: pass it, or set EQUOS_CLIENT_KEY"
-        )
+        raise ConfigurationError(f"{field} must be a non-empty string, not {type(value).__name__}")
     if not _KEY.fullmatch(value):
         raise ConfigurationError(
-            "client_key must consist of printable ASCII without spaces or line breaks"
+            f"{field} must consist of printable ASCII without spaces or line breaks"
         )
     return Secret(value)
+
+
+def key_source(name: str, value: Any) -> str | Callable[[], str | Awaitable[str]]:
+    """A key, or what returns one."""
+    if isinstance(value, str) or not callable(value):
+        return key(name, value)
+    return cast("Callable[[], str | Awaitable[str]]", value)
+
+
+def hidden_values(value: T) -> T:
+    """The same mapping, with strings whose repr shows ``***``; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    items = cast("Mapping[Any, Any]", value).items()
+    return cast("T", {name: hidden(one) for name, one in items})
+
+
+_OUR_HEADERS: Final = frozenset(
+    {
+        # What the client says itself, or what of a request the wire decides.
+        *("accept", "accept-encoding", "authorization", "content-type", "user-agent", "x-api-key"),
+        *("connection", "content-encoding", "content-length", "expect", "host", "keep-alive"),
+        *("proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+
+def headers(value: Any) -> dict[str, str]:
+    """Headers of the caller's own; the message never quotes a value."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"headers must be a mapping, not {type(value).__name__}")
+    found: dict[str, str] = {}
+    for name, content in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError("headers: each name must be that of an HTTP header")
+        if name.lower() in _OUR_HEADERS:
+            raise ConfigurationError(f"headers must not name {name}: the client sets it")
+        if name.lower() in {one.lower() for one in found}:
+            raise ConfigurationError(f"headers must not name {name} twice")
+        if not isinstance(content, str) or not _CONTENT.fullmatch(content):
+            raise ConfigurationError(
+                f"headers: the value of {name} must be a string of printable ASCII"
+            )
+        found[name] = Secret(content)
+    return found
+
+
+@frozen
+class Proxy:
+    """A proxy.
+
+    Attributes:
+        url: Where it is, without credentials.
+        authorization: What it is told of who asks; None: nothing.
+        secrets: What of it is not to be shown.
+    """
+
+    url: str
+    authorization: Secret | None
+    secrets: tuple[Secret, ...] = field(repr=False)
+
+
+def proxy(value: Any) -> Proxy:
+    """A proxy from its URL; the message never quotes it."""
+    wanted = "proxy must be a URL such as http://user:password@proxy.example.com:3128"
+    url = text("proxy", value)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(wanted) from None
+    host = parts.hostname or ""
+    if parts.scheme not in {"http", "https"} or not _is_host(host) or not _KEY.fullmatch(url):
+        raise ConfigurationError(wanted)
+    if parts.path not in {"", "/"} or set(url) & set("?#"):
+        raise ConfigurationError("proxy must have no path, query or fragment")
+    where = f"[{host}]" if ":" in host else host
+    bare = f"{parts.scheme}://{where}" + ("" if port is None else f":{port}")
+    if parts.username is None and parts.password is None:
+        return Proxy(bare, None, ())
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    basic = b64encode(f"{user}:{password}".encode()).decode()  # RFC 7617
+    secrets = tuple(Secret(one) for one in (password, parts.password, basic) if one)
+    return Proxy(bare, Secret(f"Basic {basic}"), secrets)
 
 
 def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import os
+import ssl as ssl_module
 import warnings
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import Final, NoReturn, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 import aiohttp
 
 from . import _validate
-from ._api.operations import SESSION, STOP_SESSION
-from ._calls.call import Holder
+from ._api.operations import CONVERSATION, PING, SESSION, Credential, Resource
+from ._api.words import Masker
+from ._calls.blocks import hold
+from ._calls.keys import Keys, KeySource
 from ._calls.lifecycle import State
+from ._calls.pages import read_all
 from ._calls.tasks import CallTasks, closed_error
 from ._emitter import Emitter
 from ._http.transport import Transport
+from ._version import __version__
 from .clock import Clock
-from .errors import ConfigurationError, EquosError
+from .errors import ConfigurationError
 from .events import Event, Unresolved
-from .models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from .models import (
+    CreateEquosConversationRequest,
+    CreateEquosConversationResponse,
+    CreateEquosSessionResponse,
+    CreateSessionPassRequest,
+    EquosConversation,
+    EquosSession,
+    HealthResponse,
+)
 from .settings import Limits, RetryPolicy, Timeouts
+
+T = TypeVar("T")
 
 DEFAULT_ENDPOINT: Final = "https://api.equos.ai"
 
 
 class EquosClient:
-    """A client for the session-passes API, to be shared by all that one event loop runs.
+    """A client for sessions and conversations, to be shared by all that one event loop runs.
 
     Use it with ``async with``, or call :meth:`aclose`. Making one does no I/O and needs no
-    running loop. While the process lives, a session that the server told of is either in a
-    caller's hands or stopped; what never became known is in :attr:`unresolved`.
+    running loop. While the process lives, a session or conversation that the server told of is
+    either in a caller's hands or stopped; what never became known is in :attr:`unresolved`.
+
+    A key is a string, or a callable that returns one, plain or awaitable. That is asked at the
+    first request and again after a 401, once for all calls, in the event loop: it must not block.
+    A call that was refused is sent again, once, with a different key only.
 
     Args:
-        client_key: The public client key from Equos Studio; by default ``EQUOS_CLIENT_KEY``.
+        client_key: The public client key from Equos Studio, for session passes; by default
+            ``EQUOS_CLIENT_KEY``.
+        api_key: The server key, for conversations and for reading; by default
+            ``EQUOS_API_KEY``. One of the two has to be there.
         endpoint: The API's base URL; by default ``EQUOS_ENDPOINT``, else the production API.
         api_version: The version segment of the path.
         timeouts: How long things may take.
         retry: How often and how soon calls are tried again.
         limits: How many connections at once.
-        http_session: A session of yours to use; it is never closed. Its cookies, proxies and
+        headers: What else each request carries; none that the client sets itself.
+        proxy: The URL of a proxy, with a user and password where it wants them.
+        ssl: What TLS is to be like, instead of the default.
+        http_session: A session of yours to use; it is never closed. Its cookies, proxies, TLS and
             pool are yours to set up.
         on_event: Called with each :class:`Event`; must not block.
         allow_insecure_http: Send the key over plain HTTP to hosts other than loopback.
@@ -53,13 +78,17 @@ class EquosClient:
 
     def __init__(
         self,
-        client_key: str | None = None,
+        client_key: str | Callable[[], str | Awaitable[str]] | None = None,
         *,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         endpoint: str | None = None,
         api_version: str = "v3",
         timeouts: Timeouts = Timeouts(),
         retry: RetryPolicy = RetryPolicy(),
         limits: Limits = Limits(),
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
         http_session: aiohttp.ClientSession | None = None,
         on_event: Callable[[Event], object] | None = None,
         allow_insecure_http: bool = False,
@@ -67,10 +96,10 @@ class EquosClient:
         clock: Clock | None = None,
     ) -> None:
         self._base = ""  # first what a repr needs: a traceback may show a client half made
-        if client_key is None:
-            client_key = os.environ.get("EQUOS_CLIENT_KEY")
-        client_key = _validate.hidden(client_key)  # before anything can fail and show this frame
-        key = _validate.client_key(client_key)
+        # Before anything can fail and show this frame.
+        client_key, api_key = _validate.hidden(client_key), _validate.hidden(api_key)
+        proxy, headers = _validate.hidden(proxy), _validate.hidden_values(headers)
+        sources = _sources({Credential.CLIENT_KEY: client_key, Credential.SERVER_KEY: api_key})
         if endpoint is None:
             endpoint = os.environ.get("EQUOS_ENDPOINT") or DEFAULT_ENDPOINT
         self._endpoint = _validate.endpoint(endpoint, allow_insecure_http=allow_insecure_http)
@@ -83,19 +112,37 @@ class EquosClient:
         self._clock = own_clock
         if http_session is not None:
             _validate.instance("http_session", http_session, aiohttp.ClientSession)
+            if proxy is not None or ssl is not None:
+                raise ConfigurationError(
+                    "proxy and ssl are for the client's own session: set up http_session instead"
+                )
+        if ssl is not None:
+            _validate.instance("ssl", ssl, ssl_module.SSLContext)
         _validate.instance("retry", retry, RetryPolicy)
         _validate.instance("limits", limits, Limits)
         hook = _validate.hook("on_event", on_event)
+        through = None if proxy is None else _validate.proxy(proxy)
+        mask = Masker(*(() if through is None else through.secrets))
         self._transport = Transport(
             connect_timeout=timeouts.connect,
             keepalive=limits.keepalive,
             trust_env=trust_env,
+            proxy=through,
+            tls=ssl,
             http_session=http_session,
             clock=own_clock,
         )
         self._tasks = CallTasks(
             base=self._base,
-            key=key,
+            keys=Keys(
+                sources,
+                headers={
+                    "User-Agent": f"equos-async/{__version__}",
+                    **_validate.headers(headers),
+                },
+                mask=mask,
+                clock=own_clock,
+            ),
             transport=self._transport,
             timeouts=timeouts,
             policy=retry,
@@ -107,7 +154,7 @@ class EquosClient:
     async def start_session(
         self, request: CreateSessionPassRequest, *, deadline: float | None = None
     ) -> CreateEquosSessionResponse:
-        """Start a session: ``POST /v3/session-passes``.
+        """Start a session: ``POST /v3/session-passes``, with the client key.
 
         It is sent again only where every attempt before was provably not processed. A caller
         that is cancelled leaves nothing behind: an unsent start is withdrawn, and the session of
@@ -118,7 +165,8 @@ class EquosClient:
             deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
 
         Raises:
-            ConfigurationError: Bad input, or another event loop than before; nothing was sent.
+            ConfigurationError: Bad input, no key for it, or another event loop than before;
+                nothing was sent.
             ClientClosedError: The client is closed; nothing was sent.
             APIConnectionError: Nothing was sent, nothing exists.
             OverloadedError: Not sent, or not again: the server wants a pause beyond the deadline.
@@ -127,12 +175,22 @@ class EquosClient:
         """
         return await self._tasks.begin(SESSION, request, deadline=deadline)
 
+    async def start_conversation(
+        self, request: CreateEquosConversationRequest, *, deadline: float | None = None
+    ) -> CreateEquosConversationResponse:
+        """Start a conversation: ``POST /v3/conversations``, with the server key.
+
+        Everything else is as with :meth:`start_session`.
+        """
+        return await self._tasks.begin(CONVERSATION, request, deadline=deadline)
+
     async def stop_session(
         self, session_id: str, *, deadline: float | None = None
     ) -> EquosSession | None:
         """Stop a session: ``PATCH /v3/session-passes/{id}/stop``.
 
-        It goes on, with its retries, where its caller is cancelled.
+        It goes on, with its retries, where its caller is cancelled. Without a client key it is
+        ``PATCH /v3/sessions/{id}/stop``.
 
         Args:
             session_id: The session's id.
@@ -147,12 +205,20 @@ class EquosClient:
             APIConnectionError: No usable answer came.
             APIStatusError: The server refused.
         """
-        return await self._tasks.run(STOP_SESSION, session_id, deadline=deadline)
+        return await self._tasks.end(SESSION, session_id, deadline=deadline)
 
-    @asynccontextmanager
-    async def session(
+    async def stop_conversation(
+        self, conversation_id: str, *, deadline: float | None = None
+    ) -> EquosConversation | None:
+        """Stop a conversation: ``POST /v3/conversations/{id}/stop``, with the server key.
+
+        Everything else is as with :meth:`stop_session`.
+        """
+        return await self._tasks.end(CONVERSATION, conversation_id, deadline=deadline)
+
+    def session(
         self, request: CreateSessionPassRequest, *, deadline: float | None = None
-    ) -> AsyncGenerator[CreateEquosSessionResponse, None]:
+    ) -> AbstractAsyncContextManager[CreateEquosSessionResponse]:
         """Start a session for a block; on every way out of the block it is stopped.
 
         A stop that fails is raised, unless the block itself raised: then it becomes a note of
@@ -165,20 +231,70 @@ class EquosClient:
         Raises:
             EquosError: As :meth:`start_session` and :meth:`stop_session`.
         """
-        started = await self._tasks.begin(SESSION, request, deadline=deadline, holder=Holder.BLOCK)
-        session_id = started.session.id
-        try:
-            yield started
-        except GeneratorExit:  # the block's coroutine is being closed, and must not wait
-            self._tasks.drop_block(SESSION, session_id)
-            raise
-        except BaseException as error:
-            try:
-                await self._tasks.leave_block(SESSION, session_id)
-            except EquosError as failure:
-                error.add_note(f"stopping session {session_id} failed: {failure}")
-            raise
-        await self._tasks.leave_block(SESSION, session_id)
+        return hold(self._tasks, SESSION, request, deadline)
+
+    def conversation(
+        self, request: CreateEquosConversationRequest, *, deadline: float | None = None
+    ) -> AbstractAsyncContextManager[CreateEquosConversationResponse]:
+        """Start a conversation for a block, as :meth:`session` does a session."""
+        return hold(self._tasks, CONVERSATION, request, deadline)
+
+    async def get_session(
+        self, session_id: str, *, deadline: float | None = None
+    ) -> EquosSession | None:
+        """Read a session: ``GET /v3/sessions/{id}``, with the server key.
+
+        Args:
+            session_id: The session's id.
+            deadline: Seconds for the whole call, instead of 30, or ``Timeouts.deadline`` where
+                that is less.
+
+        Returns:
+            The session; None where the server knows none of that id.
+
+        Raises:
+            ConfigurationError: Bad input, no key for it, or another event loop than before.
+            ClientClosedError: The client is closed, or was while it was asked.
+            APIConnectionError: No usable answer came.
+            OverloadedError: The server wants a pause of reading beyond the deadline.
+            APIStatusError: The server refused.
+        """
+        return await self._tasks.run(SESSION.get, session_id, deadline=deadline)
+
+    async def get_conversation(
+        self, conversation_id: str, *, deadline: float | None = None
+    ) -> EquosConversation | None:
+        """Read a conversation: ``GET /v3/conversations/{id}``, as :meth:`get_session` does."""
+        return await self._tasks.run(CONVERSATION.get, conversation_id, deadline=deadline)
+
+    def sessions(self, *, client: str | None = None) -> AsyncGenerator[EquosSession, None]:
+        """Read sessions, part by part: ``GET /v3/sessions``, with the server key.
+
+        No id comes twice. The server promises no order, and a session that begins or ends
+        meanwhile may be missed. Whether those that a session pass began are among them is
+        likely, and nowhere stated.
+
+        Args:
+            client: Only those with this identifier of yours.
+
+        Raises:
+            EquosError: As :meth:`get_session`, for each part of the list.
+        """
+        return read_all(self._tasks, SESSION, client)
+
+    def conversations(
+        self, *, client: str | None = None
+    ) -> AsyncGenerator[EquosConversation, None]:
+        """Read conversations: ``GET /v3/conversations``, as :meth:`sessions` does sessions."""
+        return read_all(self._tasks, CONVERSATION, client)
+
+    async def ping(self, *, deadline: float | None = None) -> HealthResponse:
+        """Reach the server: ``GET /v3/health``, without a key. It bills nothing.
+
+        Raises:
+            EquosError: As :meth:`get_session`.
+        """
+        return await self._tasks.run(PING, deadline=deadline)
 
     @property
     def endpoint(self) -> str:
@@ -192,14 +308,15 @@ class EquosClient:
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
-        """The newest 1,000 sessions that may be running and that nobody holds, oldest first."""
+        """The newest 1,000 that may be running and that nobody holds, oldest first."""
         return self._tasks.unresolved
 
     async def aclose(self, *, deadline: float = 10.0) -> tuple[Unresolved, ...]:
         """Settle what is in flight, then close; safe to call again, also at the same time.
 
         New starts are refused and unsent ones withdrawn. Sent ones are waited for, stops are
-        still taken and finished, and the sessions of open :meth:`session` blocks are stopped.
+        still taken and finished, and what open :meth:`session` and :meth:`conversation` blocks
+        began is stopped.
 
         Args:
             deadline: Seconds after which it takes no more stops, gives up, and reports. Where
@@ -239,7 +356,62 @@ class EquosClient:
             )
 
 
+# No user needs what follows: it is for what of this package runs on a client.
+
+
 def clock_of(client: EquosClient) -> Clock:
-    """A client's source of time, for what of this package runs on that client."""
-    # No user needs it.
+    """A client's source of time."""
     return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+async def begin(
+    client: EquosClient,
+    resource: Resource[Any, T, Any],
+    request: object,
+    *,
+    deadline: float | None = None,
+) -> T:
+    """Begin what a resource is, as :meth:`EquosClient.start_session` does a session."""
+    return await _tasks_of(client).begin(resource, request, deadline=deadline)
+
+
+async def end(
+    client: EquosClient,
+    resource: Resource[Any, Any, T],
+    session_id: str,
+    *,
+    deadline: float | None = None,
+) -> T | None:
+    """End what a resource is, as :meth:`EquosClient.stop_session` does a session."""
+    return await _tasks_of(client).end(resource, session_id, deadline=deadline)
+
+
+async def read(
+    client: EquosClient,
+    resource: Resource[Any, Any, T],
+    session_id: str,
+    *,
+    deadline: float | None = None,
+) -> T | None:
+    """Read what a resource is, as :meth:`EquosClient.get_session` does a session."""
+    return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
+
+
+def _tasks_of(client: EquosClient) -> CallTasks:
+    return client._tasks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+def _sources(given: Mapping[Credential, object]) -> dict[Credential, KeySource]:
+    """The keys that there are, as arguments or else in the environment."""
+    found: dict[Credential, KeySource] = {}
+    for credential, value in given.items():
+        source = _validate.hidden(os.environ.get(credential.variable)) if value is None else value
+        if value is None and not source:
+            continue
+        found[credential] = _validate.key_source(credential.value, source)
+    if not found:
+        raise ConfigurationError(
+            "client_key or api_key must be there: pass one, or set "
+            + " or ".join(credential.variable for credential in given)
+        )
+    return found

@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import Literal
 
 OperationName = Literal["start", "stop", "read"]
+ResourceName = Literal["session", "conversation"]
 
 
 class EquosError(Exception):

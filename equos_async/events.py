@@ -15,7 +15,7 @@ from typing import Final, Literal
 from attrs import frozen
 
 from ._shown import brief, shown
-from .errors import OperationName
+from .errors import OperationName, ResourceName
 
 logger: Final[logging.Logger] = logging.getLogger("equos_async")
 
@@ -67,6 +67,7 @@ class Event:
             field of an answer held another type than the contract says, and is None; the reason
             is its path; once for each field of an operation.
         operation: The call that it is about.
+        resource: ``"session"`` or ``"conversation"``; None of a call that is about neither.
         attempts: Requests made for that call so far.
         reason: Why, in words.
         status: The latest answer's HTTP status, where one came.
@@ -77,13 +78,15 @@ class Event:
         method: The HTTP method; with ``"ended"`` and ``"orphan_stopped"``, as what follows.
         url: The URL, with ``{id}`` in the place of the session's id.
         retries: The call's retries, oldest first.
-        session_id: The session, where known.
-        name: The session's name as the caller gave it, where the call was a start.
+        request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
+        session_id: The id of the session or conversation, where known.
+        name: Its name as the caller gave it, where the call was a start.
         client: The caller's own identifier, where the call was a start that had one.
     """
 
     kind: EventKind
     operation: OperationName
+    resource: ResourceName | None = None
     attempts: int = 0
     reason: str = ""
     status: int | None = None
@@ -93,6 +96,7 @@ class Event:
     method: str | None = None
     url: str | None = None
     retries: tuple[Event, ...] = ()
+    request_id: str | None = None
     session_id: str | None = None
     name: str | None = None
     client: str | None = None
@@ -114,13 +118,14 @@ class Event:
 
 @frozen(kw_only=True)
 class Unresolved:
-    """A session that may be running and that nobody holds, for people to look at.
+    """A session or conversation that may be running and that nobody holds, for people to look at.
 
     Attributes:
         operation: ``"start"``: its outcome never became known. ``"stop"``: stopping it failed.
         reason: Why, in words.
         at: When that became clear, in UTC.
-        session_id: The session, where known.
+        resource: ``"session"`` or ``"conversation"``.
+        session_id: Its id, where known.
         name: Its name as the caller gave it, where the start was made here.
         client: The caller's own identifier, where the start had one.
         max_duration: Seconds after which the server ends it by itself, where the start said so.
@@ -129,6 +134,7 @@ class Unresolved:
     operation: OperationName
     reason: str
     at: datetime
+    resource: ResourceName = "session"
     session_id: str | None = None
     name: str | None = None
     client: str | None = None

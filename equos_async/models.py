@@ -1,4 +1,4 @@
-"""The values of the session-passes API: frozen attrs classes with the vendor's names.
+"""The values of the API: frozen attrs classes with the vendor's names.
 
 Fields follow the vendor's published types of API version 3; only their spelling is Python's.
 What the server leaves out, sends as null or with another type is ``None``: a paid session must
@@ -25,6 +25,15 @@ class SessionStatus:
     """The values of ``EquosSession.status`` that are known so far."""
 
     STARTING: Final = "starting"
+    RUNNING: Final = "running"
+    ENDED: Final = "ended"
+    ERROR: Final = "error"
+    BLOCKED: Final = "blocked"
+
+
+class ConversationStatus:
+    """The values of ``EquosConversation.status`` that are known so far."""
+
     RUNNING: Final = "running"
     ENDED: Final = "ended"
     ERROR: Final = "error"
@@ -101,17 +110,19 @@ def _template_vars(_: object, attribute: Attribute[Any], value: object) -> None:
 
 @frozen
 class EquosParticipantIdentity:
-    """The end user who talks to the agent: LiveKit identity and display name."""
+    """Who takes part, an end user for most: LiveKit identity and display name."""
 
     identity: str = field(validator=_text, repr=masked)
     name: str = field(validator=_any_text, repr=masked)
 
 
 def _identity(_: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, EquosParticipantIdentity):
-        raise ConfigurationError(
-            f"{attribute.name} must be an EquosParticipantIdentity, not {type(value).__name__}"
-        )
+    _validate.instance(attribute.name, value, EquosParticipantIdentity)
+
+
+def _optional_identity(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _validate.instance(attribute.name, value, EquosParticipantIdentity)
 
 
 @frozen(kw_only=True)
@@ -250,3 +261,165 @@ class CreateEquosSessionResponse:
     session: EquosSession
     consumer_access_token: str | None = field(default=None, repr=masked)
     remote_agent_access_token: str | None = field(default=None, repr=masked)
+
+
+@frozen(kw_only=True)
+class EquosConversationHost:
+    """A LiveKit server of your own, on which a conversation is to take place.
+
+    Attributes:
+        server_url: Its URL, ``wss://…``.
+        access_token: What lets the avatar join a room there: a secret.
+    """
+
+    server_url: str = field(validator=_text)
+    access_token: str = field(validator=_text, repr=masked)
+
+
+def _optional_host(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _validate.instance(attribute.name, value, EquosConversationHost)
+
+
+@frozen(kw_only=True)
+class CreateEquosConversationRequest:
+    """What ``start_conversation`` sends; also a template, varied with :func:`attrs.evolve`.
+
+    Attributes:
+        name: What people call the conversation.
+        character_id: An existing character.
+        client: Your own identifier for whom the conversation is.
+        host: A LiveKit server of your own, instead of the vendor's.
+        remote_agent: An agent of yours that speaks for the character.
+        consumer: The end user who talks to the character.
+        max_seconds: Seconds after which the server ends the conversation by itself. Without it,
+            one that nobody stops runs until the organisation's limit.
+        prompt_ctx: More context for the character.
+        prompt_template_vars: Values for the variables in the character's prompt.
+
+    Raises:
+        ConfigurationError: A field has the wrong type or an impossible value.
+    """
+
+    name: str = field(validator=_text)
+    character_id: str = field(validator=_text)
+    client: str | None = field(default=None, validator=_optional_text)
+    host: EquosConversationHost | None = field(default=None, validator=_optional_host)
+    remote_agent: EquosParticipantIdentity | None = field(
+        default=None, validator=_optional_identity, repr=masked
+    )
+    consumer: EquosParticipantIdentity | None = field(
+        default=None, validator=_optional_identity, repr=masked
+    )
+    max_seconds: float | None = field(default=None, validator=_optional_seconds)
+    prompt_ctx: str | None = field(default=None, validator=_optional_text, repr=masked)
+    prompt_template_vars: Mapping[str, str] | None = field(
+        default=None, converter=_to_dict, validator=_template_vars, repr=masked
+    )
+
+
+@frozen(kw_only=True)
+class EquosCharacter:
+    """A character as the server describes it.
+
+    ``livekit_identity`` is its identity in the rooms of its conversations; ``face``, ``voice``,
+    ``brain`` and ``knowledge_base`` are as the server sent them.
+    """
+
+    id: str | None = None
+    organization_id: str | None = None
+    name: str | None = None
+    livekit_identity: str | None = field(default=None, repr=masked)
+    search: bool | None = None
+    client: str | None = None
+    face_id: str | None = None
+    face: Any = field(default=None, repr=False)
+    voice_id: str | None = None
+    voice: Any = field(default=None, repr=False)
+    brain_id: str | None = None
+    brain: Any = field(default=None, repr=False)
+    knowledge_base_id: str | None = None
+    knowledge_base: Any = field(default=None, repr=False)
+    elevenlabs_agent_id: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class EquosConversationUtterance:
+    """What was said at once; ``author`` is ``user``, ``character``, or a newer value."""
+
+    id: str | None = None
+    author: str | None = None
+    content: str | None = field(default=None, repr=masked)
+    recorded_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class EquosTimelineEntry:
+    """Something that happened in a conversation; ``type`` is the server's own word for it."""
+
+    type: str | None = None
+    author: str | None = None
+    content: str | None = field(default=None, repr=masked)
+    recorded_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class EquosConversation:
+    """A conversation as the server describes it.
+
+    Only ``id`` is sure to be there. Any other field is None where the answer lacks it, or holds a
+    value of another type than the contract says; of a list the readable elements are kept.
+
+    ``status`` is a value of :class:`ConversationStatus`, or a newer one; ``max_seconds`` is in
+    seconds, and every date has a timezone. ``server_url`` is the LiveKit server to join, and
+    ``joined_at`` when somebody did. ``prompt_template_vars`` is as the server sent it.
+    """
+
+    id: str
+    name: str | None = None
+    status: str | None = None
+    charge: bool | None = None
+    charge_by_second: float | None = None
+    max_seconds: float | None = None
+    character_id: str | None = None
+    character: EquosCharacter | None = None
+    organization_id: str | None = None
+    client: str | None = None
+    room: str | None = None
+    server_url: str | None = None
+    remote_agent_name: str | None = field(default=None, repr=masked)
+    remote_agent_identity: str | None = field(default=None, repr=masked)
+    consumer_name: str | None = field(default=None, repr=masked)
+    consumer_identity: str | None = field(default=None, repr=masked)
+    prompt_ctx: str | None = field(default=None, repr=masked)
+    prompt_template_vars: Mapping[str, Any] | None = field(default=None, repr=masked)
+    transcript: tuple[EquosConversationUtterance, ...] | None = None
+    timeline: tuple[EquosTimelineEntry, ...] | None = None
+    joined_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class CreateEquosConversationResponse:
+    """A started conversation, and the tokens that let people join its room.
+
+    ``consumer_access_token`` and ``remote_agent_access_token`` are LiveKit JWTs: secrets. Only
+    this answer holds them: a conversation that is found later can be stopped, not joined.
+    """
+
+    conversation: EquosConversation
+    consumer_access_token: str | None = field(default=None, repr=masked)
+    remote_agent_access_token: str | None = field(default=None, repr=masked)
+
+
+@frozen(kw_only=True)
+class HealthResponse:
+    """What the server says of itself."""
+
+    status: str | None = None
+    version: str | None = None

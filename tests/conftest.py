@@ -17,6 +17,7 @@ from tests.clocks import SkippingClock
 from tests.needs import summary
 
 KEY = "pk_test_51a7c0ffee"
+API_KEY = "sk_test_7e57c0ffee"
 REQUEST = CreateSessionPassRequest(
     name="support call",
     avatar="av_1",

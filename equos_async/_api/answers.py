@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar, cast
+from operator import attrgetter
+from typing import Final, Generic, TypeVar, cast
 
 from attrs import frozen
 
@@ -16,9 +17,16 @@ from equos_async.errors import (
     ConfigurationError,
     status_error_class,
 )
-from equos_async.models import CreateEquosSessionResponse
 
-from .codec import UNUSABLE, Structured, decoded, describe_problem, parse_object, structure
+from .codec import (
+    UNUSABLE,
+    Structured,
+    decoded,
+    describe_problem,
+    parse_object,
+    structure,
+    structure_items,
+)
 from .words import MAX_HEAD
 
 T = TypeVar("T")
@@ -46,16 +54,57 @@ class Unreadable:
     session_id: str | None = None
 
 
-def decode_start(body: bytes) -> Structured[CreateEquosSessionResponse] | Unreadable:
-    """The answer to an accepted start."""
-    try:
-        started = structure(parse_object(body), CreateEquosSessionResponse)
-        session = started.value.session
-        _validate.session_id(session.id)
-        _validate.text("session.host.server_url", session.host.server_url)
-    except UNUSABLE as error:
-        return Unreadable(describe_problem(error), _salvaged_id(body))
-    return started
+@frozen
+class Page(Generic[T]):
+    """A part of a list.
+
+    Attributes:
+        items: What of it could be read.
+        count: How many items the server sent.
+        total: How many the whole list has, as the server says; None: it did not say.
+    """
+
+    items: tuple[T, ...]
+    count: int
+    total: int | None
+
+
+def decode_begun(
+    cls: type[T], word: str, address: str | None = None
+) -> Callable[[bytes], Structured[T] | Unreadable]:
+    """The answer to an accepted start.
+
+    Args:
+        cls: The type of the answer.
+        word: Its field that holds what was begun.
+        address: The path from there to the address without which nobody can join; None where
+            the contract does not promise one.
+    """
+
+    def decode(body: bytes) -> Structured[T] | Unreadable:
+        try:
+            started = structure(parse_object(body), cls)
+            begun = getattr(started.value, word)
+            _validate.session_id(begun.id)
+            if address is not None:
+                _validate.text(f"{word}.{address}", attrgetter(address)(begun))
+        except UNUSABLE as error:
+            return Unreadable(describe_problem(error), _salvaged_id(body, word))
+        return started
+
+    return decode
+
+
+def decode_value(cls: type[T]) -> Callable[[bytes], Structured[T] | Unreadable]:
+    """A value that the server always has."""
+
+    def decode(body: bytes) -> Structured[T] | Unreadable:
+        try:
+            return structure(parse_object(body), cls)
+        except UNUSABLE as error:
+            return Unreadable(describe_problem(error))
+
+    return decode
 
 
 def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unreadable]:
@@ -76,8 +125,40 @@ def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unr
     return decode
 
 
+def decode_page(cls: type[T], name: str) -> Callable[[bytes], Structured[Page[T]] | Unreadable]:
+    """A part of a list (SDK); items without an id that can be used are left out.
+
+    Args:
+        cls: The type of the items, which have an ``id``.
+        name: The field that holds them.
+    """
+
+    def decode(body: bytes) -> Structured[Page[T]] | Unreadable:
+        try:
+            found = parse_object(body)
+        except UNUSABLE as error:
+            return Unreadable(describe_problem(error))
+        values = found.get(name)
+        if not isinstance(values, list):
+            return Unreadable(f"invalid type, expected a list @ $.{name}")
+        unreadable: list[str] = []
+        values, path = cast("list[object]", values), f"$.{name}[]"
+        items = structure_items(values, cls, path, unreadable)
+        usable = tuple(one for one in items if _is_id(getattr(one, "id", None)))
+        if len(usable) < len(items):
+            unreadable.append(f"{path}.id")
+        total = found.get("total")
+        if type(total) is not int or total < 0:
+            unreadable.extend(["$.total"] if total is not None else [])
+            total = None
+        page = Page(usable, len(values), total)
+        return Structured(page, tuple(dict.fromkeys(unreadable)))
+
+    return decode
+
+
 def is_foreign(body: bytes, session_id: str) -> bool:
-    """Whether the answer to a stop speaks of another session, so that it answers another call."""
+    """Whether an answer speaks of another id than was asked about: it answers another call."""
     if body.startswith(b'{"id":"%b"' % session_id.encode()):
         return False  # as the server writes it: no need to parse the answer twice
     try:
@@ -119,20 +200,25 @@ def _message(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _salvaged_id(body: bytes) -> str | None:
-    """The session's id from an answer that is otherwise unusable, even a truncated one."""
+def _salvaged_id(body: bytes, word: str) -> str | None:
+    """The id of what was begun, from an answer that is otherwise unusable, even a truncated one."""
     try:
-        found = parse_object(body)["session"]["id"]
+        found = parse_object(body)[word]["id"]
     except (*UNUSABLE, TypeError, KeyError):
-        found = _found_id(decoded(body)[:MAX_SALVAGED])
+        found = _found_id(decoded(body)[:MAX_SALVAGED], [word, "id"])
+    return found if _is_id(found) else None
+
+
+def _is_id(value: object) -> bool:
     try:
-        return _validate.session_id(found)
+        _validate.session_id(value)
     except ConfigurationError:
-        return None
+        return False
+    return True
 
 
-def _found_id(text: str) -> str | None:
-    """The string at ``session.id`` in JSON that may end anywhere."""
+def _found_id(text: str, wanted: list[str]) -> str | None:
+    """The string at a path in JSON that may end anywhere."""
     path: list[str | None] = []  # the key that is being read in each open object; None: a list
     key: str | None = None
     for token in re.finditer(_PART, text):
@@ -149,7 +235,7 @@ def _found_id(text: str) -> str | None:
         elif token[1] is not None:
             if not token[2]:
                 return None  # cut within this string
-            if path == ["session", "id"]:
+            if path == wanted:
                 return _unescaped(token[1])
             key = token[1]
     return None

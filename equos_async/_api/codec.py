@@ -28,6 +28,7 @@ from equos_async.errors import ConfigurationError
 T = TypeVar("T")
 
 UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
+USELESS = (*UNUSABLE, TypeError, AttributeError)  # and what its hooks raise by themselves
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -97,6 +98,23 @@ def structure(found: dict[str, Any], cls: type[T]) -> Structured[T]:
     return Structured(value, tuple(unreadable))
 
 
+def structure_items(
+    found: list[object], cls: type[T], path: str, unreadable: list[str]
+) -> tuple[T, ...]:
+    """Models from a list in an answer; elements of which none can be made are left out."""
+    items: list[T] = []
+    for value in found:
+        try:
+            item: T | None = converter().structure(value, cls)
+        except USELESS:
+            item = _structure_fields(value, cls, path, unreadable)
+        if item is None:
+            unreadable.append(path)
+        else:
+            items.append(item)
+    return tuple(items)
+
+
 def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[str]) -> T | None:
     """A model, each of its fields read by itself; None where an essential one cannot be."""
     if not isinstance(found, dict):
@@ -110,9 +128,8 @@ def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[s
         here = f"{path}.{name}"
         try:
             fields[one.name] = converter().structure(value, one.type)
-        except (*UNUSABLE, TypeError, AttributeError):  # what a hook raises by itself
-            inner = _model_in(one.type)
-            partial = inner and _structure_fields(value, inner, here, unreadable)
+        except USELESS:
+            partial = _structure_partly(value, one.type, here, unreadable)
             if partial is not None:
                 fields[one.name] = partial
             elif one.default is attrs.NOTHING:
@@ -125,10 +142,15 @@ def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[s
         return None
 
 
-def _model_in(hint: Any) -> type[Any] | None:
-    """The model that a field holds, where it may hold one."""
-    kinds = get_args(hint) if _is_optional(hint) else (hint,)
-    return next((kind for kind in kinds if attrs.has(kind)), None)
+def _structure_partly(value: object, hint: Any, path: str, unreadable: list[str]) -> Any:
+    """What of a field's value can be read all the same; None where that is nothing."""
+    kind = _inner(hint) if _is_optional(hint) else hint
+    if attrs.has(kind):
+        return _structure_fields(value, kind, path, unreadable)
+    if _is_list(kind) and isinstance(value, list):
+        found = cast("list[object]", value)
+        return structure_items(found, get_args(kind)[0], f"{path}[]", unreadable)
+    return None
 
 
 def describe_problem(error: Exception) -> str:
@@ -166,11 +188,22 @@ def converter() -> Converter:
     # What cattrs has looks the inner hook up again for each value.
     @converter.register_structure_hook_factory(_is_optional)
     def optional(union: Any) -> Callable[[Any, Any], Any]:
-        (inner,) = set(get_args(union)) - {NoneType}
+        inner = _inner(union)
         if inner in _OR_NONE:
             return _OR_NONE[inner]
         hook = converter.get_structure_hook(inner)
         return lambda value, _: None if value is None else hook(value, inner)
+
+    @converter.register_structure_hook_factory(_is_list)
+    def elements(kind: Any) -> Callable[[Any, Any], Any]:
+        hook = converter.get_structure_hook(inner := get_args(kind)[0])
+
+        def structure_list(value: object, _: Any) -> Any:
+            if not isinstance(value, list):  # a string, too, could be taken apart
+                raise TypeError
+            return tuple(hook(one, inner) for one in cast("list[object]", value))
+
+        return structure_list
 
     @converter.register_structure_hook_factory(attrs.has)
     def structure(cls: type) -> Callable[[Any, Any], Any]:
@@ -199,6 +232,16 @@ def converter() -> Converter:
 
 def _is_optional(union: Any) -> bool:
     return get_origin(union) is UnionType and NoneType in get_args(union)
+
+
+def _inner(union: Any) -> Any:
+    (inner,) = set(get_args(union)) - {NoneType}
+    return inner
+
+
+def _is_list(kind: Any) -> bool:
+    """Whether it is ``tuple[X, ...]``, as a model holds what is a list on the wire."""
+    return get_origin(kind) is tuple
 
 
 def _structure_text(value: object, _: object) -> str:

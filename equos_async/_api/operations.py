@@ -1,144 +1,69 @@
-"""The operations of the API, one row each, with what their effects mean and what they act on.
+"""The operations of the API, one row each, and the billed things that they are about.
 
 All of it is pure. Sources, as named in the comments: *reference* is the vendor's published API
 reference (version 3), *SDK* the vendor's published client libraries, *NestJS* the documented
-default behaviour of the vendor's server framework.
+default behaviour of the vendor's server framework, *assumption* what nobody says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from attrs import Factory, field, frozen
+from attrs import evolve, frozen
 
-from equos_async._retry.classify import RetryRules, Verdict
 from equos_async._validate import Secret
-from equos_async.errors import ConfigurationError, OperationName
+from equos_async.errors import ConfigurationError, ResourceName
 from equos_async.models import (
+    CreateEquosConversationRequest,
+    CreateEquosConversationResponse,
     CreateEquosSessionResponse,
     CreateSessionPassRequest,
+    EquosConversation,
     EquosSession,
+    HealthResponse,
     SessionStatus,
 )
-from equos_async.settings import Timeouts
 
-from .answers import Unreadable, decode_details, decode_start
+from .answers import (
+    Page,
+    Unreadable,
+    decode_begun,
+    decode_details,
+    decode_page,
+    decode_value,
+)
 from .codec import ENCODER, NOT_JSON, Structured, converter
+from .effects import CREATE, END, READ, Effect
 
 T_co = TypeVar("T_co", covariant=True)
 RequestT = TypeVar("RequestT")
 StartedT = TypeVar("StartedT")
+ThingT = TypeVar("ThingT")
 
 OVER: Final = frozenset({SessionStatus.ENDED, SessionStatus.ERROR, SessionStatus.BLOCKED})
-"""What the server says of something that is not live, and will not be."""
+"""What the server says of something that is not live, and will not be; the same of both."""
 
-READ_DEADLINE: Final = 30.0
-"""Seconds for a whole call that only reads, unless ``Timeouts.deadline`` is shorter."""
+MAX_LIST: Final = 8 << 20
+"""Bytes that are read of a part of a list: each item may hold a whole transcript."""
 
-
-class Alone(Enum):
-    """What becomes of a call that its caller left, or whose client is closing."""
-
-    LISTENS = "withdrawn where it was not sent; else its answer is awaited, and undone"
-    GOES_ON = "carried to its end, with its retries; taken on also while the client closes"
-    ENDS = "withdrawn or cut off"
+PAGE: Final = 50
+"""Items that are asked for at once; SDK: at most 50."""
 
 
-class Stake(Enum):
-    """What may be running, and billed, where a call does not succeed."""
+class Credential(Enum):
+    """Which key a request carries; the value is what the client calls its argument."""
 
-    NOTHING = "nothing"
-    BEGUN = "a session that it began, where its outcome is unknown"
-    RUNNING = "the session that it should have ended"
+    NONE = ""
+    CLIENT_KEY = "client_key"
+    SERVER_KEY = "api_key"
 
-
-def _name_of(effect: Effect) -> OperationName:
-    return effect.retry.name
-
-
-@frozen(kw_only=True, eq=False, repr=False)
-class Effect:
-    """What a call does on the server, and all that follows from it. Nothing else asks.
-
-    Attributes:
-        retry: What may be sent again.
-        name: The public word for it, in errors and events.
-        attempt: Seconds for one attempt.
-        deadline: Seconds for the whole call.
-        alone: What becomes of it without its caller.
-        stake: What may be running where it does not succeed, so that this is reported.
-    """
-
-    retry: RetryRules
-    name: OperationName = field(init=False, default=Factory(_name_of, takes_self=True))
-    attempt: Callable[[Timeouts], float]
-    deadline: Callable[[Timeouts], float]
-    alone: Alone
-    stake: Stake
-
-
-# Each accepted start makes another billed session (reference): what may have been done is not
-# done again.
-CREATE: Final = Effect(
-    retry=RetryRules(
-        name="start",
-        doubtful=Verdict.UNKNOWN,
-        conflict=Verdict.REFUSED,
-        see_other=Verdict.UNKNOWN,
-        unreadable=Verdict.UNKNOWN,
-        attempts=lambda policy: policy.start_attempts,
-        patient=False,
-        pauses="start",
-        paid=True,
-        gated=False,
-    ),
-    attempt=lambda timeouts: timeouts.start_attempt,
-    deadline=lambda timeouts: timeouts.deadline,
-    alone=Alone.LISTENS,
-    stake=Stake.BEGUN,
-)
-
-# A second stop of a session is answered with null (reference): it may be sent as often as wanted.
-END: Final = Effect(
-    retry=RetryRules(
-        name="stop",
-        doubtful=Verdict.RETRY,
-        conflict=Verdict.RETRY,
-        see_other=Verdict.REFUSED,
-        unreadable=Verdict.ACCEPTED,  # the server said that it is done
-        attempts=lambda policy: policy.stop_attempts,
-        patient=True,
-        pauses="start",
-        paid=False,
-        gated=True,
-    ),
-    attempt=lambda timeouts: timeouts.stop_attempt,
-    deadline=lambda timeouts: timeouts.deadline,
-    alone=Alone.GOES_ON,
-    stake=Stake.RUNNING,
-)
-
-READ: Final = Effect(
-    retry=RetryRules(
-        name="read",
-        doubtful=Verdict.RETRY,
-        conflict=Verdict.REFUSED,
-        see_other=Verdict.REFUSED,
-        unreadable=Verdict.RETRY,
-        attempts=lambda policy: policy.read_attempts,
-        patient=False,
-        pauses="read",
-        paid=False,
-        gated=False,
-    ),
-    attempt=lambda timeouts: timeouts.read_attempt,
-    deadline=lambda timeouts: min(READ_DEADLINE, timeouts.deadline),
-    alone=Alone.ENDS,
-    stake=Stake.NOTHING,
-)
+    @property
+    def variable(self) -> str:
+        """The environment variable that it may stand in."""
+        return f"EQUOS_{self.value.upper()}"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -148,28 +73,40 @@ class Operation(Generic[T_co]):
     Attributes:
         method: The HTTP method. It does not tell the effect.
         path: Below the version; ``{id}`` stands for the id of what it is about.
+        credential: Which key it needs.
         effect: What it does on the server.
+        resource: What it is about, where that is billed.
         decode: The value of a 2xx answer's body, with what of it could not be read, or why there
             is none.
         encode: The body, made anew for each attempt; None where there is none.
         names_id: Whether an answer names the ``{id}`` that it is about.
+        max_answer: Bytes that are read of an answer, where it may be larger than most.
     """
 
     method: str
     path: str
+    credential: Credential
     effect: Effect
+    resource: ResourceName | None
     decode: Callable[[bytes], Structured[T_co] | Unreadable]
     encode: Callable[[Any], bytes] | None = None
     names_id: bool = False
+    max_answer: int | None = None
 
     @property
     def takes_id(self) -> bool:
         """Whether it is about one thing, by its id."""
         return "{id}" in self.path
 
-    def url(self, base: str, session_id: str | None = None) -> str:
+    def url(
+        self,
+        base: str,
+        session_id: str | None = None,
+        query: Mapping[str, object] | None = None,
+    ) -> str:
         """The full URL, percent-encoded once and for all."""
-        return base + self.path.replace("{id}", quote(session_id or "", safe=""))
+        url = base + self.path.replace("{id}", quote(session_id or "", safe=""))
+        return f"{url}?{urlencode(query, quote_via=quote, safe='')}" if query else url
 
     def body(self, request: object) -> bytes:
         """The body for an attempt."""
@@ -197,74 +134,208 @@ def _can_be_json(value: object) -> bool:
 
 def _encode_empty(_: object) -> bytes:
     # SDK: both vendor SDKs send "{}" with a stop; an empty body with this content type is refused
-    # by NestJS on Fastify (400), and so is aiohttp's default content type (415).
+    # by NestJS on Fastify (400), and so is aiohttp's default content type (415). Assumption: a
+    # conversation's stop, for which the SDK names no body, takes the same.
     return b"{}"
 
 
+# Reference: operation ids sessionPassesControllerStartV3 and sessionPassesControllerStopV3.
 START_SESSION: Final = Operation(
     method="POST",
     path="/session-passes",
+    credential=Credential.CLIENT_KEY,
     effect=CREATE,
+    resource="session",
     encode=_encode_model,
-    decode=decode_start,
+    decode=decode_begun(CreateEquosSessionResponse, "session", "host.server_url"),
 )
 STOP_SESSION: Final = Operation(
     method="PATCH",
     path="/session-passes/{id}/stop",
+    credential=Credential.CLIENT_KEY,
     effect=END,
+    resource="session",
     encode=_encode_empty,
     decode=decode_details(EquosSession),
     names_id=True,
 )
+# SDK, as all that needs a server key. Assumption: what a session pass began is found here, too;
+# the types and the ids are the same.
+STOP_SESSION_BY_SERVER: Final = Operation(
+    method="PATCH",
+    path="/sessions/{id}/stop",
+    credential=Credential.SERVER_KEY,
+    effect=END,
+    resource="session",
+    encode=_encode_empty,
+    decode=decode_details(EquosSession),
+    names_id=True,
+)
+GET_SESSION: Final = Operation(
+    method="GET",
+    path="/sessions/{id}",
+    credential=Credential.SERVER_KEY,
+    effect=READ,
+    resource="session",
+    decode=decode_details(EquosSession),
+    names_id=True,
+)
+LIST_SESSIONS: Final = Operation(
+    method="GET",
+    path="/sessions",
+    credential=Credential.SERVER_KEY,
+    effect=READ,
+    resource="session",
+    decode=decode_page(EquosSession, "sessions"),
+    max_answer=MAX_LIST,
+)
+START_CONVERSATION: Final = Operation(
+    method="POST",
+    path="/conversations",
+    credential=Credential.SERVER_KEY,
+    effect=CREATE,
+    resource="conversation",
+    encode=_encode_model,
+    decode=decode_begun(CreateEquosConversationResponse, "conversation"),
+)
+STOP_CONVERSATION: Final = Operation(
+    method="POST",
+    path="/conversations/{id}/stop",
+    credential=Credential.SERVER_KEY,
+    effect=END,
+    resource="conversation",
+    encode=_encode_empty,
+    decode=decode_details(EquosConversation),
+    names_id=True,
+)
+GET_CONVERSATION: Final = Operation(
+    method="GET",
+    path="/conversations/{id}",
+    credential=Credential.SERVER_KEY,
+    effect=READ,
+    resource="conversation",
+    decode=decode_details(EquosConversation),
+    names_id=True,
+)
+LIST_CONVERSATIONS: Final = Operation(
+    method="GET",
+    path="/conversations",
+    credential=Credential.SERVER_KEY,
+    effect=READ,
+    resource="conversation",
+    decode=decode_page(EquosConversation, "conversations"),
+    max_answer=MAX_LIST,
+)
+PING: Final = Operation(
+    method="GET",
+    path="/health",
+    credential=Credential.NONE,
+    effect=READ,
+    resource=None,
+    decode=decode_value(HealthResponse),
+)
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Resource(Generic[RequestT, StartedT]):
-    """A billed thing, and the operations that begin and end it.
+class Resource(Generic[RequestT, StartedT, ThingT]):
+    """A billed thing, and the operations on it.
 
     Attributes:
-        word: What it is called.
+        word: What it is called, also in a ledger's rows.
         request: The type of what is asked for.
         create: Begins one.
-        end: Ends one; with it what nobody holds is ended.
+        ends: End one, also what nobody holds: the first of them whose key is there does.
+        get: Reads one.
+        list: Reads all, part by part.
         id_of: The id of what was begun.
+        address_of: Where to join it; None: the server did not say.
         seconds_of: What a request allows it to run, in seconds; None: for ever.
-        granted_of: The same, as the server answered; None: it did not say.
+        with_seconds: The same request with another such time.
+        granted_of: How long it may run, as the server answered; None: it did not say.
         status_of: What the server says of it, where it does.
     """
 
-    word: str
+    word: ResourceName
     request: type[RequestT]
     create: Operation[StartedT]
-    end: Operation[Any]
+    ends: tuple[Operation[ThingT | None], ...]
+    get: Operation[ThingT | None]
+    list: Operation[Page[ThingT]]
     id_of: Callable[[StartedT], str]
+    address_of: Callable[[StartedT], str | None]
     seconds_of: Callable[[RequestT], float | None]
+    with_seconds: Callable[[RequestT, float], RequestT]
     granted_of: Callable[[StartedT], float | None]
     status_of: Callable[[StartedT], str | None]
 
 
-SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse](
+SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse, EquosSession](
     word="session",
     request=CreateSessionPassRequest,
     create=START_SESSION,
-    end=STOP_SESSION,
+    ends=(STOP_SESSION, STOP_SESSION_BY_SERVER),
+    get=GET_SESSION,
+    list=LIST_SESSIONS,
     id_of=lambda started: started.session.id,
+    address_of=lambda started: started.session.host.server_url,
     seconds_of=lambda request: request.max_duration,
+    with_seconds=lambda request, seconds: evolve(request, max_duration=seconds),
     granted_of=lambda started: started.session.max_duration,
     status_of=lambda started: started.session.status,
 )
+CONVERSATION: Final = Resource[
+    CreateEquosConversationRequest, CreateEquosConversationResponse, EquosConversation
+](
+    word="conversation",
+    request=CreateEquosConversationRequest,
+    create=START_CONVERSATION,
+    ends=(STOP_CONVERSATION,),
+    get=GET_CONVERSATION,
+    list=LIST_CONVERSATIONS,
+    id_of=lambda started: started.conversation.id,
+    address_of=lambda started: started.conversation.server_url,
+    seconds_of=lambda request: request.max_seconds,
+    with_seconds=lambda request, seconds: evolve(request, max_seconds=seconds),
+    granted_of=lambda started: started.conversation.max_seconds,
+    status_of=lambda started: started.conversation.status,
+)
+RESOURCES: Final[Mapping[ResourceName, Resource[Any, Any, Any]]] = {
+    one.word: one for one in (SESSION, CONVERSATION)
+}
+"""All of them, by their words."""
 
 
-def headers(key: str, *, body: bool) -> dict[str, str]:
+def resource_of(request: object) -> Resource[Any, Any, Any]:
+    """What a request asks for, by its type.
+
+    Raises:
+        ConfigurationError: It is no request.
+    """
+    for one in RESOURCES.values():
+        if isinstance(request, one.request):
+            return one
+    names = " or ".join(one.request.__name__ for one in RESOURCES.values())
+    raise ConfigurationError(f"request must be a {names}, not {type(request).__name__}")
+
+
+def headers(credential: Credential, key: str | None, *, body: bool) -> dict[str, str]:
     """The headers of every request of an operation, with a body or without.
 
-    Reference, ``clientAuth``: the key is a bearer token. NestJS on Fastify refuses an empty body
-    under a JSON content type, so a request without a body names none.
+    NestJS on Fastify refuses an empty body under a JSON content type, so a request without a body
+    names none.
     """
     return {
         "Accept": "application/json",
         **({"Content-Type": "application/json"} if body else {}),
         # A compressed answer buys nothing at this size and has to be bounded after decompression.
         "Accept-Encoding": "identity",
-        "Authorization": Secret(f"Bearer {key}"),
+        **({} if key is None else _AUTHORIZE[credential](key)),
     }
+
+
+_AUTHORIZE: Final[Mapping[Credential, Callable[[str], dict[str, str]]]] = {
+    Credential.NONE: lambda _: {},
+    # Reference, `clientAuth`: the key is a bearer token.
+    Credential.CLIENT_KEY: lambda key: {"Authorization": Secret(f"Bearer {key}")},
+    Credential.SERVER_KEY: lambda key: {"X-Api-Key": Secret(key)},  # SDK
+}

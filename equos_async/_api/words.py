@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -16,33 +15,47 @@ MAX_HEAD: Final = 16_384
 SHORT_KEY: Final = 8
 """A key of fewer characters may be part of words: only its header forms are masked."""
 
+MAX_KEYS: Final = 1000
+"""How many secrets are masked: the newest."""
+
 # Compiled when they are first needed, which in most programs is never.
 _RUN = r"[\w.-]+"
-_BEARER = r"(?i:bearer)([\s:=]|%20|\+)+"
+_HEADER = r"""(?i:bearer|x-api-key)([\s:="']|%20|\+)+"""
 
 
-def masker(client_key: str) -> Callable[[str], str]:
-    """A function that takes the key out of a text, however a server would echo it, and JWTs.
+class Masker:
+    """Takes secrets out of a text, however a server would echo them, and JWTs.
 
-    It takes time in proportion to the text. The key lives in its closure, where no repr and no
-    ``vars()`` shows it.
+    It takes time in proportion to the text.
+
+    Args:
+        secrets: What is masked from the beginning.
     """
-    forms = tuple(
-        map(Secret, {client_key, json.dumps(client_key)[1:-1], quote(client_key, safe="")})
-    )
 
-    def mask(text: str) -> str:
+    def __init__(self, *secrets: str) -> None:
+        self._secrets: dict[Secret, tuple[Secret, ...]] = {}
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: str) -> None:
+        """Mask one more from now on."""
+        forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
+        self._secrets.setdefault(Secret(secret), tuple(map(Secret, forms)))
+        if len(self._secrets) > MAX_KEYS:
+            del self._secrets[next(iter(self._secrets))]
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
         cut = len(text) > MAX_HEAD
         text = text[:MAX_HEAD]
-        for form in forms:
-            if len(client_key) < SHORT_KEY:
-                text = re.sub(f"{_BEARER}{re.escape(form)}(?![\\w-])", "***", text)
-            else:
-                text = text.replace(form, "***")
-                text = _without_beginning(text, form) if cut else text
+        for secret, forms in self._secrets.items():
+            for form in forms:
+                if len(secret) < SHORT_KEY:
+                    text = re.sub(f"{_HEADER}{re.escape(form)}(?![\\w-])", "***", text)
+                else:
+                    text = text.replace(form, "***")
+                    text = _without_beginning(text, form) if cut else text
         return re.sub(_RUN, lambda run: _mask_jwt(run[0], cut=cut and run.end() == len(text)), text)
-
-    return mask
 
 
 def _mask_jwt(run: str, *, cut: bool) -> str:

@@ -7,15 +7,18 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
+from multidict import CIMultiDict
 
 from equos_async._api.answers import Unreadable
-from equos_async._api.operations import Alone, Effect, Operation, Resource
+from equos_async._api.effects import Alone, Effect
+from equos_async._api.operations import Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
 from equos_async._retry.classify import Outcome, Verdict
-from equos_async.errors import OperationName
+from equos_async.errors import OperationName, ResourceName
 from equos_async.events import Event
 
 from .grace import CallTask
+from .keys import Head
 from .limiter import Limiter
 
 T = TypeVar("T")
@@ -69,6 +72,7 @@ class Target:
     """What a call is about; each call has one, known by its identity."""
 
     operation: OperationName
+    resource: ResourceName | None
     session_id: str | None = None
     name: str | None = None
     client: str | None = None
@@ -95,6 +99,8 @@ class Call(Generic[T]):
         late: Whether it failed for its caller, and is asked for again.
         work: How far it has come.
         guard: Of the latest attempt.
+        head: What its requests carry.
+        carried: What the latest attempt carried.
         permit: What its attempt holds while it is on the wire.
         attempts: How many were made.
         is_last: Whether no further one is to be made.
@@ -109,14 +115,16 @@ class Call(Generic[T]):
     began: float
     deadline: float
     answer: asyncio.Future[T]
+    head: Head
     request: object = None
-    resource: Resource[Any, T] | None = None
+    resource: Resource[Any, T, Any] | None = None
     holder: Holder = Holder.CALLER
     task: CallTask = field(init=False)
     ending: Call[Any] | None = None
     late: bool = False
     work: Work = Work.NEW
     guard: SendGuard | None = None
+    carried: CIMultiDict[str] | None = None
     permit: Limiter | None = None
     attempts: int = 0
     is_last: bool = False

@@ -13,6 +13,7 @@ from equos_async.clock import Clock, set_unless_done
 from equos_async.errors import APITimeoutError, EquosError
 
 from .call import Call, Holder, Target, Work
+from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .outcome import Accepted, Mask, Result, describe, error_of
 from .reports import CallReports
@@ -43,6 +44,7 @@ class Endings:
         clock: The source of time and chance.
         mask: Takes secrets out of words that came from outside.
         make: Makes a call.
+        keys: Decide which of several operations ends something.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Endings:
         clock: Clock,
         mask: Mask,
         make: Callable[[Operation[Any], Target], Call[Any]],
+        keys: Keys,
     ) -> None:
         self._runner = runner
         self._reports = reports
@@ -63,21 +66,27 @@ class Endings:
         self._clock = clock
         self._mask = mask
         self._make = make
+        self._keys = keys
         self._failed: set[str] = set()
         self._resting: set[asyncio.Future[None]] = set()
 
-    def orphan(self, resource: Resource[Any, Any], target: Target) -> Call[Any]:
+    def orphan(
+        self, resource: Resource[Any, Any, Any], session_id: str, start: Target | None = None
+    ) -> Call[Any]:
         """Make a call that ends what nobody holds."""
-        call = self._make(resource.end, target)
+        operation = self._keys.first(resource.ends)
+        target = Target(operation.effect.name, resource.word, session_id)
+        if start is not None:
+            target = evolve(start, operation=operation.effect.name, session_id=session_id)
+        call = self._make(operation, target)
         call.holder = Holder.NOBODY
         return call
 
     def in_place(
-        self, start: Call[Any], resource: Resource[Any, Any], session_id: str
+        self, start: Call[Any], resource: Resource[Any, Any, Any], session_id: str
     ) -> Call[Any]:
         """Make a call that ends what nobody holds, to be carried out in its start's own task."""
-        target = evolve(start.target, operation=resource.end.effect.name, session_id=session_id)
-        call = start.ending = self.orphan(resource, target)
+        call = start.ending = self.orphan(resource, session_id, start.target)
         call.task = start.task
         return call
 

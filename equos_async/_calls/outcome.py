@@ -9,7 +9,7 @@ from attrs import frozen
 
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
-from equos_async._api.operations import Stake
+from equos_async._api.effects import Stake
 from equos_async._http.request import Failure, Reply
 from equos_async._shown import shown
 from equos_async.errors import (
@@ -129,8 +129,12 @@ def _begun_error(result: Unknown, call: Call[Any], mask: Mask) -> StartOutcomeUn
     seconds = call.target.max_duration
     return StartOutcomeUnknownError(
         "the start was sent, and no answer came that can be trusted "
-        f"({reason_of(result.reply, mask)}): a billed session may exist; "
-        + (f"the server ends it after {seconds:g} s" if seconds else "it has no max_duration")
+        f"({reason_of(result.reply, mask)}): a billed {call.target.resource} may exist; "
+        + (
+            f"the server ends it after {seconds:g} s"
+            if seconds
+            else "it has no time limit of its own"
+        )
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from equos_async._api.operations import Resource, Stake
+from equos_async._api import answers
+from equos_async._api.effects import Stake
+from equos_async._api.operations import Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async.clock import Clock
@@ -75,7 +77,7 @@ class CallReports:
         status = result.reply.status if isinstance(result.reply, Reply) else None
         self._emit("start_unknown", call, reason, status=status)
 
-    def not_live(self, call: Call[Any], resource: Resource[Any, Any], value: Any) -> None:
+    def not_live(self, call: Call[Any], resource: Resource[Any, Any, Any], value: Any) -> None:
         """What was begun is handed over, although the server says that it is over."""
         reason = f"the server answered that it is {resource.status_of(value)}"
         session_id = resource.id_of(value)
@@ -88,7 +90,7 @@ class CallReports:
 
     def orphan_stopped(self, call: Call[Any]) -> None:
         """Something was ended that nobody held."""
-        self._over("orphan_stopped", call, "nobody held the session any more")
+        self._over("orphan_stopped", call, f"nobody held the {call.target.resource} any more")
 
     def stopped_late(self, call: Call[Any]) -> None:
         """Something was ended after its stop had failed."""
@@ -132,6 +134,7 @@ class CallReports:
             method=call.operation.method,
             url=self._base + call.operation.path,
             retries=call.retries,
+            request_id=_request_id(call),
             **details,
         )
 
@@ -141,6 +144,7 @@ class CallReports:
         event = Event(
             kind=kind,
             operation=target.operation,
+            resource=target.resource,
             attempts=call.attempts,
             reason=reason[:MAX_REASON],
             name=target.name,
@@ -149,3 +153,9 @@ class CallReports:
         )
         self._emitter.emit(event)
         return event
+
+
+def _request_id(call: Call[Any]) -> str | None:
+    """The server's name for the latest exchange, where it answered and gave one."""
+    reply = None if call.latest is None else call.latest.reply
+    return answers.request_id(reply.headers) if isinstance(reply, Reply) else None

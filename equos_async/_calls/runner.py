@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from multidict import CIMultiDict
+from attrs import evolve
 
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
-from equos_async._api.operations import Alone, Effect
+from equos_async._api.effects import Alone, Effect
 from equos_async._http.request import Failure, Reply, Request
 from equos_async._http.transport import Transport
 from equos_async._retry.backoff import last_wait, parse_retry_after
@@ -21,6 +20,7 @@ from equos_async.errors import OperationName
 from equos_async.settings import Timeouts
 
 from .call import Call, CallGuard, Tried, Work
+from .keys import NoKey
 from .limiter import Limiter
 from .outcome import Accepted, Refused, Result, Unknown, Unsent
 
@@ -61,14 +61,12 @@ class CallRunner:
         throttle: ClientThrottle,
         timeouts: Timeouts,
         clock: Clock,
-        heads: Mapping[bool, CIMultiDict[str]],
         observer: Observer,
     ) -> None:
         self._transport = transport
         self._throttle = throttle
         self._timeouts = timeouts
         self._clock = clock
-        self._heads = heads
         self._observer = observer
         self._busy: set[Limiter] = set()
         self._limiters: dict[OperationName, Limiter] = {
@@ -83,7 +81,7 @@ class CallRunner:
     async def run(self, call: Call[T]) -> Result[T]:
         """Send until the server accepts or refuses, or nothing more can be known."""
         call.work = Work.QUEUED  # also where it goes on after its task was cancelled
-        rules, paid = call.effect.retry, 0.0
+        rules, paid, renewed = call.effect.retry, 0.0, False
         while True:
             gated = rules.gated and call.attempts > 0
             tried = await (self._pass_gate(call) if gated else self._attempt(call, paid))
@@ -92,6 +90,10 @@ class CallRunner:
             if tried.verdict is Verdict.ACCEPTED:
                 call.move(Work.ON_WIRE, Work.ACCEPTED)
                 return Accepted(tried.value)
+            if tried.outcome.status == 401 and not renewed:
+                tried, renewed = await self._renew(call, tried)
+                if renewed:
+                    continue
             again = self._again(call, tried) if tried.verdict is Verdict.RETRY else None
             if again is None:
                 return _last(tried)
@@ -100,6 +102,28 @@ class CallRunner:
             await self._clock.sleep(again.wait)
             call.move(Work.BACKOFF, Work.QUEUED)
             paid = again.paid
+
+    async def _renew(self, call: Call[Any], tried: Tried) -> tuple[Tried, bool]:
+        """Have a key asked for that was refused; whether the call goes out again, with another.
+
+        Assumption: a 401 comes before anything is done, so that even a start may be sent again.
+        """
+        head, missing = call.head, None
+        if head.fields is call.carried and not head.key.refuse():
+            return tried, False
+        if not self._observer.may_retry(call):
+            return tried, False
+        call.move(Work.ON_WIRE, Work.BACKOFF)
+        if not head.key.is_fresh:
+            missing = await head.key.ask(call.deadline)
+        if missing is None and head.fields is not call.carried:
+            self._observer.on_retry(call, tried.reply, 0.0)
+            call.move(Work.BACKOFF, Work.QUEUED)
+            return tried, True
+        call.move(Work.BACKOFF, Work.ON_WIRE)
+        if missing is not None:
+            tried = call.latest = evolve(tried, verdict=call.effect.retry.keyless)
+        return tried, False
 
     def _again(self, call: Call[Any], tried: Tried) -> Again | None:
         if call.is_last or not self._observer.may_retry(call):
@@ -133,6 +157,12 @@ class CallRunner:
     async def _attempt(self, call: Call[Any], paid: float) -> Tried | None:
         """Take a permit, send, and learn from what comes of it; None: there was no permit."""
         effect = call.effect
+        if not call.head.key.is_fresh:
+            missing = await call.head.key.ask(call.deadline)
+            if missing is not None:
+                call.move(Work.QUEUED, Work.ON_WIRE)
+                call.attempts += 1
+                return self._learn(call, missing, paid)
         limiter, now = self._limiters[effect.name], self._clock.now()
         if not limiter.enter_at_once(now):
             if not await self._enter(limiter, call):
@@ -142,6 +172,7 @@ class CallRunner:
         call.permit = limiter
         call.attempts += 1
         guard = call.guard = CallGuard(call)
+        call.carried = call.head.fields
         end = now + effect.attempt(self._timeouts)
         listens = effect.alone is Alone.LISTENS
         try:
@@ -162,8 +193,9 @@ class CallRunner:
         return Request(
             method=operation.method,
             url=call.url,
-            headers=self._heads[operation.encode is not None],
+            headers=call.head.fields,
             body=operation.body(call.request),
+            max_answer=operation.max_answer,
             is_foreign=None if named is None else partial(answers.is_foreign, session_id=named),
         )
 
@@ -194,7 +226,8 @@ class CallRunner:
         missed: tuple[str, ...] = ()
         unreadable: Unreadable | None = None
         if isinstance(reply, Failure):
-            outcome = Outcome(sent=reply.sent, fatal=reply.fatal)
+            keyless = isinstance(reply, NoKey)
+            outcome = Outcome(sent=reply.sent, fatal=reply.fatal, keyless=keyless)
         elif 200 <= reply.status <= 299:
             decoded = call.operation.decode(reply.body)
             if isinstance(decoded, Unreadable):

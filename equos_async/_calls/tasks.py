@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from multidict import CIMultiDict
-
 from equos_async import _validate
-from equos_async._api import operations, words
-from equos_async._api.operations import Alone, Effect, Operation, Resource, Stake
+from equos_async._api.effects import Alone, Effect, Stake
+from equos_async._api.operations import OVER, Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
-from equos_async._version import __version__
 from equos_async.clock import Clock, set_unless_done
 from equos_async.errors import ClientClosedError, ConfigurationError, OperationName
 from equos_async.events import Event, Unresolved
@@ -27,6 +24,7 @@ from .call import Call, Holder, Target, Work
 from .closing import Closing
 from .endings import Endings
 from .grace import CallTask
+from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .outcome import (
     Accepted,
@@ -50,7 +48,7 @@ class CallTasks:
 
     Args:
         base: The URL before an operation's path.
-        key: The credential.
+        keys: What requests carry.
         transport: What carries requests.
         timeouts: How long things may take.
         policy: How often and how soon calls are tried again.
@@ -63,7 +61,7 @@ class CallTasks:
         self,
         *,
         base: str,
-        key: str,
+        keys: Keys,
         transport: Transport,
         timeouts: Timeouts,
         policy: RetryPolicy,
@@ -75,11 +73,12 @@ class CallTasks:
         self._transport = transport
         self._timeouts = timeouts
         self._clock = clock
-        self._mask = words.masker(key)
+        self._keys = keys
+        self._mask = keys.mask
         self._lifecycle = Lifecycle()
         self._running = Running()
         self._calls: set[Call[Any]] = set()
-        self._blocks: dict[str, Resource[Any, Any]] = {}
+        self._blocks: dict[str, Resource[Any, Any, Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
         self._closing = Closing(
@@ -90,7 +89,6 @@ class CallTasks:
             throttle=ClientThrottle(policy, limits),
             timeouts=timeouts,
             clock=clock,
-            heads={body: _head(key, body=body) for body in (True, False)},
             observer=self,
         )
         self._endings = Endings(
@@ -101,6 +99,7 @@ class CallTasks:
             clock=clock,
             mask=self._mask,
             make=self._call,
+            keys=keys,
         )
 
     @property
@@ -127,20 +126,59 @@ class CallTasks:
         Raises:
             EquosError: It failed; the class says what that means.
         """
+        return await self.answer_of(self.ask(operation, session_id, deadline=deadline))
+
+    async def end(
+        self,
+        resource: Resource[Any, Any, T],
+        session_id: str,
+        *,
+        deadline: float | None = None,
+    ) -> T | None:
+        """End a billed thing, by the operation whose key is there.
+
+        Raises:
+            EquosError: It failed; the class says what that means.
+        """
+        return await self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
+
+    def ask(
+        self,
+        operation: Operation[T],
+        session_id: str | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        deadline: float | None = None,
+    ) -> Call[T]:
+        """Launch a call that ends or reads something.
+
+        Raises:
+            EquosError: It was refused; nothing was sent.
+        """
         if operation.takes_id:
             _validate.session_id(session_id)
         self._check_open(operation.effect, session_id)
-        call = self._call(operation, Target(operation.effect.name, session_id), deadline)
+        target = Target(operation.effect.name, operation.resource, session_id)
+        call = self._call(operation, target, deadline, query)
         self._launch(call)
+        return call
+
+    async def answer_of(self, call: Call[T]) -> T:
+        """What came of a call; its caller is who waits here.
+
+        Raises:
+            EquosError: It failed; the class says what that means.
+        """
         try:
             return await call.answer
         except (asyncio.CancelledError, GeneratorExit):
+            # A coroutine that is closed, or collected while it waits, is a caller that is gone.
             _in_loop(call.answer.get_loop(), partial(self._abandon, call))
             raise
 
     async def begin(
         self,
-        resource: Resource[Any, T],
+        resource: Resource[Any, T, Any],
         request: Any,
         *,
         deadline: float | None = None,
@@ -155,17 +193,16 @@ class CallTasks:
         self._check_open(operation.effect)
         _validate.instance("request", request, resource.request)
         target = Target(
-            operation.effect.name, None, request.name, request.client, resource.seconds_of(request)
+            operation.effect.name,
+            resource.word,
+            name=request.name,
+            client=request.client,
+            max_duration=resource.seconds_of(request),
         )
         call = self._call(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
         self._launch(call)
-        try:
-            value = await call.answer
-        except (asyncio.CancelledError, GeneratorExit):
-            # A coroutine that is closed, or collected while it waits, is a caller that is gone.
-            _in_loop(call.answer.get_loop(), partial(self._abandon, call))
-            raise
+        value = await self.answer_of(call)
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
             # The client began to close between the answer and this caller's turn.
             session_id = resource.id_of(value)
@@ -173,12 +210,12 @@ class CallTasks:
             raise closed_error(operation.effect.name, session_id)
         return value
 
-    async def leave_block(self, resource: Resource[Any, Any], session_id: str) -> None:
+    async def leave_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began, unless the closing has taken that over."""
         if self._blocks.pop(session_id, None) is not None:
-            await self.run(resource.end, session_id)
+            await self.end(resource, session_id)
 
-    def drop_block(self, resource: Resource[Any, Any], session_id: str) -> None:
+    def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began that cannot wait for it: its coroutine is being closed."""
         if self._loop is not None and self._blocks.pop(session_id, None) is not None:
             _in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
@@ -244,7 +281,11 @@ class CallTasks:
         return self._loop
 
     def _call(
-        self, operation: Operation[T], target: Target, deadline: float | None = None
+        self,
+        operation: Operation[T],
+        target: Target,
+        deadline: float | None = None,
+        query: Mapping[str, object] | None = None,
     ) -> Call[T]:
         effect = operation.effect
         seconds = (
@@ -258,10 +299,11 @@ class CallTasks:
             operation=operation,
             effect=effect,
             target=target,
-            url=operation.url(self._base, target.session_id),
+            url=operation.url(self._base, target.session_id, query),
             began=began,
             deadline=began + seconds,
             answer=loop.create_future(),
+            head=self._keys.head(operation),
         )
 
     def _check_open(self, effect: Effect, session_id: str | None = None) -> None:
@@ -349,7 +391,7 @@ class CallTasks:
             self._blocks.pop(session_id, None)
             self._launch_orphan(call.resource, session_id)
 
-    async def _hand_over(self, call: Call[T], resource: Resource[Any, T], value: T) -> None:
+    async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
         """Put what was begun into its holder's hands, or end it where there are none."""
         self._reports.unresolved.drop(call.target)
         session_id = resource.id_of(value)
@@ -362,18 +404,22 @@ class CallTasks:
             call.move(Work.ACCEPTED, Work.ENDING)
             await self._endings.carry(self._endings.in_place(call, resource, session_id))
             return
-        if resource.status_of(value) in operations.OVER:
+        if resource.status_of(value) in OVER:
             self._reports.not_live(call, resource, value)
         if call.holder is Holder.BLOCK:
             self._blocks[session_id] = resource
         call.answer.set_result(value)
 
-    async def _unreadable(self, call: Call[T], resource: Resource[Any, T], result: Unknown) -> None:
+    async def _unreadable(
+        self, call: Call[T], resource: Resource[Any, T, Any], result: Unknown
+    ) -> None:
         """End what was begun, where its id could be read, and tell the caller."""
         error = error_of(result, call, self._mask)
         if error.session_id is None:
             self._reports.unknown(call, result, str(error))
-            error.args = (f"{error}: a billed session may exist, and its id could not be read",)
+            error.args = (
+                f"{error}: a billed {resource.word} may exist, and its id could not be read",
+            )
             call.refuse(error)
             return
         call.move(Work.ON_WIRE, Work.ENDING)
@@ -385,14 +431,13 @@ class CallTasks:
         late.cancel()
         self._reports.unresolved.drop(call.target)
         became = "has been" if stopped else "could not be"
-        error.args = (f"{error}; its session {became} stopped",)
+        error.args = (f"{error}; its {resource.word} {became} stopped",)
         call.refuse(error)
         if not stopped:
             await self._endings.see_through(ending)
 
-    def _launch_orphan(self, resource: Resource[Any, Any], session_id: str) -> None:
-        target = Target(resource.end.effect.name, session_id)
-        call = self._endings.orphan(resource, target)
+    def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
+        call = self._endings.orphan(resource, session_id)
         self._launch(call)
         if self._lifecycle.gave_up:
             call.withdraw()  # there is no time for it any more: it is reported
@@ -433,9 +478,3 @@ def _in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> Non
     else:
         with suppress(RuntimeError):  # that loop is closed
             loop.call_soon_threadsafe(action)
-
-
-def _head(key: str, *, body: bool) -> CIMultiDict[str]:
-    head = CIMultiDict(operations.headers(key, body=body))
-    head["User-Agent"] = f"equos-async/{__version__}"
-    return head

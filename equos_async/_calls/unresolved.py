@@ -41,6 +41,7 @@ class UnresolvedLog:
             operation=target.operation,
             reason=reason[:MAX_REASON],
             at=datetime.fromtimestamp(self._clock.wall(), UTC),
+            resource=target.resource or "session",
             session_id=target.session_id,
             name=target.name,
             client=target.client,

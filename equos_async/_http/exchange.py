@@ -16,7 +16,10 @@ from aiohttp.abc import AbstractStreamWriter
 from .request import Failure, Reply, Request, SendGuard
 
 MAX_ANSWER: Final = 1 << 20
-"""Bytes of an answer, after decompression; a longer one is cut and its connection closed."""
+"""Bytes of an answer, after decompression; a longer one is cut and its connection closed.
+
+A request may allow more.
+"""
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -62,7 +65,7 @@ class Exchange:
         self._status: int | None = None
         self.headers = _NO_HEADERS
         self._answer: list[bytes] = []
-        self._room = MAX_ANSWER
+        self._room = request.max_answer or MAX_ANSWER
 
     @property
     def is_cut(self) -> bool:

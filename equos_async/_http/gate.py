@@ -142,6 +142,7 @@ class Gate:
         return (
             self.is_plain
             and len(request.body) <= MAX_BODY
+            and request.max_answer is None
             and not session.trust_env
             and not session.trace_configs
             and not session.headers

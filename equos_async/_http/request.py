@@ -32,6 +32,7 @@ class Request:
         headers: All headers but Host, Content-Length and Connection, which the wire adds. Many
             requests share them, so they are never changed.
         body: The bytes to send; none where it is empty.
+        max_answer: Bytes that are read of an answer; None: as many as of most.
         is_foreign: Tells of the body of a 2xx answer whether it answers another request.
     """
 
@@ -39,6 +40,7 @@ class Request:
     url: str
     headers: CIMultiDict[str]
     body: bytes = b""
+    max_answer: int | None = None
     is_foreign: Callable[[bytes], bool] | None = None
 
 

@@ -8,6 +8,7 @@ is told by its send guard instead.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -15,6 +16,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from equos_async._validate import Proxy
 from equos_async.clock import Clock, Timer
 from equos_async.errors import ConfigurationError
 from equos_async.events import logger
@@ -58,6 +60,8 @@ class Transport:
         connect_timeout: Seconds for a connection to be made.
         keepalive: Seconds that an idle connection is kept; 0 for a new one for each request.
         trust_env: Whether proxies are taken from the environment.
+        proxy: The proxy for a session of its own.
+        tls: What TLS is to be like there; None: as by default.
         http_session: A session to use instead of one of its own.
     """
 
@@ -68,6 +72,8 @@ class Transport:
         connect_timeout: float,
         keepalive: float,
         trust_env: bool,
+        proxy: Proxy | None = None,
+        tls: ssl.SSLContext | None = None,
         http_session: aiohttp.ClientSession | None,
     ) -> None:
         # Timers of the client's own bound each attempt; `total` would be rounded up by a second,
@@ -80,7 +86,9 @@ class Transport:
         )
         self._clock = clock
         self._keepalive = keepalive
-        self._trust_env = trust_env
+        self._trust_env = trust_env and proxy is None
+        self._proxy = proxy
+        self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: aiohttp.ClientSession | None = None
         self._direct: DirectWire | None = None
@@ -205,6 +213,7 @@ class Transport:
             keepalive_timeout=self._keepalive or None,
             force_close=not self._keepalive,
             resolver=default_resolver() or self._lookups,
+            ssl=True if self._tls is None else self._tls,
         )
         # Not `trust_env`: a session that looks into the environment waits for other people's
         # threads to do so, and refuses our Authorization where a netrc names another.
@@ -214,6 +223,8 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             **cast("Any", HEAD_BOUNDS),
         )
+        if self._proxy is not None:
+            return _through(own, URL(self._proxy.url, encoded=True), self._proxy.authorization)
         misfit = gate.find_misfit()
         if misfit is None:
             kept = KeptConnections(connector, self._timeout, self._keepalive)
@@ -230,11 +241,15 @@ class Transport:
             found = await self._lookups.find_proxy(URL(origin, encoded=True))
             wire = None
             if found is not None:
-                proxy, authorization = found
-                headers = {} if authorization is None else {"Authorization": authorization}
-                wire = SessionWire(own, proxy=proxy, proxy_headers=headers)
+                wire = _through(own, *found)
             self._proxied[origin] = wire
         return self._proxied[origin]
+
+
+def _through(own: aiohttp.ClientSession, proxy: URL, authorization: str | None) -> SessionWire:
+    """The wire through a proxy; aiohttp passes these headers to that only."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return SessionWire(own, proxy=proxy, proxy_headers=headers)
 
 
 class _Watch:

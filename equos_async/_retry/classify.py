@@ -30,6 +30,7 @@ class Outcome:
         fatal: Whether no repetition can help: a certificate that does not fit, say.
         retry_after: The server's valid wish, in seconds.
         readable: Whether the body of a 2xx answer could be read.
+        keyless: Whether nothing was sent because no key could be had.
     """
 
     status: int | None = None
@@ -37,6 +38,7 @@ class Outcome:
     fatal: bool = False
     retry_after: float | None = None
     readable: bool = True
+    keyless: bool = False
 
     @property
     def throttled(self) -> bool:
@@ -54,6 +56,7 @@ class RetryRules:
         conflict: The verdict on 409.
         see_other: The verdict on redirects that may follow the deed: all but 307 and 308.
         unreadable: The verdict on a 2xx answer whose body is unusable.
+        keyless: The verdict where no key could be had.
         attempts: How many a call may make, the first included.
         patient: Whether a call waits for a Retry-After that is above the policy's limit.
         pauses: Whose calls wait when the server asks for time.
@@ -66,6 +69,7 @@ class RetryRules:
     conflict: Verdict
     see_other: Verdict
     unreadable: Verdict
+    keyless: Verdict
     attempts: Callable[[RetryPolicy], int]
     patient: bool
     pauses: OperationName
@@ -76,6 +80,8 @@ class RetryRules:
 def classify(outcome: Outcome, rules: RetryRules) -> Verdict:
     """What an attempt's outcome means under an effect's rules."""
     status = outcome.status
+    if outcome.keyless:
+        return rules.keyless
     if status is None:
         if outcome.fatal:
             return Verdict.REFUSED

@@ -38,7 +38,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from attrs import define, field, frozen
 
 from equos_async import Limits, RetryPolicy, Timeouts
-from equos_async._api.operations import CREATE, END, Effect
+from equos_async._api.effects import CREATE, END, Effect
 from equos_async._retry.classify import Outcome, Verdict
 from equos_async._retry.queue import Limit, Queue
 from equos_async._retry.throttle import ClientThrottle

@@ -20,6 +20,6 @@ def test_every_arc_leads_upwards() -> None:
     order = ordered(house)
     assert sorted(order) == sorted(house)
     assert all(order.index(one) < order.index(name) for name, one in arcs(house))
-    assert ("client", "_calls.tasks") in arcs(house)
+    assert ("client", "_calls.blocks") in arcs(house)
     assert "errors" in house["client"]
     assert ("client", "errors") not in arcs(house)

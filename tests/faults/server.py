@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
-from tests.unit.test_wire import SESSION, dump
+from tests.unit.test_wire import CONVERSATION, SESSION, dump
 
 
 class Connection:
@@ -48,18 +48,29 @@ class Connection:
 
     def act(self) -> bytes:
         """Do what the request asks for; the good answer's body."""
-        if self.method == "POST":
+        thing = CONVERSATION if self.word == "conversation" else SESSION
+        if self.is_start:
             session_id = f"s-{len(self.server.made)}"
             self.server.made.append(session_id)
             self.server.live.add(session_id)
-            return dump({"session": {**SESSION, "id": session_id}})
+            return dump({self.word: {**thing, "id": session_id}})
         session_id = unquote(self.path.split("/")[-2])
         self.server.live.discard(session_id)
-        return dump({**SESSION, "id": session_id, "status": "ended"})
+        return dump({**thing, "id": session_id, "status": "ended"})
+
+    @property
+    def word(self) -> str:
+        """What the request is about."""
+        return "conversation" if "/conversations" in self.path else "session"
+
+    @property
+    def is_start(self) -> bool:
+        """Whether it asks for another one."""
+        return self.method == "POST" and not self.path.endswith("/stop")
 
     @property
     def good_status(self) -> int:
-        """201 for a start, 200 for a stop."""
+        """What the contract says for a request that is done."""
         return 201 if self.method == "POST" else 200
 
     async def send(self, data: bytes) -> None:

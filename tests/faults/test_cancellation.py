@@ -31,6 +31,8 @@ from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 from tests.faults.test_matrix import ends
+from tests.kinds import CONVERSATION, SESSION, Kind
+from tests.unit.test_wire import dump
 
 STEPS = 40
 TIMEOUTS = Timeouts(start_attempt=0.1, stop_attempt=0.5, deadline=2)
@@ -151,11 +153,18 @@ WAYS = {
 }
 
 
+# Each way of sessions; one of conversations, for what they are made of is the same.
+KINDS = [(way, SESSION) for way in WAYS] + [("cancel", CONVERSATION)]
+with_kinds = pytest.mark.parametrize(
+    ("way", "kind"), KINDS, ids=[f"{way}-{kind.word}" for way, kind in KINDS]
+)
+
+
 def only_starts(behave: Behaviour) -> Behaviour:
     """A fault of starts; stops work."""
 
     async def choose(connection: Connection) -> None:
-        await (behave if connection.method == "POST" else good)(connection)
+        await (behave if connection.is_start else good)(connection)
 
     return choose
 
@@ -170,34 +179,34 @@ def judge(server: RawServer, client: EquosClient, held: set[str], *, answered: b
     assert len(server.made) <= 1
 
 
-@pytest.mark.parametrize("way", WAYS)
+@with_kinds
 @pytest.mark.parametrize("behave", SERVERS)
-async def test_a_cancelled_start(behave: str, way: str, request_: CreateSessionPassRequest) -> None:
+async def test_a_cancelled_start(behave: str, way: str, kind: Kind) -> None:
     """Cancelled at each step, its session is stopped, or its outcome is reported."""
     for number in range(STEPS):
         async with RawServer(always=only_starts(SERVERS[behave])) as server:
             timeouts = TIMEOUTS if behave == "hang" else AMPLE
-            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=timeouts)
+            client = kind.client(server.endpoint, timeouts=timeouts)
             held: set[str] = set()
 
             async def start(client: EquosClient = client, held: set[str] = held) -> None:
-                held.add((await client.start_session(request_)).session.id)
+                held.add(await kind.started_id(client))
 
             await WAYS[way](start, number)
             await client.aclose(deadline=PATIENCE[behave])
             judge(server, client, held, answered=behave in {"at once", "slow"})
 
 
-@pytest.mark.parametrize("way", WAYS)
+@with_kinds
 @pytest.mark.parametrize("behave", ["at once", "slow"])
-async def test_a_cancelled_block(behave: str, way: str, request_: CreateSessionPassRequest) -> None:
+async def test_a_cancelled_block(behave: str, way: str, kind: Kind) -> None:
     """Cancelled at each step, before, in and after its body, it leaves nothing."""
     for number in range(STEPS):
         async with RawServer(always=only_starts(SERVERS[behave])) as server:
-            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=AMPLE)
+            client = kind.client(server.endpoint, timeouts=AMPLE)
 
             async def block(client: EquosClient = client) -> None:
-                async with client.session(request_):
+                async with kind.block(client, kind.request):
                     await steps(5)
 
             await WAYS[way](block, number)
@@ -205,21 +214,94 @@ async def test_a_cancelled_block(behave: str, way: str, request_: CreateSessionP
             judge(server, client, set(), answered=True)
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_cancelled_stop_goes_on(way: str) -> None:
+@with_kinds
+async def test_a_cancelled_stop_goes_on(way: str, kind: Kind) -> None:
     """Whoever waits for it, the session is stopped."""
     for number in range(1, STEPS):
         async with RawServer() as server:
             server.live.add("g-1")
-            client = EquosClient(KEY, endpoint=server.endpoint, timeouts=AMPLE)
+            client = kind.client(server.endpoint, timeouts=AMPLE)
 
             async def stop(client: EquosClient = client) -> None:
-                await client.stop_session("g-1")
+                await kind.stop(client, "g-1")
 
             await WAYS[way](stop, number)
             await client.aclose(deadline=5)
             assert server.live == set()
             assert client.unresolved == ()
+
+
+class Asked:
+    """A key that is asked for, takes its time, and is another one each time."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self) -> str:
+        self.times += 1
+        number = self.times
+        await steps(3)
+        return f"key-number-{number}"
+
+
+def only_newer_keys(behave: Behaviour) -> Behaviour:
+    """The first key was revoked."""
+
+    async def choose(connection: Connection) -> None:
+        if b"key-number-1\r\n" in connection.head:
+            await connection.reply(401, error_body(401, "Unauthorized"))
+        else:
+            await behave(connection)
+
+    return choose
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_cancelled_while_the_key_is_asked_for(
+    way: str, request_: CreateSessionPassRequest
+) -> None:
+    """Before the first attempt, and after a 401, at each step: nothing is left."""
+    for number in range(2 * STEPS):
+        async with RawServer(always=only_newer_keys(good)) as server:
+            client = EquosClient(Asked(), endpoint=server.endpoint, timeouts=AMPLE)
+            held: set[str] = set()
+
+            async def start(client: EquosClient = client, held: set[str] = held) -> None:
+                held.add((await client.start_session(request_)).session.id)
+
+            before = asyncio.all_tasks()
+            await WAYS[way](start, number)
+            await client.aclose(deadline=5)
+            judge(server, client, held, answered=True)
+            await settle(3)
+            assert asyncio.all_tasks() - before - server.tasks == set()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cancelled_look_leaves_nothing(way: str) -> None:
+    """What only reads is cut off wherever it is."""
+    for number in range(STEPS):
+        async with RawServer(always=slow_look) as server:
+            client = EquosClient(api_key=Asked(), endpoint=server.endpoint, timeouts=AMPLE)
+
+            async def look(client: EquosClient = client) -> None:
+                async for _ in client.sessions():
+                    pass
+
+            before = asyncio.all_tasks()
+            await WAYS[way](look, number)
+            await client.aclose(deadline=0)
+            await settle(3)
+            assert client.unresolved == ()
+            assert asyncio.all_tasks() - before - server.tasks == set()
+
+
+async def slow_look(connection: Connection) -> None:
+    """A part of a list that takes a while, and is not the last."""
+    await asyncio.sleep(0.005)
+    ids = connection.server.requests
+    page = {"sessions": [{"id": f"s-{ids}"}], "total": 3}
+    await connection.reply(200, dump(page))
 
 
 @pytest.mark.parametrize("behave", SERVERS)

@@ -55,6 +55,24 @@ def lines(events: Iterable[Event], endpoint: str) -> list[str]:
     return [line(event, endpoint) for event in events]
 
 
+def as_of_a_session(line: str) -> str:
+    """A line that is told of a conversation, as it is of a session: nothing else may differ."""
+    for of_a_conversation, of_a_session in (
+        ("method=POST url=http://server/v3/conversations/{id}/stop", STOP),
+        ("http://server/v3/conversations", "http://server/v3/session-passes"),
+        ("conversation.room", "session.provider"),  # what the rows of wrong types change
+        ("$.room", "$.provider"),
+        ("Conversation", "Session"),
+        ("conversation", "session"),
+    ):
+        line = line.replace(of_a_conversation, of_a_session)
+    stop = "operation=stop" in line
+    return line.replace("status=201", "status=200") if stop else line
+
+
+STOP = "method=PATCH url=http://server/v3/session-passes/{id}/stop"
+
+
 @cache
 def load() -> dict[str, dict[str, list[str]]]:
     """The pinned lines, by row and operation."""

@@ -25,7 +25,8 @@ from equos_async import (
 )
 from equos_async._api import answers, codec
 from equos_async._api.codec import Structured
-from equos_async._api.operations import CREATE, END, READ, START_SESSION, STOP_SESSION
+from equos_async._api.effects import CREATE, END, READ
+from equos_async._api.operations import START_SESSION, STOP_SESSION
 from equos_async._retry.backoff import delay, parse_retry_after
 from equos_async._retry.classify import Outcome, RetryRules, Verdict, classify
 from equos_async._retry.throttle import AdaptiveLimit, Again, ClientThrottle, RetryBudget, RetryGate

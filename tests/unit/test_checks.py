@@ -61,13 +61,13 @@ def test_session_ids_that_would_change_the_path(value: Any) -> None:
 def test_keys_that_no_header_can_carry(value: Any) -> None:
     """A bad key is refused, and not quoted."""
     with pytest.raises(ConfigurationError, match="^client_key must") as caught:
-        _validate.client_key(value)
+        _validate.key("client_key", value)
     assert "pk_" not in str(caught.value)
 
 
 def test_a_key_hides_itself() -> None:
     """It is the same string, with a repr that tells nothing."""
-    key = _validate.client_key("pk_1")
+    key = _validate.key("client_key", "pk_1")
     assert key == "pk_1"
     assert repr(key) == "'***'"
 

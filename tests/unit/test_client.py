@@ -634,6 +634,7 @@ class TestEvents:
         assert flat == {
             "equos_event": "start_unknown",
             "equos_operation": "start",
+            "equos_resource": "session",
             "equos_attempts": 1,
             "equos_name": "support call",
             "equos_client": "tenant-42",

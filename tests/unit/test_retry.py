@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from equos_async import ConfigurationError, Limits, RetryPolicy, Timeouts
-from equos_async._api.operations import CREATE, END, READ
+from equos_async._api.effects import CREATE, END, READ
 from equos_async._retry.backoff import backoff, delay, parse_retry_after
 from equos_async._retry.classify import Outcome, RetryRules, Verdict, classify
 from equos_async._retry.throttle import (

@@ -1,9 +1,8 @@
-"""A new operation is a row and a coroutine of three lines: here a call that only reads."""
+"""Calls that only read."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 import pytest
 
@@ -13,51 +12,20 @@ from equos_async import (
     ClientClosedError,
     ConfigurationError,
     EquosClient,
-    EquosSession,
     Event,
+    HealthResponse,
     NotFoundError,
     OverloadedError,
     RateLimitError,
     Timeouts,
 )
-from equos_async._api.answers import decode_details
-from equos_async._api.codec import Structured
-from equos_async._api.operations import READ, Operation
 from equos_async._calls.call import Work, moved
 from tests.clocks import SkippingClock, until
 from tests.conftest import KEY
 from tests.faults.server import Behaviour, Connection, RawServer
 from tests.unit.test_wire import SESSION, dump
 
-GET_SESSION: Final = Operation(
-    method="GET",
-    path="/sessions/{id}",
-    effect=READ,
-    decode=decode_details(EquosSession),
-    names_id=True,
-)
-PING: Final[Operation[str]] = Operation(
-    method="GET",
-    path="/health",
-    effect=READ,
-    decode=lambda body: Structured(body.decode()),
-)
-
 FOUND = dump(SESSION)
-
-
-class Asking(EquosClient):
-    """A client that can ask."""
-
-    async def get_session(
-        self, session_id: str, *, deadline: float | None = None
-    ) -> EquosSession | None:
-        """One session, or None."""
-        return await self._tasks.run(GET_SESSION, session_id, deadline=deadline)
-
-    async def ping(self) -> str:
-        """Whether anybody is there."""
-        return await self._tasks.run(PING)
 
 
 def answers(status: int, body: bytes, headers: str = "") -> Behaviour:
@@ -85,10 +53,10 @@ async def hang(connection: Connection) -> None:
     await connection.gone()
 
 
-def client_of(server: RawServer, events: list[Event], **timeouts: float) -> Asking:
+def client_of(server: RawServer, events: list[Event], **timeouts: float) -> EquosClient:
     """A client whose backoff takes no time."""
-    return Asking(
-        KEY,
+    return EquosClient(
+        api_key=KEY,
         endpoint=server.endpoint,
         clock=SkippingClock(),
         timeouts=Timeouts(**timeouts),
@@ -122,10 +90,10 @@ async def test_what_is_there() -> None:
 async def test_an_operation_about_nothing() -> None:
     """No id, no check of one."""
     async with (
-        RawServer(always=answers(200, b"well")) as server,
-        Asking(KEY, endpoint=server.endpoint) as client,
+        RawServer(always=answers(200, b'{"status":"ok","version":"3"}')) as server,
+        EquosClient(api_key=KEY, endpoint=server.endpoint) as client,
     ):
-        assert await client.ping() == "well"
+        assert await client.ping() == HealthResponse(status="ok", version="3")
         assert server.paths == ["/v3/health"]
 
 
@@ -191,7 +159,7 @@ async def test_a_pause_of_reads_is_theirs() -> None:
     """A refusal of a read delays reads, no start; one that would be too long fails at once."""
     busy = answers(429, b"{}", "Retry-After: 20\r\n")
     async with RawServer([busy]) as server:
-        client = Asking(KEY, endpoint=server.endpoint)
+        client = EquosClient(api_key=KEY, endpoint=server.endpoint)
         async with client:
             with pytest.raises(RateLimitError):
                 await client.get_session("s-1", deadline=1)
@@ -244,7 +212,7 @@ async def test_the_client_closes() -> None:
 
 async def test_a_bad_id() -> None:
     """It is refused before anything is sent."""
-    async with Asking(KEY, endpoint="http://127.0.0.1:9") as client:
+    async with EquosClient(api_key=KEY, endpoint="http://127.0.0.1:9") as client:
         with pytest.raises(ConfigurationError, match="session_id"):
             await client.get_session("..")
 

@@ -30,7 +30,7 @@ class Fault:
         self.status = status
 
     async def __call__(self, connection: Connection) -> None:
-        if self.status == 200 or connection.method == "POST":
+        if self.status == 200 or connection.is_start:
             await good(connection)
         else:
             await connection.reply(self.status, b"{}")

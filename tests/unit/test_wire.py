@@ -16,7 +16,8 @@ from equos_async import (
 )
 from equos_async._api import answers, codec, words
 from equos_async._api.codec import Structured
-from equos_async._api.operations import CREATE, END, START_SESSION, STOP_SESSION
+from equos_async._api.effects import CREATE, END
+from equos_async._api.operations import START_SESSION, STOP_SESSION
 
 AT = "2025-12-10T09:11:47.123Z"
 AVATAR = {
@@ -37,6 +38,25 @@ SESSION: dict[str, Any] = {
     "status": "starting",
     "host": {"serverUrl": "wss://rtc.example.test"},
     "avatar": AVATAR,
+    "startedAt": AT,
+    "createdAt": AT,
+    "updatedAt": AT,
+}
+CONVERSATION: dict[str, Any] = {
+    "id": "c-1",
+    "name": "demo",
+    "status": "running",
+    "charge": True,
+    "chargeBySecond": 0.002,
+    "maxSeconds": 600,
+    "characterId": "ch_1",
+    "character": {"id": "ch_1", "name": "Ada", "livekitIdentity": "ada", "search": False},
+    "organizationId": "org_1",
+    "room": "livekit",
+    "serverUrl": "wss://rtc.example.test",
+    "transcript": [{"id": "u_1", "author": "user", "content": "Hello", "recordedAt": AT}],
+    "timeline": [{"type": "joined", "recordedAt": AT}],
+    "joinedAt": AT,
     "startedAt": AT,
     "createdAt": AT,
     "updatedAt": AT,
@@ -368,7 +388,7 @@ class TestDecodeStop:
 
 def refusal(body: bytes, status: int = 400, key: str = "pk_test_1") -> Any:
     """The error that a refusal becomes."""
-    return answers.status_error(status, body, mask=words.masker(key), retry_after=None)
+    return answers.status_error(status, body, mask=words.Masker(key), retry_after=None)
 
 
 class TestWords:
