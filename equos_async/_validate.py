@@ -11,6 +11,7 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -79,7 +80,10 @@ def hook(field: str, value: T | None) -> T | None:
         raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
     import inspect  # noqa: PLC0415 - most of what importing this package would cost
 
-    for one in (value, vars(type(value)).get("__call__")):
+    called: Any = value
+    while isinstance(called, partial):
+        called = called.func
+    for one in (called, type(called).__call__):
         if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
             raise ConfigurationError(
                 f"{field} must be a plain function, not a coroutine function: it is called, and "

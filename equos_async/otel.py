@@ -42,9 +42,10 @@ and what the server said in words, is not: neither keys nor tokens, bodies, name
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from opentelemetry.context import Context
@@ -60,7 +61,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__
+from . import ConfigurationError, Event, FleetEvent, __version__
 
 __all__ = ["Telemetry"]
 
@@ -82,6 +83,7 @@ _OUTCOMES: Final[dict[str | None, str]] = {
     "OverloadedError": "not_sent",
 }
 
+E = TypeVar("E")
 _Attributes = dict[str, str | int | float]
 
 
@@ -132,12 +134,17 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _checked(also)
 
         def on_event(event: Event) -> None:
-            self._tell(event)
-            if also is not None:
-                also(event)
+            try:
+                self._tell(event)
+            finally:
+                own(event)
 
         return on_event
 
@@ -148,7 +155,11 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _checked(also)
         live = waiting = 0
         spans: dict[str, Span] = {}
 
@@ -156,11 +167,12 @@ class Telemetry:
             nonlocal live, waiting
             grown, live = event.live - live, event.live
             longer, waiting = event.waiting - waiting, event.waiting
-            self._live.add(grown)
-            self._waiting.add(longer)
-            self._follow(event, spans, over=grown < 0)
-            if also is not None:
-                also(event)
+            try:
+                self._live.add(grown)
+                self._waiting.add(longer)
+                self._follow(event, spans, over=grown < 0)
+            finally:
+                own(event)
 
         return on_event
 
@@ -226,6 +238,21 @@ class Telemetry:
             span.end()
         elif event.kind == "failed":
             spans[session_id].add_event("stop failed")
+
+
+def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:
+    """A hook that can be called; where none was given, one that does nothing."""
+    if also is None:
+        return _nothing
+    if not callable(also):
+        raise ConfigurationError(f"also must be callable, not {type(also).__name__}")
+    if any(map(inspect.iscoroutinefunction, (also, type(also).__call__))):
+        raise ConfigurationError("also must be a plain function, not a coroutine function")
+    return also
+
+
+def _nothing(_: object) -> None:
+    """Stand in for a hook that was not given."""
 
 
 def _facts(url: str, method: str, status: int | None, error: str | None) -> _Attributes:

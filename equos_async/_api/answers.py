@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar, cast
 from attrs import frozen
 
 from equos_async import _validate
+from equos_async._shown import shown
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -26,7 +27,7 @@ from .codec import (
     structure,
     structure_items,
 )
-from .words import MAX_HEAD, shown
+from .words import MAX_HEAD
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ MAX_SALVAGED: Final = 1 << 18
 _PART = r'"([^"\\]*(?:\\.[^"\\]*)*)("?)|[{}\[\]:,]'
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Unreadable:
     """Why the body of a 2xx answer cannot be used.
 

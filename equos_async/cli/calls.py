@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +16,9 @@ from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentit
 
 MAX_DURATION = 600.0
 """Seconds after which a session ends by itself, where nobody said otherwise."""
+
+MAX_DEPTH: Final = 50
+"""Levels of an answer that are printed: a server may nest more than a printer can follow."""
 
 TOKENS = ("consumer_access_token", "remote_agent_access_token")
 
@@ -106,10 +109,16 @@ def _pairs(options: list[str]) -> dict[str, str] | None:
     return {name: value for name, _, value in parts} or None
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    """A model as JSON can hold it."""
-
-    def serialize(_: object, __: object, one: Any) -> Any:
-        return one.isoformat() if isinstance(one, datetime) else one
-
-    return attrs.asdict(value, value_serializer=serialize)
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A model as JSON can hold it; what is nested deeper than anybody reads is left out."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    kind: Any = value.__class__
+    if kind not in {dict, list} and not attrs.has(kind):
+        return value
+    if depth == MAX_DEPTH:
+        return "\u2026"
+    if kind is list:
+        return [_plain(one, depth + 1) for one in value]
+    entries = value if kind is dict else attrs.asdict(value, recurse=False)
+    return {name: _plain(one, depth + 1) for name, one in entries.items()}

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from equos_async import (
     APIConnectionError,
+    ConfigurationError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
@@ -32,7 +33,7 @@ from equos_async import (
 from equos_async.otel import MAX_STARTS, Telemetry
 from equos_async.testing import Delay, Drop, EquosEmulator, Status
 from tests.clocks import FakeClock, SkippingClock, until
-from tests.conftest import API_KEY, KEY, REQUEST
+from tests.conftest import API_KEY, KEY
 from tests.fleet.support import REQUEST, Events, ScriptedClient
 from tests.kinds import TALK
 from tests.security.test_secrets import KEY as SECRET_KEY
@@ -337,6 +338,37 @@ def test_hooks_of_ones_own_come_after(sight: Sight) -> None:
     sight.telemetry.client(events.append)(event)
     sight.telemetry.fleet(events.append)(change)
     assert events == [event, change]
+
+
+def test_hooks_of_ones_own_come_though_the_spans_fail(sight: Sight) -> None:
+    """What OpenTelemetry cannot follow is no loss for others."""
+    events: list[Event | FleetEvent] = []
+    unheard = FleetEvent(kind="failed", key=1, live=0, waiting=0, session_id="never-started")
+    nowhere = Event(kind="ended", operation="start", method="POST", url="http://[", seconds=0.1)
+    with pytest.raises(KeyError):
+        sight.telemetry.fleet(events.append)(unheard)
+    with pytest.raises(ValueError, match="URL"):
+        sight.telemetry.client(events.append)(nowhere)
+    assert events == [unheard, nowhere]
+
+
+def test_a_coroutine_function_of_ones_own(sight: Sight) -> None:
+    """It would be called, and never run."""
+
+    async def hook(_: object) -> None:
+        raise AssertionError
+
+    class Hook:
+        async def __call__(self, _: object) -> None:
+            raise AssertionError
+
+    nothing: Any = "a text"
+    for make in (sight.telemetry.client, sight.telemetry.fleet):
+        for one in (hook, Hook()):
+            with pytest.raises(ConfigurationError, match="also must be a plain function"):
+                make(one)
+        with pytest.raises(ConfigurationError, match="also must be callable, not str"):
+            make(nothing)
 
 
 def test_what_is_remembered_of_starts_is_bounded(sight: Sight) -> None:
