@@ -43,8 +43,9 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
     from .leaks import HINT_OF_PYTEST, lines_of, report
 
     sites = CallSites()
-    starts = (EquosClient, "start_session"), (EquosClient, "session"), (SessionFleet, "start")
-    with EquosEmulator() as emulator, sites.watch(*starts):
+    starts = ("start_session", "session", "start_conversation", "conversation")
+    watched = [*((EquosClient, name) for name in starts), (SessionFleet, "start")]
+    with EquosEmulator() as emulator, sites.watch(*watched):
         yield emulator
     # Asked when it has stopped: nothing can be on its way any more.
     if emulator.live and request.node.get_closest_marker("equos_allow_live") is None:
@@ -66,8 +67,9 @@ def _async_fixture(function: Callable[..., Any]) -> Any:
 
 @_async_fixture
 async def equos_client(equos_emulator: EquosEmulator) -> AsyncIterator[EquosClient]:
-    """A client of this test's ``equos_emulator``; closed when the test is over."""
+    """A client of this test's ``equos_emulator``, with both keys; closed when the test is over."""
     from equos_async.client import EquosClient
 
-    async with EquosClient("test-key", endpoint=equos_emulator.endpoint) as client:
+    endpoint = equos_emulator.endpoint
+    async with EquosClient("test-key", api_key="test-api-key", endpoint=endpoint) as client:
         yield client
