@@ -209,12 +209,20 @@ def ledger(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.ledger_cost")
 
 
-@nox.session
+@nox.session(venv_backend="uv")
 def contract(session: nox.Session) -> None:
-    """Let tools that others wrote judge the emulator by its OpenAPI document."""
+    """Let tools that others wrote, the vendor's packages too, judge the emulator."""
     install(session, ".", "schemathesis>=4", "openapi-python-client>=0.24")
     session.run("python", "-m", "tests.emulator.contract.run_schemathesis", *session.posargs)
     session.run("python", "-m", "tests.emulator.contract.run_generated_client")
+    # Each in an environment of its own. They do not name python-dateutil, which 3.1.5 imports.
+    for program, release in (("vendor_conversations", "3.1.5"), ("vendor_sessions", "1.2.7")):
+        of_vendor = Path(session.create_tmp()) / program
+        python = of_vendor / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+        session.run("uv", "venv", "--quiet", "--clear", str(of_vendor))
+        needs = (f"equos=={release}", "python-dateutil")
+        session.run("uv", "pip", "install", "--quiet", f"--python={python}", *needs)
+        session.run("python", "-m", "tests.emulator.contract.run_vendor", program, str(python))
 
 
 @nox.session(python=installed()[-1], venv_backend="uv")

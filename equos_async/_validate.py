@@ -11,6 +11,7 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -79,7 +80,10 @@ def hook(field: str, value: T | None) -> T | None:
         raise ConfigurationError(f"{field} must be callable, not {type(value).__name__}")
     import inspect  # noqa: PLC0415 - most of what importing this package would cost
 
-    for one in (value, vars(type(value)).get("__call__")):
+    called: Any = value
+    while isinstance(called, partial):
+        called = called.func
+    for one in (called, type(called).__call__):
         if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
             raise ConfigurationError(
                 f"{field} must be a plain function, not a coroutine function: it is called, and "
@@ -193,24 +197,31 @@ class Proxy:
 
 
 def proxy(value: Any) -> Proxy:
-    """A proxy from its URL; the message never quotes it."""
-    wanted = "proxy must be a URL such as http://user:password@proxy.example.com:3128"
-    url = text("proxy", value)
+    """A proxy from its URL; neither the message nor a frame of it shows that."""
+    found = _parsed_proxy(text("proxy", hidden(value)))
+    if isinstance(found, str):
+        raise ConfigurationError(f"proxy must {found}")
+    return found
+
+
+def _parsed_proxy(url: str) -> Proxy | str:
+    """A proxy, or what its URL must do to name one."""
+    wanted = "be a URL such as http://user:password@proxy.example.com:3128"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigurationError(wanted) from None
+        return wanted
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not _is_host(host) or not _KEY.fullmatch(url):
-        raise ConfigurationError(wanted)
+        return wanted
     if parts.path not in {"", "/"} or set(url) & set("?#"):
-        raise ConfigurationError("proxy must have no path, query or fragment")
+        return "have no path, query or fragment"
     where = f"[{host}]" if ":" in host else host
     bare = f"{parts.scheme}://{where}" + ("" if port is None else f":{port}")
-    if parts.username is None and parts.password is None:
+    if parts.username is None:
         return Proxy(bare, None, ())
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    user, password = unquote(parts.username), unquote(parts.password or "")
     basic = b64encode(f"{user}:{password}".encode()).decode()  # RFC 7617
     secrets = tuple(Secret(one) for one in (password, parts.password, basic) if one)
     return Proxy(bare, Secret(f"Basic {basic}"), secrets)

@@ -62,7 +62,7 @@ MIN_CANCELLED: Final = 64
 """How many timers that were called off are kept before they are tidied away."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SetTimer:
     """Something to do at a time; nothing once it was done or called off."""
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
+from ._shown import brief, shown
 from .errors import OperationName, ResourceName
 
 logger: Final[logging.Logger] = logging.getLogger("equos_async")
@@ -112,12 +113,12 @@ class Event:
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
-        about = self.session_id if self.name is None else repr(self.name)
+        about = brief(str(self.session_id) if self.name is None else repr(self.name))
         seconds = self.seconds if self.delay is None else self.delay
         time = "" if seconds is None else f", {seconds:.2f} s"
         return (
             f"{self.kind.replace('_', ' ')}{time}: {self.operation} of {about}, "
-            f"attempt {self.attempts}: {self.reason}"
+            f"attempt {self.attempts}: {shown(self.reason)}"
         )
 
 

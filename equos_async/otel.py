@@ -21,10 +21,11 @@ Metrics:
 name                                  unit            what, by which attributes
 ====================================  ==============  ==========================================
 ``http.client.request.duration``      s               calls, their retries included
-``equos.client.starts``               ``{start}``     calls, by ``equos.outcome``: ``started``,
+``equos.client.starts``               ``{start}``     starts, by ``equos.outcome``: ``started``,
                                                       ``refused``, ``not_sent``, ``unknown``,
-                                                      ``cancelled``
-``equos.client.stop.duration``        s               stops, also of sessions that nobody held
+                                                      ``cancelled``; by ``equos.resource``
+``equos.client.stop.duration``        s               stops, also of what nobody held; by
+                                                      ``equos.resource``
 ``equos.client.events``               ``{event}``     ``equos.event``: ``retry``, ``paused``,
                                                       ``start_unknown``, ``orphan_stopped``,
                                                       ``stop_failed``, ``stopped_late``,
@@ -34,15 +35,17 @@ name                                  unit            what, by which attributes
 ``equos.fleet.waiting``               ``{start}``     starts that wait for a place
 ====================================  ==============  ==========================================
 
-``error.type`` is the name of the exception's class. A session's id is told. What callers named,
+``equos.resource`` is ``session`` or ``conversation``; the id of either is ``equos.session.id``.
+``error.type`` is the name of the exception's class. An id is told. What callers named,
 and what the server said in words, is not: neither keys nor tokens, bodies, names or identities.
 """
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from opentelemetry.context import Context
@@ -58,7 +61,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from . import Event, FleetEvent, __version__
+from . import ConfigurationError, Event, FleetEvent, __version__
 
 __all__ = ["Telemetry"]
 
@@ -80,6 +83,7 @@ _OUTCOMES: Final[dict[str | None, str]] = {
     "OverloadedError": "not_sent",
 }
 
+E = TypeVar("E")
 _Attributes = dict[str, str | int | float]
 
 
@@ -106,12 +110,12 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._starts = meter.create_counter(
-            "equos.client.starts", "{start}", "Calls that were to start a session, by outcome."
+            "equos.client.starts", "{start}", "Calls that were to start something, by outcome."
         )
         self._stops = meter.create_histogram(
             "equos.client.stop.duration",
             "s",
-            "Duration of calls that were to stop a session.",
+            "Duration of calls that were to stop something.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._events = meter.create_counter(
@@ -130,12 +134,17 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _checked(also)
 
         def on_event(event: Event) -> None:
-            self._tell(event)
-            if also is not None:
-                also(event)
+            try:
+                self._tell(event)
+            finally:
+                own(event)
 
         return on_event
 
@@ -146,7 +155,11 @@ class Telemetry:
 
         Args:
             also: A hook of yours, called with each event afterwards.
+
+        Raises:
+            ConfigurationError: The hook cannot be called, or is a coroutine function.
         """
+        own = _checked(also)
         live = waiting = 0
         spans: dict[str, Span] = {}
 
@@ -154,11 +167,12 @@ class Telemetry:
             nonlocal live, waiting
             grown, live = event.live - live, event.live
             longer, waiting = event.waiting - waiting, event.waiting
-            self._live.add(grown)
-            self._waiting.add(longer)
-            self._follow(event, spans, over=grown < 0)
-            if also is not None:
-                also(event)
+            try:
+                self._live.add(grown)
+                self._waiting.add(longer)
+                self._follow(event, spans, over=grown < 0)
+            finally:
+                own(event)
 
         return on_event
 
@@ -169,10 +183,12 @@ class Telemetry:
             return  # the call goes on, or another event tells of its end
         facts = _facts(event.url, event.method, event.status, event.error)
         self._requests.record(event.seconds, facts)
+        about = _about(event)
         if event.operation == "stop":
-            self._stops.record(event.seconds, _error(event.error))
-        else:
-            self._starts.add(1, {"equos.outcome": _OUTCOMES.get(event.error, "refused")})
+            self._stops.record(event.seconds, {**about, **_error(event.error)})
+        elif event.operation == "start":
+            outcome = _OUTCOMES.get(event.error, "refused")
+            self._starts.add(1, {**about, "equos.outcome": outcome})
         self._draw(event, event.url, event.seconds, facts)
 
     def _draw(self, event: Event, url: str, seconds: float, facts: _Attributes) -> None:
@@ -180,7 +196,8 @@ class Telemetry:
         end = time.time_ns()
         start = end - _nanoseconds(seconds)
         session_id = event.session_id or ""
-        attributes = {**facts, "url.full": url.replace("{id}", quote(session_id, safe=""))}
+        full = url.replace("{id}", quote(session_id, safe=""))
+        attributes = {**facts, **_about(event), "url.full": full}
         if session_id:
             attributes["equos.session.id"] = session_id
         if event.attempts > 1:
@@ -223,6 +240,21 @@ class Telemetry:
             spans[session_id].add_event("stop failed")
 
 
+def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:
+    """A hook that can be called; where none was given, one that does nothing."""
+    if also is None:
+        return _nothing
+    if not callable(also):
+        raise ConfigurationError(f"also must be callable, not {type(also).__name__}")
+    if any(map(inspect.iscoroutinefunction, (also, type(also).__call__))):
+        raise ConfigurationError("also must be a plain function, not a coroutine function")
+    return also
+
+
+def _nothing(_: object) -> None:
+    """Stand in for a hook that was not given."""
+
+
 def _facts(url: str, method: str, status: int | None, error: str | None) -> _Attributes:
     """What the conventions for HTTP want of spans and of metrics alike."""
     parts = urlsplit(url)
@@ -236,6 +268,10 @@ def _facts(url: str, method: str, status: int | None, error: str | None) -> _Att
     if status is not None:
         facts["http.response.status_code"] = status
     return facts
+
+
+def _about(event: Event) -> _Attributes:
+    return {} if event.resource is None else {"equos.resource": event.resource}
 
 
 def _error(error: str | None) -> _Attributes:

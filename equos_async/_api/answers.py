@@ -12,6 +12,7 @@ from attrs import frozen
 
 from equos_async import _validate
 from equos_async._marker import marker_of
+from equos_async._shown import shown
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -28,7 +29,7 @@ from .codec import (
     structure,
     structure_items,
 )
-from .words import MAX_HEAD, shown
+from .words import MAX_HEAD
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ MAX_SALVAGED: Final = 1 << 18
 _PART = r'"([^"\\]*(?:\\.[^"\\]*)*)("?)|[{}\[\]:,]'
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Unreadable:
     """Why the body of a 2xx answer cannot be used.
 

@@ -36,7 +36,7 @@ def _name_of(effect: Effect) -> OperationName:
     return effect.retry.name
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Effect:
     """What a call does on the server, and all that follows from it. Nothing else asks.
 

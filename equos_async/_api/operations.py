@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from equos_async._marker import with_marker
 from equos_async._validate import Secret
@@ -69,7 +69,7 @@ class Credential(Enum):
         return f"EQUOS_{self.value.upper()}"
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Operation(Generic[T_co]):
     """One operation of the API.
 
@@ -252,7 +252,7 @@ def _look(listed: Operation[Any], items: str, variables: str) -> Operation[Looke
     )
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Resource(Generic[RequestT, StartedT, ThingT]):
     """A billed thing, and the operations on it.
 
@@ -279,14 +279,14 @@ class Resource(Generic[RequestT, StartedT, ThingT]):
     ends: tuple[Operation[ThingT | None], ...]
     get: Operation[ThingT | None]
     list: Operation[Page[ThingT]]
-    id_of: Callable[[StartedT], str] = field(repr=False)
-    address_of: Callable[[StartedT], str | None] = field(repr=False)
-    seconds_of: Callable[[RequestT], float | None] = field(repr=False)
-    with_seconds: Callable[[RequestT, float], RequestT] = field(repr=False)
-    granted_of: Callable[[StartedT], float | None] = field(repr=False)
-    status_of: Callable[[StartedT], str | None] = field(repr=False)
+    id_of: Callable[[StartedT], str]
+    address_of: Callable[[StartedT], str | None]
+    seconds_of: Callable[[RequestT], float | None]
+    with_seconds: Callable[[RequestT, float], RequestT]
+    granted_of: Callable[[StartedT], float | None]
+    status_of: Callable[[StartedT], str | None]
     look: Operation[Looked]
-    marked: Callable[[RequestT, str], RequestT] = field(repr=False)
+    marked: Callable[[RequestT, str], RequestT]
 
 
 SESSION: Final = Resource[CreateSessionPassRequest, CreateEquosSessionResponse, EquosSession](

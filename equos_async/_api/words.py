@@ -1,4 +1,4 @@
-"""What a server says, made fit to be shown: bounded, masked, and without control characters."""
+"""What a server says, without the client key and without tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_KEYS: Final = 1000
 
 # Compiled when they are first needed, which in most programs is never.
 _RUN = r"[\w.-]+"
-_HEADER = r"""(?i:bearer|x-api-key)([\s:="']|%20|\+)+"""
+_HEADER = r"""(?i:bearer|x-api-key)([\s:="'\\]|%20|\+)+"""
 
 
 class Masker:
@@ -56,22 +56,6 @@ class Masker:
                     text = text.replace(form, "***")
                     text = _without_beginning(text, form) if cut else text
         return re.sub(_RUN, lambda run: _mask_jwt(run[0], cut=cut and run.end() == len(text)), text)
-
-
-def shown(text: str, *, lines: bool = False) -> str:
-    """A text whose control, escape and formatting characters are shown as escapes.
-
-    Args:
-        text: What is to be shown.
-        lines: Whether line breaks and tabs stay as they are.
-    """
-    if text.isprintable():
-        return text
-    kept = "\n\t" if lines else ""
-    return "".join(
-        one if one.isprintable() or one in kept else one.encode("unicode_escape").decode()
-        for one in text
-    )
 
 
 def _mask_jwt(run: str, *, cut: bool) -> str:

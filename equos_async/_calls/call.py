@@ -49,7 +49,7 @@ class Work(Enum):
     DONE = "over"
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Tried:
     """What one attempt brought, and what it means."""
 
@@ -71,7 +71,7 @@ def moved(current: StateT, old: StateT, new: StateT) -> StateT:
     return new
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Target:
     """What a call is about; each call has one, known by its identity."""
 

@@ -59,6 +59,10 @@ class CallTask(asyncio.Task[None]):
         """End it now."""
         super().cancel(CUT)
 
+    def forget(self) -> None:
+        """It is over; whom it asked refers to it, and only the garbage collector would end that."""
+        self._spared = _never
+
     def grace(self) -> float | None:
         """When its grace ends, which begins where it had not; None: it is over."""
         now = self._clock.now()
@@ -66,3 +70,7 @@ class CallTask(asyncio.Task[None]):
             self._grace_ends = now + SHUTDOWN_GRACE
             self._clock.call_at(self._grace_ends, self.cut)
         return self._grace_ends if now < self._grace_ends else None
+
+
+def _never() -> bool:
+    return False

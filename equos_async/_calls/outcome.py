@@ -10,8 +10,8 @@ from attrs import frozen
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
 from equos_async._api.effects import Stake
-from equos_async._api.words import shown
 from equos_async._http.request import Failure, Reply
+from equos_async._shown import shown
 from equos_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -28,14 +28,14 @@ ErrorT = TypeVar("ErrorT", bound=EquosError)
 Mask: TypeAlias = Callable[[str], str]
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Accepted(Generic[T]):
     """The server did it."""
 
     value: T
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Refused:
     """The server answered that it did not, and no further attempt is made."""
 
@@ -43,7 +43,7 @@ class Refused:
     retry_after: float | None
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Unsent:
     """Nothing of it can have been done: no attempt was sent, or each was refused.
 
@@ -56,7 +56,7 @@ class Unsent:
     pause: float | None = None
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Unknown:
     """It was sent, and no answer came that can be used.
 

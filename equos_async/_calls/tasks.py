@@ -569,6 +569,8 @@ class CallTasks:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
         self._calls.discard(call)
         work, call.work = call.work, Work.DONE
+        call.guard = None  # it refers to the call
+        call.task.forget()
         if task.cancelled():
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
                 self._reports.failed(call, "cancelled before it was sent")

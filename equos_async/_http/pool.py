@@ -35,18 +35,19 @@ class Inspector:
     """Tells which connections of a connector may carry a request."""
 
     def __init__(self) -> None:
-        # What was handed out before. A new TLS connection may hold the rest of its handshake.
-        self._used = weakref.WeakSet[ResponseHandler]()
+        # Of what was handed out before.
+        self._watches = weakref.WeakKeyDictionary[ResponseHandler, Callable[[], bool]]()
 
     def passes(self, connection: Connection) -> bool:
         """Whether the server has neither closed it nor spoken on it unasked."""
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or handler.should_close:
             return False  # it was lost on the way here, or the server spoke
-        if handler in self._used:
-            return not watch(transport)()
-        self._used.add(handler)
-        return True
+        holds_unread = self._watches.get(handler)
+        if holds_unread is None:
+            self._watches[handler] = watch(transport)
+            return True  # what a new TLS connection holds may be the rest of its handshake
+        return not holds_unread()
 
 
 class Connector(aiohttp.TCPConnector):

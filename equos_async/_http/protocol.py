@@ -115,14 +115,13 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         """
         exchange.leave(self._transport)
         self._exchange = exchange
-        self._body = None
         self._head_room = MAX_ANSWER
         answered = self._answered = self._loop.create_future()
         self._transport.write(data)
         try:
             await answered
         finally:
-            self._answered = self._exchange = None
+            self._answered = self._exchange = self._body = None
             problem, self._problem = self._problem, None
         if problem is not None:
             raise problem
@@ -131,6 +130,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     def give_back(self) -> None:
         """Let aiohttp's handler have the connection again, as it was."""
         self._transport.set_protocol(self._handler)
+        del self._parser  # it refers to this protocol
 
     # What the event loop calls.
 
@@ -169,6 +169,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._end(exc or aiohttp.ServerDisconnectedError())
         self.pooled.close()
         self._handler.connection_lost(exc)
+        del self._parser
 
     # How an answer is read.
 

@@ -1,4 +1,7 @@
-"""One request as data, and the guard that lets it out at most once."""
+"""One request as data, and the guard that lets it out at most once.
+
+The values have no repr: it would show keys, tokens and what people said.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 from multidict import CIMultiDict
 
 CUT: Final = "its time is over"
@@ -19,7 +22,7 @@ MAX_FIELDS: Final = 1000
 """Fields in the head of an answer."""
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Request:
     """What is to be sent.
 
@@ -35,34 +38,35 @@ class Request:
 
     method: str
     url: str
-    headers: CIMultiDict[str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: CIMultiDict[str]
+    body: bytes = b""
     max_answer: int | None = None
-    is_foreign: Callable[[bytes], bool] | None = field(default=None, repr=False)
+    is_foreign: Callable[[bytes], bool] | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Reply:
     """An answer's head and as much of its body as came within the bounds."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Failure:
     """No answer came.
 
     Attributes:
         sent: Whether any of the request may have left.
-        reason: The cause in words, from the HTTP library or the system.
+        reason: The cause in words, from the HTTP library or the system. It may hold a part of the
+            answer, and so the key, which is masked where it is shown.
         timed_out: Whether time ran out.
         fatal: Whether no repetition can help.
     """
 
     sent: bool
-    reason: str = field(repr=False)  # a broken status line may echo the key, masked later
+    reason: str
     timed_out: bool = False
     fatal: bool = False
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.hdrs import AUTHORIZATION
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_TYPE
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -30,8 +30,9 @@ HEAD_BOUNDS: Final = {
 }
 """How large a head may be, as a session and its requests are told."""
 
-# Where a row has no Content-Type, there is no body, and aiohttp must not invent one.
-_NEVER_ADDED: Final = ("Content-Type",)
+# Where a row has no Content-Type, there is no body, and aiohttp must not invent one. To be told so
+# takes it a while, so it is told only then.
+_NEVER_ADDED: Final = (CONTENT_TYPE,)
 
 
 class SessionWire:
@@ -44,11 +45,8 @@ class SessionWire:
 
     def __init__(self, session: aiohttp.ClientSession, **options: Any) -> None:
         self._session = session
-        self._options: dict[str, Any] = {
-            "allow_redirects": False,
-            "skip_auto_headers": _NEVER_ADDED,
-            **options,
-        }
+        self._options: dict[str, Any] = {"allow_redirects": False, **options}
+        self._bare: dict[str, Any] = {**self._options, "skip_auto_headers": _NEVER_ADDED}
 
     async def carry(self, exchange: Exchange) -> None:
         """Send a request, and read its answer.
@@ -57,7 +55,8 @@ class SessionWire:
             Exception: It went wrong; of aiohttp, of the system, or from the session's set-up.
         """
         request = exchange.request
-        headers, options = request.headers, self._options
+        headers = request.headers
+        options = self._options if CONTENT_TYPE in headers else self._bare
         if self._session.trust_env or self._session.auth is not None:
             headers, options = self._apart(headers, options)
         response = await self._session.request(
@@ -82,18 +81,23 @@ class SessionWire:
         """Put our Authorization in the place of the session's, which must not meet it before.
 
         A session that has credentials of its own, or finds some in a netrc, refuses a request that
-        brings an Authorization header.
+        brings an Authorization header. A netrc's do not go out beside another key of ours either.
         """
-        ours = headers.get(AUTHORIZATION)
-        if ours is None:
-            return headers, options
+        session = self._session
+        wanted = headers.get(AUTHORIZATION)
+        if wanted is None:
+            if session.auth is not None:
+                return headers, options
+            wanted = session.headers.get(AUTHORIZATION)
         headers = headers.copy()
-        del headers[AUTHORIZATION]
+        headers.pop(AUTHORIZATION, None)
 
         async def authorize(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            request.headers[AUTHORIZATION] = ours
+            request.headers.pop(AUTHORIZATION, None)
+            if wanted is not None:
+                request.headers[AUTHORIZATION] = wanted
             return await handler(request)
 
         return headers, {**options, "middlewares": (authorize,)}

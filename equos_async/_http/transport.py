@@ -326,8 +326,15 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
         sent=sent,
         reason=f"{type(error).__name__}: {words}" if words else type(error).__name__,
         timed_out=isinstance(error, TimeoutError),
-        fatal=isinstance(error, _FATAL) or not isinstance(error, _NETWORK),
+        fatal=isinstance(error, _FATAL) or not isinstance(error, _NETWORK) or _is_refusal(error),
     )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a proxy will not let the request pass, now or later: its login is wrong, say."""
+    if not isinstance(error, aiohttp.ClientHttpProxyError):
+        return False
+    return 400 <= error.status <= 499 and error.status not in {408, 421, 425, 429}
 
 
 _QUOTING: Final = (

@@ -20,7 +20,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Outcome:
     """What is known after one attempt.
 
@@ -46,7 +46,7 @@ class Outcome:
         return self.status in {429, 503}
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class RetryRules:
     """What may be sent again, how often, and at whose cost: columns of the table of effects.
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from equos_async import __version__
+from equos_async._shown import shown
 from equos_async.errors import (
     APIStatusError,
     ConfigurationError,
@@ -22,7 +19,7 @@ from equos_async.errors import (
 )
 from equos_async.testing import server
 
-from . import calls, demo, ledger
+from . import calls, demo, ledger, signals
 
 EXIT_CODES = """Exit codes: 0 done; 1 the demo left what it did not report, or the emulator cannot
 listen; 2 wrong usage or settings; 3 the server refused; 4 no usable answer of the server or the
@@ -57,13 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=server.run)
 
     start = commands.add_parser(
-        "start", help="start a session; the key comes from EQUOS_CLIENT_KEY only"
+        "start",
+        help="start a session or conversation; keys come from EQUOS_CLIENT_KEY and EQUOS_API_KEY",
     )
     calls.add_start_arguments(start)
     start.set_defaults(run=partial(_run, calls.start))
 
     stop = commands.add_parser(
-        "stop", help="stop a session; the key comes from EQUOS_CLIENT_KEY only"
+        "stop",
+        help="stop a session or conversation; keys come from EQUOS_CLIENT_KEY and EQUOS_API_KEY",
     )
     calls.add_stop_arguments(stop)
     stop.set_defaults(run=partial(_run, calls.stop))
@@ -88,34 +87,10 @@ def _run(
     """Run a command in an event loop of its own; an error becomes one line and an exit code."""
     try:
         with demo.quiet():
-            return asyncio.run(_until_terminated(command, args))
+            return asyncio.run(signals.until_terminated(command, args))
     except EquosError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(shown(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return _code_of(error)
-
-
-async def _until_terminated(
-    command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]], args: argparse.Namespace
-) -> int:
-    """Run a command; SIGTERM cancels it as Ctrl-C does, so that it leaves nothing running."""
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command(args))
-    signalled: list[int] = []
-
-    def terminate(number: int, _: FrameType | None) -> None:
-        signalled.append(number)
-        loop.call_soon_threadsafe(task.cancel)
-
-    with ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            # Not `loop.add_signal_handler`, which is missing on Windows.
-            before = signal.signal(signal.SIGTERM, terminate)
-            stack.callback(signal.signal, signal.SIGTERM, before)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not signalled:
-                raise
-            return 128 + signal.SIGTERM
 
 
 def _code_of(error: EquosError) -> int:

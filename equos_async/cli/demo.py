@@ -24,6 +24,8 @@ from equos_async.events import Event, Unresolved, logger
 from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
 from equos_async.settings import Timeouts
 
+from .signals import until_terminated
+
 try:
     import rich.progress as rich_progress
 except ImportError:  # the extra `cli` is not installed: plain lines then
@@ -31,6 +33,19 @@ except ImportError:  # the extra `cli` is not installed: plain lines then
 Show = Callable[[], object]
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
+
+SERVE = """
+import os, runpy, signal, threading
+
+def watch():
+    os.read(0, 1)  # returns when nobody holds the other end any more
+    os.kill(os.getpid(), signal.SIGTERM)
+
+# As a daemon: Python does not wait for it. Not sys.stdin, whose lock it would hold then.
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("equos_async", run_name="__main__", alter_sys=True)
+"""
+"""The program that is the emulator here: it ends when the demo has, however that ended."""
 
 LEFT = "sessions left on the server"
 TEMPLATE = CreateSessionPassRequest(
@@ -60,32 +75,31 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         0 where each session that is left on the server was reported; 1 where one was not;
-        130 where it was interrupted, which stops the sessions all the same.
+        130 where it was interrupted, and 143 where it was terminated, both of which stop the
+        sessions all the same.
     """
     tally = Tally(total=args.sessions)
     with _Emulator(args.seed) as emulator:
-        finished = _finish(emulator.endpoint, tally, args.at_once)
-    return _conclude(tally, emulator.last_words(), finished=finished)
+        code = _finish(emulator.endpoint, tally, args.at_once)
+    return _conclude(tally, emulator.last_words()) or code
 
 
-def _finish(endpoint: str, tally: Tally, at_once: int) -> bool:
-    """Run all sessions; False where that was interrupted."""
-    finished = False
+def _finish(endpoint: str, tally: Tally, at_once: int) -> int:
+    """Run all sessions; the exit code says whether that was interrupted."""
     with suppress(KeyboardInterrupt), quiet(), _display(tally) as show:
-        asyncio.run(_run_sessions(endpoint, tally, at_once, show))
-        finished = True
-    return finished
+        return asyncio.run(until_terminated(_run_sessions, endpoint, tally, at_once, show))
+    return 130
 
 
-def _conclude(tally: Tally, left: dict[str, Any], *, finished: bool) -> int:
-    """Print what happened and what is left; the exit code."""
+def _conclude(tally: Tally, left: dict[str, Any]) -> int:
+    """Print what happened and what is left; 1 where something is that was not reported."""
     forgotten = unreported(left["live"], tally.unresolved)
     lost = all(one.operation == "start" for one in tally.unresolved) and not forgotten
     _print_table(tally, left, noted=lost and bool(left["live"]))
     if forgotten:
         print(f"left on the server, and not reported: {forgotten}")
         return 1
-    return 0 if finished else 130
+    return 0
 
 
 def unreported(live: list[dict[str, str]], unresolved: Iterable[Unresolved]) -> list[str]:
@@ -123,7 +137,7 @@ class Tally:
         )
 
 
-async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -> None:
+async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -> int:
     timeouts = Timeouts(start_attempt=5.0, stop_attempt=5.0, deadline=10.0)
     todo = iter(range(tally.total))
     async with EquosClient(
@@ -136,8 +150,12 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
                 await asyncio.wait(workers)
                 shown.cancel()
         finally:
-            tally.unresolved = await client.aclose()
-            show()
+            try:
+                await client.aclose()
+            finally:  # a second Ctrl-C cuts that short, and what is left then is told all the same
+                tally.unresolved = client.unresolved
+                show()
+    return 0
 
 
 async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
@@ -230,7 +248,7 @@ class _Emulator:
     endpoint: str
 
     def __init__(self, seed: int) -> None:
-        self._command = [sys.executable, "-m", "equos_async", "emulator", "--port=0", "--log=json"]
+        self._command = [sys.executable, "-c", SERVE, "emulator", "--port=0", "--log=json"]
         self._command += [f"--seed={seed}", *SERVER]
         self._lines = deque[str](maxlen=2)
 
@@ -238,9 +256,14 @@ class _Emulator:
         # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
         # its sessions there.
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            self._command, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         try:
+            self._alive = cast("IO[str]", self._process.stdin)
             self._output = cast("IO[str]", self._process.stdout)
             self.endpoint = json.loads(self._output.readline())["endpoint"]
         except BaseException:  # Ctrl-C too: nobody else would end it
@@ -257,6 +280,7 @@ class _Emulator:
         self._process.wait()
         self._reader.join()
         self._output.close()
+        self._alive.close()
 
     def last_words(self) -> dict[str, Any]:
         """What was live when it ended, and what was billed."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 from attrs import frozen
 
+from equos_async._shown import brief, shown
+
 FleetEventKind = Literal[
     "waiting",
     "started",
@@ -66,9 +68,10 @@ class FleetEvent:
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
-        session = "" if self.session_id is None else f" (session {self.session_id})"
-        told = f": {self.reason}" if self.reason else ""
-        return f"{self.kind} {self.key!r}{session}{told}; {self.live} live, {self.waiting} waiting"
+        session = "" if self.session_id is None else f" (session {brief(self.session_id)})"
+        told = f": {shown(self.reason)}" if self.reason else ""
+        numbers = f"{self.live} live, {self.waiting} waiting"
+        return f"{self.kind} {brief(repr(self.key))}{session}{told}; {numbers}"
 
 
 @frozen(kw_only=True)
@@ -91,8 +94,9 @@ class SessionEnd:
     reason: str = ""
 
     def __str__(self) -> str:
-        told = f": {self.reason}" if self.reason else ""
-        return f"{self.key!r} (session {self.session_id or 'unknown'}) {self.outcome}{told}"
+        told = f": {shown(self.reason)}" if self.reason else ""
+        session = brief(self.session_id or "unknown")
+        return f"{brief(repr(self.key))} (session {session}) {self.outcome}{told}"
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -54,6 +54,7 @@ class Route:
 
 
 _PASSES: Final = "/{version:v1|v3}/session-passes"
+_SESSIONS: Final = "/{version:v1|v3}/sessions"  # SDK: Python 1.2.7 says v1
 
 ROUTES: Final = (
     # Reference: the client key opens session passes, and nothing else.
@@ -61,9 +62,9 @@ ROUTES: Final = (
     Route("PATCH", _PASSES + "/{id}/stop", "stop", SESSION, "client_key", Service.stop),
     # SDK: the server key opens all that follows.
     # Assumption: what a session pass started is among these sessions, by the same id.
-    Route("GET", "/v3/sessions", "read", SESSION, "api_key", Service.page),
-    Route("GET", "/v3/sessions/{id}", "read", SESSION, "api_key", Service.get),
-    Route("PATCH", "/v3/sessions/{id}/stop", "stop", SESSION, "api_key", Service.stop),
+    Route("GET", _SESSIONS, "read", SESSION, "api_key", Service.page),
+    Route("GET", _SESSIONS + "/{id}", "read", SESSION, "api_key", Service.get),
+    Route("PATCH", _SESSIONS + "/{id}/stop", "stop", SESSION, "api_key", Service.stop),
     Route("POST", "/v3/conversations", "start", CONVERSATION, "api_key", Service.start),
     Route("POST", "/v3/conversations/{id}/stop", "stop", CONVERSATION, "api_key", Service.stop),
     Route("GET", "/v3/conversations", "read", CONVERSATION, "api_key", Service.page),
@@ -125,8 +126,11 @@ class Api:
         return await self._carry_out(request, record, partial(self._act, route, incoming))
 
     def _act(self, route: Route, incoming: Incoming, twists: Sequence[Twist]) -> Reply:
-        refusal = self._service.refuse(route.key, incoming)
-        return refusal or route.act(self._service, route.kind, evolve(incoming, twists=twists))
+        if (refusal := self._service.refuse(route.key, incoming)) is not None:
+            return refusal
+        if twists:
+            incoming = evolve(incoming, twists=twists)
+        return route.act(self._service, route.kind, incoming)
 
     async def _other(self, request: web.Request) -> web.StreamResponse:
         record = self._journal.write(None, request.method, request.path, self._clock.now())
@@ -168,7 +172,7 @@ class Api:
         # Without a reply the connection is closed already, and this goes nowhere.
         response = web.Response() if reply is None else _as_sent(reply)
         # Dated by the clock that the times in answers are read from.
-        response.headers["Date"] = formatdate(self._clock.now(), usegmt=True)
+        response.headers["Date"] = _http_date(int(self._clock.now()))
         return response
 
 
@@ -184,6 +188,11 @@ async def _read(request: web.Request) -> Incoming:
         body=ABSENT if bodiless else parse(body, request.headers.get("Content-Type")),
         size=len(body),
     )
+
+
+@lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _as_sent(reply: Reply) -> web.Response:

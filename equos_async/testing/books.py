@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve
 
 from .clock import EmulatorClock
-from .entries import Entry, Kind
+from .entries import Entry, Kind, Utterance
 from .records import KEPT, EmulatedSession, Resource
 
 
@@ -92,6 +92,16 @@ class Books:
                 self._live[entry_id] = evolve(entry, joined_at=self.clock.now())
             return entry is not None
 
+    def say(self, entry_id: str, author: str, content: str) -> bool:
+        """Note what somebody said; False where nothing of that id is live."""
+        with self._lock:
+            self._expire()
+            entry = self._live.get(entry_id)
+            if entry is not None:
+                one = Utterance(str(uuid.uuid4()), author, content, self.clock.now())
+                self._live[entry_id] = evolve(entry, said=(*entry.said, one))
+            return entry is not None
+
     def find(self, entry_id: str, kind: Kind) -> Entry | None:
         """What a look-up by id finds."""
         with self._lock:
@@ -151,12 +161,13 @@ class Books:
                 self._end(entry, at)
 
     def _end(self, entry: Entry, at: float) -> Entry:
-        self._ended[entry.id] = entry.as_history(at)
+        ended = evolve(entry, ended_at=at)
+        self._ended[entry.id] = ended.as_history()
         self._billed += at - entry.started_at
         self.ended_count += 1
         if len(self._ended) > KEPT:
             self._ended.popitem(last=False)
-        return evolve(entry, ended_at=at)
+        return ended
 
     def _told(
         self, entries: Mapping[str, Entry], resource: Resource | None

@@ -60,11 +60,16 @@ class CallSites:
             # No coroutine function: its body would run when the stack is another one.
             if (caller := _caller()) is not None:
                 request = args[0] if args else options.get("request")
-                looks = (getattr(request, of, None) for of in CallSite._fields[2:])
-                self._seen.add(CallSite(*caller, *looks))
+                self._seen.add(CallSite(*caller, *_looks(request)))
             return method(owner, *args, **options)
 
         return noting
+
+
+def _looks(request: object) -> tuple[Any, Any, Any]:
+    """Name, client, and the seconds that a session or a conversation may run."""
+    seconds = getattr(request, "max_duration", getattr(request, "max_seconds", None))
+    return getattr(request, "name", None), getattr(request, "client", None), seconds
 
 
 def _caller() -> tuple[str, int] | None:

@@ -18,20 +18,22 @@ DEFAULT_SECONDS: Final = 3600.0
 """Assumption: how long a conversation may run that did not say it; each answer names a number."""
 
 
-def tokens(entry: Entry, livekit: LiveKit) -> dict[str, str]:
-    """What ``CreateEquosConversationResponse`` holds beside the conversation.
+def begun(entry: Entry, conversation: dict[str, Any], livekit: LiveKit) -> dict[str, Any]:
+    """``CreateEquosConversationResponse``: the only answer with the character, and with tokens.
 
     Assumption: with a LiveKit server of the caller's own, whose secret only the caller has, there
-    are none.
+    are no tokens.
     """
-    if "host" in entry.wanted:
-        return {}
-    parts = {"consumer": "consumerAccessToken", "remoteAgent": "remoteAgentAccessToken"}
-    return {
-        name: livekit.token(entry.id, one["identity"], one["name"], entry.started_at)
-        for part, name in parts.items()
-        if (one := entry.wanted.get(part)) is not None
+    answer: dict[str, Any] = {
+        "conversation": {**conversation, "character": _character(entry.wanted["characterId"])}
     }
+    if "host" in entry.wanted:
+        return answer
+    parts = {"consumer": "consumerAccessToken", "remoteAgent": "remoteAgentAccessToken"}
+    for part, name in parts.items():
+        if (one := entry.wanted.get(part)) is not None:
+            answer[name] = livekit.token(entry.id, one["identity"], one["name"], entry.started_at)
+    return answer
 
 
 def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
@@ -48,12 +50,14 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
         "chargeBySecond": 1,
         "maxSeconds": entry.max_duration,
         "characterId": wanted["characterId"],
-        "character": _character(wanted["characterId"]),
         # Assumption: a room of its own, by its id.
         "room": entry.id,
         "serverUrl": wanted["host"]["serverUrl"] if "host" in wanted else livekit.url,
-        "transcript": [],
-        "timeline": [],
+        "transcript": [
+            {"id": one.id, "author": one.author, "content": one.content, "recordedAt": date(one.at)}
+            for one in entry.said
+        ],
+        "timeline": _timeline(entry),
         "startedAt": began,
         "createdAt": began,
         "updatedAt": began,
@@ -70,6 +74,22 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
     if entry.ended_at is not None:
         conversation["endedAt"] = conversation["updatedAt"] = date(entry.ended_at)
     return conversation
+
+
+def _timeline(entry: Entry) -> list[dict[str, Any]]:
+    """Assumption: the words for what happened; the SDK has the fields only."""
+    happened: list[dict[str, Any]] = [
+        {
+            "type": "utterance",
+            "author": one.author,
+            "content": one.content,
+            "recordedAt": date(one.at),
+        }
+        for one in entry.said
+    ]
+    if entry.joined_at is not None:
+        happened.append({"type": "joined", "recordedAt": date(entry.joined_at)})
+    return sorted(happened, key=lambda one: str(one["recordedAt"]))
 
 
 def _character(character_id: str) -> dict[str, Any]:
@@ -114,5 +134,5 @@ CONVERSATION: Final = Kind(
     first_status="running",
     problems=problems_of_conversation,
     describe=describe,
-    tokens=tokens,
+    begun=begun,
 )

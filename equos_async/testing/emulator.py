@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Final, Self
+from typing import Self, get_args
 
 from aiohttp import web
 
@@ -15,21 +13,17 @@ from .api import MAX_BODY, Api, nest_errors
 from .background import BackgroundLoop
 from .books import Books
 from .clock import EmulatorClock
+from .cors import Cors
 from .journal import Journal
 from .keys import Keys
+from .leaks import report
+from .listener import Listener
 from .page import Page
 from .plan import Faults
 from .records import EmulatedSession, EmulatorRequest
 from .scenarios import SCENARIOS, Scenario
 from .service import PageOrder, Service
-from .tokens import LiveKit
-
-_LOGGER: Final = logging.getLogger(__name__)
-# What hostile input makes aiohttp log is for whoever asks for it, not for the terminal.
-_LOGGER.addHandler(logging.NullHandler())
-
-KEEP_ALIVE: Final = 5.0
-"""Seconds after which an idle connection is closed; Node's default."""
+from .tokens import livekit
 
 
 class EquosEmulator:
@@ -52,6 +46,18 @@ class EquosEmulator:
             for each page. The vendor documents none.
         seed: Of the faults that happen to a share of requests, and of shuffled pages.
         on_request: Called with each request when it is over, on the emulator's loop.
+        livekit_url: A LiveKit server, where the rooms are then, with the key and the secret that
+            let its tokens in; by default the tokens open nothing.
+        livekit_key: Its key.
+        livekit_secret: Its secret.
+        cors_origins: Web pages that may call the API from a browser, by origin
+            (``http://localhost:5173``); ``"*"``: all. By default none, since any page in the
+            browser of this machine could else start and stop things here, and get the tokens.
+        allow_live: Whether sessions and conversations may be live when its block is over.
+
+    Raises:
+        ValueError: There is no such ``page_order``, or of the LiveKit server some is given, but
+            not all.
 
     Attributes:
         faults: What goes wrong: ``faults.start.add(Status(429, retry_after=2), times=3)``.
@@ -73,6 +79,11 @@ class EquosEmulator:
         page_order: PageOrder = "newest",
         seed: int = 0,
         on_request: Callable[[EmulatorRequest], object] | None = None,
+        livekit_url: str | None = None,
+        livekit_key: str | None = None,
+        livekit_secret: str | None = None,
+        cors_origins: Collection[str] = (),
+        allow_live: bool = True,
     ) -> None:
         self.host = host
         self.port: int = port
@@ -81,8 +92,10 @@ class EquosEmulator:
         self._books = Books(self.clock, starting_for)
         self._journal = Journal()
         self._keys = Keys(client_key, api_key)
-        self._service = Service(self._books, self._keys, LiveKit(), seed)
-        self._service.page_order = page_order
+        self._service = Service(
+            self._books, self._keys, livekit(livekit_url, livekit_key, livekit_secret), seed
+        )
+        self.page_order = page_order
         self.limit_concurrent = limit_concurrent
         self.limit_duration = limit_duration
         self.suspended = suspended
@@ -96,7 +109,9 @@ class EquosEmulator:
         self._page = Page(
             books=self._books, journal=self._journal, faults=self.faults, clock=self.clock
         )
-        self._runner: web.AppRunner | None = None
+        self._middlewares = [*([Cors(cors_origins).guard] if cors_origins else ()), nest_errors]
+        self._allow_live = allow_live
+        self._listener = Listener()
         self._exits = ExitStack()
 
     # What can be seen.
@@ -210,6 +225,8 @@ class EquosEmulator:
 
     @page_order.setter
     def page_order(self, order: PageOrder) -> None:
+        if order not in get_args(PageOrder):
+            raise ValueError(f"page_order must be one of {get_args(PageOrder)}, not {order!r}")
         self._service.page_order = order
 
     def advance(self, seconds: float) -> None:
@@ -231,6 +248,18 @@ class EquosEmulator:
         """
         return self._books.join(session_id)
 
+    def say(self, session_id: str, content: str, *, author: str = "user") -> bool:
+        """Have something said in a live session or conversation; False where it is not live.
+
+        It is in its ``transcript`` from then on.
+
+        Args:
+            session_id: Where.
+            content: What.
+            author: Who: ``user`` or ``character``.
+        """
+        return self._books.say(session_id, author, content)
+
     # Its life.
 
     async def start(self) -> None:
@@ -239,30 +268,15 @@ class EquosEmulator:
         Raises:
             OSError: It cannot listen there.
         """
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.create_server((self.host, self.port), family=family, backlog=4096)
-        self.port = listener.getsockname()[1]
-        app = web.Application(client_max_size=MAX_BODY, middlewares=[nest_errors])
+        app = web.Application(client_max_size=MAX_BODY, middlewares=self._middlewares)
         self._page.mount(app.router)
         self._api.mount(app.router)
-        # Without handler_cancellation it would never learn that a hanging caller has gone.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_LOGGER,
-            handler_cancellation=True,
-            keepalive_timeout=KEEP_ALIVE,
-            shutdown_timeout=0.1,
-        )
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        self.port = await self._listener.start(app, self.host, self.port)
 
     async def stop(self) -> None:
         """Close all connections and stop listening; the books stay."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            self._api.abandon()
-            await runner.cleanup()
+        self._api.abandon()
+        await self._listener.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -275,6 +289,7 @@ class EquosEmulator:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+        self._refuse_leaks(exc)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -292,3 +307,9 @@ class EquosEmulator:
         traceback: TracebackType | None,
     ) -> None:
         self._exits.close()
+        self._refuse_leaks(exc)
+
+    def _refuse_leaks(self, exc: BaseException | None) -> None:
+        """Raise where something is live that may not be; another error goes first."""
+        if exc is None and not self._allow_live and self.live:
+            raise AssertionError(report(self.live.values(), self.requests))

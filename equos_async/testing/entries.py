@@ -32,7 +32,7 @@ class Kind:
         first_status: Its status until it is ``running``.
         problems: What the validation pipe says of a start's body.
         describe: The thing itself, with this status.
-        tokens: The access tokens that the answer to its start holds.
+        begun: The answer to its start, made of the thing as it was described.
     """
 
     resource: Resource
@@ -44,7 +44,7 @@ class Kind:
     first_status: str
     problems: Callable[[object], list[str]]
     describe: Callable[[Entry, str, LiveKit], dict[str, Any]]
-    tokens: Callable[[Entry, LiveKit], dict[str, str]]
+    begun: Callable[[Entry, dict[str, Any], LiveKit], dict[str, Any]]
 
     def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """What a start's body asks for; null counts as absent."""
@@ -53,6 +53,16 @@ class Kind:
             for name, keys in self.fields.items()
             if body.get(name) is not None
         }
+
+
+@frozen
+class Utterance:
+    """What somebody said: ``user`` or ``character``."""
+
+    id: str
+    author: str
+    content: str = field(repr=False)
+    at: float
 
 
 @frozen(eq=False)
@@ -65,6 +75,7 @@ class Entry:
         size: Bytes of that start's body.
         listed_at: From when on look-ups know it.
         joined_at: When somebody joined its room.
+        said: What was said in it.
     """
 
     id: str
@@ -77,6 +88,7 @@ class Entry:
     listed_at: float
     joined_at: float | None = None
     ended_at: float | None = None
+    said: tuple[Utterance, ...] = ()
 
     @property
     def client(self) -> str | None:
@@ -105,10 +117,9 @@ class Entry:
             joined_at=self.joined_at,
         )
 
-    def as_history(self, ended_at: float) -> Entry:
-        """The same, ended; bounded, whatever a caller sent."""
-        wanted = self.wanted if self.size <= KEPT_BODY else _shrink(self.wanted)
-        return evolve(self, ended_at=ended_at, wanted=wanted)
+    def as_history(self) -> Entry:
+        """The same, bounded, whatever a caller sent."""
+        return self if self.size <= KEPT_BODY else evolve(self, wanted=_shrink(self.wanted))
 
 
 def _shrink(value: Any, depth: int = 2) -> Any:

@@ -1,25 +1,59 @@
-"""Leaks: what a failing test says of the sessions that it left live."""
+"""Leaks: what is said of sessions and conversations that were left live."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from .callsites import CallSite, CallSites
-from .emulator import EquosEmulator
-from .records import EmulatedSession
+from .records import EmulatedSession, EmulatorRequest
 
-_HINT = (
-    "Stop what is started, or allow it with @pytest.mark.equos_allow_live: "
-    "on the real service each would be billed on."
-)
+if TYPE_CHECKING:
+    from .callsites import CallSite, CallSites  # which needs pytest
+
+HINT_OF_PYTEST: Final = "@pytest.mark.equos_allow_live"
+
+Lines = Callable[[EmulatedSession], Sequence[str]]
 
 
-def report(emulator: EquosEmulator, sites: CallSites, root: Path) -> str:
-    """Name each live session, and where it was started."""
-    live = emulator.live.values()
-    head = "1 session was left live:" if len(live) == 1 else f"{len(live)} sessions were left live:"
-    lines = [f"  {_name(one)}, started {_origin(one, emulator, sites, root)}" for one in live]
-    return "\n".join([head, *lines, _HINT])
+def _no_lines(_: EmulatedSession) -> Sequence[str]:
+    return ()
+
+
+def report(
+    live: Iterable[EmulatedSession],
+    requests: Iterable[EmulatorRequest],
+    *,
+    lines: Lines = _no_lines,
+    allowed_by: str = "allow_live=True",
+) -> str:
+    """Name each, and where it was started.
+
+    Args:
+        live: What was left live.
+        requests: Those to the emulator.
+        lines: The lines that may have started one.
+        allowed_by: What allows it.
+    """
+    left, asked = list(live), list(requests)
+    told = [f"  {_name(one)}, started {_origin(one, asked, lines(one))}" for one in left]
+    hint = (
+        f"Stop what is started, or allow it with {allowed_by}: "
+        "on the real service each would be billed on."
+    )
+    return "\n".join([f"{_count(left)} left live:", *told, hint])
+
+
+def lines_of(sites: CallSites, root: Path) -> Lines:
+    """The lines of call sites, for people who are at ``root``."""
+    return lambda session: [_line(site, root) for site in sites.of(session)]
+
+
+def _count(left: Sequence[EmulatedSession]) -> str:
+    words = sorted({one.resource for one in left}, reverse=True)
+    if len(left) == 1:
+        return f"1 {words[0]} was"
+    return f"{len(left)} {' and '.join(f'{word}s' for word in words)} were"
 
 
 def _name(session: EmulatedSession) -> str:
@@ -27,14 +61,17 @@ def _name(session: EmulatedSession) -> str:
     return f"{session.name!r} (id {session.id}{client})"
 
 
-def _origin(session: EmulatedSession, emulator: EquosEmulator, sites: CallSites, root: Path) -> str:
+def _origin(
+    session: EmulatedSession, requests: Sequence[EmulatorRequest], lines: Sequence[str]
+) -> str:
     """By which line; where no line is known, by which request to the emulator."""
-    if lines := [_line(site, root) for site in sites.of(session)]:
+    if lines:
         return f"at {' or '.join(lines)}"
+    looks = ("start", session.resource, session.name)
     numbers = [
         str(request.number)
-        for request in emulator.requests
-        if request.operation == "start" and request.name == session.name
+        for request in requests
+        if (request.operation, request.resource, request.name) == looks
     ]
     return f"by request {' or '.join(numbers)} to the emulator, from a line that is not known"
 

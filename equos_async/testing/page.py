@@ -22,7 +22,7 @@ from .scenarios import SCENARIOS
 from .spec import describe, parse_fault
 
 SHOWN: Final = 50
-"""How many sessions and how many requests the page shows."""
+"""How many that are live, and how many requests, the page shows."""
 
 _FILES: Final = {
     "/": ("page.html", "text/html"),
@@ -57,6 +57,7 @@ class Page:
         self._clock = clock
         self._actions: dict[str, Callable[[str], object]] = {
             "stop": self._books.close,
+            "join": self._books.join,
             "fault": lambda spec: parse_fault(spec).add_to(self._faults),
             "play": lambda name: SCENARIOS[name].play(self._faults),
             "clear": lambda _: self._faults.clear(),

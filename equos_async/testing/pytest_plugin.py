@@ -1,4 +1,4 @@
-"""The pytest plugin: a local Equos for one test, and the proof that it leaves no session behind.
+"""The pytest plugin: a local Equos for one test, and the proof that it leaves nothing live.
 
 Every test run of a project that has this library installed imports this file; so it imports
 nothing that is not there anyway, until one of its fixtures is used.
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from .emulator import EquosEmulator
 
-MARKER = "equos_allow_live: the test may leave sessions live on the `equos_emulator`"
+MARKER = (
+    "equos_allow_live: the test may leave sessions and conversations live on the `equos_emulator`"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,23 +32,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
     """A local Equos for this test, in a thread of its own: for tests and bots of any kind.
 
-    When the test and all that was set up with it are over, no session may be live on it any
-    more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
+    When the test and all that was set up with it are over, no session and no conversation may be
+    live on it any more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
     """
     from equos_async.client import EquosClient
     from equos_async.fleet._fleet import SessionFleet
 
     from .callsites import CallSites
     from .emulator import EquosEmulator
-    from .leaks import report
+    from .leaks import HINT_OF_PYTEST, lines_of, report
 
     sites = CallSites()
-    starts = (EquosClient, "start_session"), (EquosClient, "session"), (SessionFleet, "start")
-    with EquosEmulator() as emulator, sites.watch(*starts):
+    starts = ("start_session", "session", "start_conversation", "conversation")
+    watched = [*((EquosClient, name) for name in starts), (SessionFleet, "start")]
+    with EquosEmulator() as emulator, sites.watch(*watched):
         yield emulator
     # Asked when it has stopped: nothing can be on its way any more.
-    if emulator.live_sessions and request.node.get_closest_marker("equos_allow_live") is None:
-        pytest.fail(report(emulator, sites, request.config.rootpath), pytrace=False)
+    if emulator.live and request.node.get_closest_marker("equos_allow_live") is None:
+        lines = lines_of(sites, request.config.rootpath)
+        left = report(
+            emulator.live.values(), emulator.requests, lines=lines, allowed_by=HINT_OF_PYTEST
+        )
+        pytest.fail(left, pytrace=False)
 
 
 def _async_fixture(function: Callable[..., Any]) -> Any:
@@ -60,8 +67,9 @@ def _async_fixture(function: Callable[..., Any]) -> Any:
 
 @_async_fixture
 async def equos_client(equos_emulator: EquosEmulator) -> AsyncIterator[EquosClient]:
-    """A client of this test's ``equos_emulator``; closed when the test is over."""
+    """A client of this test's ``equos_emulator``, with both keys; closed when the test is over."""
     from equos_async.client import EquosClient
 
-    async with EquosClient("test-key", endpoint=equos_emulator.endpoint) as client:
+    endpoint = equos_emulator.endpoint
+    async with EquosClient("test-key", api_key="test-api-key", endpoint=endpoint) as client:
         yield client

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 from .faults import Delay, Drop, Reset, Status
-from .plan import BOTH, Faults, Planned
+from .plan import ALL, Faults, Planned
 
 _GATEWAY_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head></html>\n"
 _BAD_GATEWAY: Final = Status(502, body=_GATEWAY_PAGE, headers={"Content-Type": "text/html"})
@@ -54,19 +54,19 @@ _ALL = (
         "brown-out",
         "Until 60 requests were hit, most are refused or slow; then all is well.",
         (
-            Planned(BOTH, (Status(503),), left=30, share=0.5),
-            Planned(BOTH, (Delay(0.3), Status(503, retry_after=1)), left=10, share=0.3),
-            Planned(BOTH, (Delay(0.3),), left=20, share=0.7),
+            Planned(ALL, (Status(503),), left=30, share=0.5),
+            Planned(ALL, (Delay(0.3), Status(503, retry_after=1)), left=10, share=0.3),
+            Planned(ALL, (Delay(0.3),), left=20, share=0.7),
         ),
     ),
     Scenario(
         "deploy",
         "Connections break in mid-flight, a proxy answers for a while, the first starts are slow.",
         (
-            Planned(BOTH, (Reset("after"),), left=1),
-            Planned(BOTH, (Drop("before"),), left=2),
-            Planned(BOTH, (_BAD_GATEWAY,), left=3),
-            Planned(BOTH, (Status(503, retry_after=1),), left=5),
+            Planned(ALL, (Reset("after"),), left=1),
+            Planned(ALL, (Drop("before"),), left=2),
+            Planned(ALL, (_BAD_GATEWAY,), left=3),
+            Planned(ALL, (Status(503, retry_after=1),), left=5),
             Planned(("start",), (Delay(0.5),), left=10),
         ),
     ),

@@ -36,8 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0: any")
     add("--fault", type=parse_fault, action="append", default=[], metavar="SPEC", help=FAULT_SYNTAX)
     add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named bad day")
-    add("--limit-concurrent", type=int, metavar="N", help="sessions that may be live at once")
-    add("--limit-duration", type=float, metavar="SECONDS", help="that a session may ask for")
+    add("--limit-concurrent", type=int, metavar="N", help="that may be live at once")
+    add("--limit-duration", type=float, metavar="SECONDS", help="that one may ask for")
+    add(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web page that may call the API from a browser; *: all",
+    )
+    add(
+        "--livekit",
+        action="store_true",
+        help="let tokens into the LiveKit server of LIVEKIT_URL, "
+        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET, whose names are LiveKit's own",
+    )
     add("--seed", type=int, default=0, help="of the faults that hit a share of requests")
     add("--log", choices=("text", "json"), default="text", help="a line a request, no secrets")
 
@@ -45,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; the last words are the counts."""
     say = _Json() if args.log == "json" else _Text()
+    url, key, secret = _livekit() if args.livekit else (None, None, None)
     emulator = EquosEmulator(
         host=args.host,
         port=args.port,
@@ -52,12 +66,26 @@ def run(args: argparse.Namespace) -> int:
         limit_duration=args.limit_duration,
         seed=args.seed,
         on_request=lambda request: _print(say.request(request)),
+        cors_origins=args.cors_origin,
+        livekit_url=url,
+        livekit_key=key,
+        livekit_secret=secret,
     )
     for name in args.scenario:
         emulator.play(_SCENARIOS[name])
     for fault in args.fault:
         fault.add_to(emulator.faults)
     return asyncio.run(_serve(emulator, say, f"{args.host}:{args.port}"))
+
+
+_LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+
+
+def _livekit() -> list[str]:
+    """The LiveKit server of the environment: as an argument others could read the secret."""
+    if missing := [name for name in _LIVEKIT if not os.environ.get(name)]:
+        raise SystemExit(f"--livekit: not set: {', '.join(missing)}")
+    return [os.environ[name] for name in _LIVEKIT]
 
 
 async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int:
@@ -95,7 +123,7 @@ class _Text:
     def hello(self, emulator: EquosEmulator) -> str:
         url = emulator.endpoint
         return (
-            f"A local Equos, for tests: {url} (any client key; that page shows its sessions; "
+            f"A local Equos, for tests: {url} (any key; that page shows what is live; "
             "Ctrl-C ends it)\n"
             f"Try: curl -s {url}/v3/session-passes -H 'Authorization: Bearer any-key' "
             f"-H 'Content-Type: application/json' -d '{_BODY}'"
@@ -108,7 +136,7 @@ class _Text:
 
     def counts(self, emulator: EquosEmulator) -> str:
         return (
-            f"{emulator.request_count} requests, {len(emulator.live_sessions)} sessions live, "
+            f"{emulator.request_count} requests, {len(emulator.live)} live, "
             f"{emulator.ended_count} ended, {emulator.billed_seconds:.0f} s billed"
         )
 
@@ -124,7 +152,8 @@ class _Json:
 
     def counts(self, emulator: EquosEmulator) -> str:
         live: list[dict[str, Any]] = [
-            {"id": one.id, "name": one.name} for one in emulator.live_sessions.values()
+            {"id": one.id, "name": one.name, "resource": one.resource}
+            for one in emulator.live.values()
         ]
         return json.dumps(
             {

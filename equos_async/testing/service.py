@@ -113,8 +113,8 @@ class Service:
         if entry is None:
             # Assumption: 429, as NestJS's throttler would answer, without Retry-After.
             return replies.error(429, "Concurrent sessions limit reached")
-        tokens = kind.tokens(entry, self._livekit)
-        return replies.json_reply(incoming.status, {kind.resource: self._describe(entry), **tokens})
+        answer = kind.begun(entry, self._describe(entry), self._livekit)
+        return replies.json_reply(incoming.status, answer)
 
     def stop(self, kind: Kind, incoming: Incoming) -> Reply:
         """Stop one; null where it is not live."""
@@ -129,7 +129,7 @@ class Service:
         query = incoming.query
         if found := problems_of_page(query):
             return replies.error(400, found, "Bad Request")
-        take, skip = int(query.get("take", "20")), int(query.get("skip", "0"))
+        take, skip = int(float(query.get("take", "20"))), int(float(query.get("skip", "0")))
         known = self._ordered(self._books.listed(kind, query.get("client")))
         page = {
             "skip": skip,
@@ -165,13 +165,10 @@ class Service:
         return opened[0]
 
     def _ordered(self, entries: list[Entry]) -> list[Entry]:
-        match self.page_order:
-            case "newest":
-                entries.reverse()
-            case "shuffled":
-                self._random.shuffle(entries)
-            case "oldest":
-                pass
+        if self.page_order == "newest":
+            entries.reverse()
+        elif self.page_order == "shuffled":
+            self._random.shuffle(entries)
         return entries
 
     def _tell(self, entry: Entry | None, incoming: Incoming) -> Reply:

@@ -15,12 +15,12 @@ from .validation import problems_of_session
 _MADE: Final = "2025-12-10T09:11:47.000Z"
 
 
-def tokens(entry: Entry, livekit: LiveKit) -> dict[str, str]:
-    """What ``CreateEquosSessionResponse`` holds beside the session."""
+def begun(entry: Entry, session: dict[str, Any], livekit: LiveKit) -> dict[str, Any]:
+    """``CreateEquosSessionResponse``."""
     consumer = entry.wanted["consumerIdentity"]
     token = livekit.token(entry.id, consumer["identity"], consumer["name"], entry.started_at)
     # Assumption: no remoteAgentAccessToken, as a session pass cannot have a remote agent.
-    return {"consumerAccessToken": token}
+    return {"session": session, "consumerAccessToken": token}
 
 
 def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
         "knowledgeBaseId": "kb_1",
         "knowledgeBase": {"id": "kb_1"},
         "remoteAgentIdentity": None,
-        "transcript": None,
+        "transcript": _transcript(entry),
         "startedAt": began,
         "createdAt": began,
         "updatedAt": began,
@@ -55,6 +55,20 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
     return session
 
 
+def _transcript(entry: Entry) -> dict[str, Any] | None:
+    """As the hand-written SDK has it; null until somebody spoke."""
+    identities = {"user": entry.wanted["consumerIdentity"]["identity"]}
+    said = [
+        {
+            "text": one.content,
+            "received_at": date(one.at),
+            "identity": identities.get(one.author, "ada"),
+        }
+        for one in entry.said
+    ]
+    return {"transcription": said} if said else None
+
+
 def _avatar(avatar_id: str, agent_id: str) -> dict[str, Any]:
     return {
         "id": avatar_id,
@@ -65,7 +79,7 @@ def _avatar(avatar_id: str, agent_id: str) -> dict[str, Any]:
         "client": "tenant-42",
         "thumbnailUrl": "https://cdn.example.test/ada.png",
         "agentId": agent_id,
-        "agent": {"id": agent_id},
+        "agent": _agent(agent_id),
         "createdAt": _MADE,
         "updatedAt": _MADE,
     }
@@ -110,5 +124,5 @@ SESSION: Final = Kind(
     first_status="starting",
     problems=problems_of_session,
     describe=describe,
-    tokens=tokens,
+    begun=begun,
 )

@@ -6,7 +6,22 @@ import argparse
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
-from .faults import Delay, Drop, Fault, Garbage, Hang, Redirect, Reset, Status, Truncate, When
+from .faults import (
+    Delay,
+    Drop,
+    Fault,
+    ForgetVariables,
+    Garbage,
+    Hang,
+    Lag,
+    Redirect,
+    RefuseVariables,
+    Reset,
+    Status,
+    Truncate,
+    Twice,
+    When,
+)
 from .plan import ALL, BOTH, Faults, Planned
 from .records import Operation
 
@@ -14,7 +29,8 @@ FAULT_SYNTAX: Final = (
     "OPERATION:KIND[+KIND...][,times=N][,share=0.1], where OPERATION is start, stop, both, "
     "read or all, and KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
     "drop=before|after, reset=before|after, hang=before|after, truncate=BYTES, redirect=URL, "
-    "garbage; without times it goes on"
+    "garbage; for starts also lag=SECONDS, twice, refuse-variables=PREFIX and "
+    "forget-variables=PREFIX; without times it goes on"
 )
 
 
@@ -97,6 +113,10 @@ _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
     "truncate": lambda value: Truncate(int(value)),
     "redirect": Redirect,
     "garbage": lambda value: Garbage(),
+    "lag": lambda value: Lag(float(value)),
+    "twice": lambda value: Twice(),
+    "refuse-variables": RefuseVariables,
+    "forget-variables": ForgetVariables,
 }
 
 
@@ -123,7 +143,13 @@ def _describe(fault: Fault) -> str:
             return f"truncate={keep}"
         case Redirect(location=location):
             return f"redirect={location}"
-        case Garbage():
-            return "garbage"
+        case Garbage() | Twice():
+            return type(fault).__name__.lower()
+        case Lag(seconds=seconds):
+            return f"lag={seconds:g}"
+        case RefuseVariables(prefix=prefix):
+            return f"refuse-variables={prefix}"
+        case ForgetVariables(prefix=prefix):
+            return f"forget-variables={prefix}"
         case _:
             return f"{type(fault).__name__.lower()}={fault.when}"

@@ -54,6 +54,19 @@ class LiveKit:
         return f"{signed}.{_encode(digest)}"
 
 
+def livekit(url: str | None, key: str | None, secret: str | None) -> LiveKit:
+    """The server of these arguments, or the one that is not there.
+
+    Raises:
+        ValueError: Some are given, but not all.
+    """
+    if url is None and key is None and secret is None:
+        return LiveKit()
+    if not (url and key and secret):
+        raise ValueError("livekit_url, livekit_key and livekit_secret go together")
+    return LiveKit(url, key, secret, real=True)
+
+
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 

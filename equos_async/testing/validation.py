@@ -118,9 +118,10 @@ def _of_variables(fields: dict[str, Any], name: str) -> list[str]:
 
 def _of_number(query: MultiMapping[str], name: str, least: int, most: int) -> list[str]:
     values = query.getall(name, [str(least)])
-    if len(values) > 1 or not re.fullmatch(r"-?[0-9]{1,16}", values[0]):
+    # The vendor's Python SDK says 20.0.
+    if len(values) > 1 or not re.fullmatch(r"-?[0-9]{1,16}(\.0+)?", values[0]):
         return [f"{name} must be an integer number"]
-    number = int(values[0])
+    number = float(values[0])
     if number > most:
         return [f"{name} must not be greater than {most}"]
     return [f"{name} must not be less than {least}"] if number < least else []

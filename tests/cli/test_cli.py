@@ -32,7 +32,8 @@ from equos_async.testing import (
     Truncate,
 )
 from equos_async.testing.spec import parse_fault
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
+from tests.faults.server import Connection, RawServer
 from tests.needs import need
 
 START = ["start", "--avatar=av_1", "--agent=ag_1", "--identity=user-7", "--max-duration=60"]
@@ -66,6 +67,44 @@ class TestStartAndStop:
         assert emulator.live_sessions == {}
         assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
         assert json.loads(capsys.readouterr().out) is None
+
+    async def test_a_conversation(
+        self,
+        emulator: EquosEmulator,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The options say which of the two it is, and it needs the other key."""
+        monkeypatch.delenv("EQUOS_CLIENT_KEY")
+        monkeypatch.setenv("EQUOS_API_KEY", API_KEY)
+        argv = ["start", "--character=ch_1", "--identity=user-7", "--context=more"]
+        assert await command(*argv, "--endpoint", emulator.endpoint) == 0
+        shown = capsys.readouterr()
+        assert shown.err == "no --max-duration: the conversation ends after 600 s\n"
+        conversation_id = json.loads(shown.out)["conversation"]["id"]
+        assert list(emulator.live_conversations) == [conversation_id]
+        assert "consumer_access_token" not in json.loads(shown.out)
+        where = ("--conversation", "--endpoint", emulator.endpoint)
+        assert await command("stop", conversation_id, *where) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == "ended"
+        assert emulator.live == {}
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            [],
+            ["--avatar=av_1"],
+            ["--agent=ag_1"],
+            ["--character=ch_1", "--avatar=av_1"],
+            ["--character=ch_1", "--avatar=av_1", "--agent=ag_1"],
+        ],
+    )
+    async def test_neither_or_both(
+        self, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is to be started has to be clear."""
+        assert await command("start", "--identity=user-7", *options) == 2
+        assert "--character" in capsys.readouterr().err
 
     async def test_the_token_is_shown_on_request(
         self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
@@ -118,6 +157,35 @@ class TestStartAndStop:
         """What is no pair is wrong usage, and nothing is sent."""
         assert await command(*START, "--template-var", option) == 2
         assert "--template-var must be NAME=VALUE" in capsys.readouterr().err
+
+    async def test_an_answer_nested_deeper_than_can_be_printed(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What nobody can read is left out, and the rest is shown."""
+
+        async def nested(connection: Connection) -> None:
+            body = json.loads(connection.act())
+            body["session"]["transcript"] = 1
+            for _ in range(450):
+                body["session"]["transcript"] = [{"a": body["session"]["transcript"]}]
+            await connection.reply(201, json.dumps(body).encode())
+
+        async with RawServer(always=nested) as server:
+            assert await command(*START, "--endpoint", server.endpoint) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["session"]["id"] == "s-0"
+        assert str(shown["session"]["transcript"]).count("[") == 24
+        assert server.live == {"s-0"}
+
+    async def test_what_a_terminal_would_obey(
+        self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A server's words are printed escaped, and on one line."""
+        emulator.faults.start.add(Status(422, message="\x1b[2J\u202etxet\nmore"))
+        assert await command(*START, "--endpoint", emulator.endpoint) == 3
+        assert capsys.readouterr().err == (
+            "UnprocessableEntityError: 422: \\x1b[2J\\u202etxet more\n"
+        )
 
     def test_a_failure_is_told_once(self) -> None:
         """The library's warning says nothing beyond the error, and is not shown."""
@@ -231,7 +299,7 @@ class TestEmulatorByHand:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read().splitlines() == [
             "POST /v3/session-passes 201",
-            "1 requests, 1 sessions live, 0 ended, 0 s billed",
+            "1 requests, 1 live, 0 ended, 0 s billed",
         ]
         assert process.wait() == 0
 
@@ -277,17 +345,18 @@ class TestDemo:
         assert main(["demo", "--sessions=2", "--at-once=2"]) == 0
         assert "2/2" in capsys.readouterr().out
 
-    def test_ctrl_c_stops_the_sessions_and_exits_130(self) -> None:
-        """Interrupted in the middle it stops what runs, prints the table and says 130."""
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_stops_the_sessions(self, number: signal.Signals, code: int) -> None:
+        """Interrupted in the middle it stops what runs, prints the table and says so."""
         argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out = process.stdout.read()
         process.stdout.close()
-        assert process.wait() == 130
+        assert process.wait() == code
         assert "sessions left on the server" in out
         assert "not reported" not in out.replace("and reported", "")
 

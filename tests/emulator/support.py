@@ -115,12 +115,17 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-def post(endpoint: str, path: str = "/v3/session-passes", **changes: object) -> int:
-    """Start a session without a loop; the status of the answer."""
+def post(endpoint: str, path: str = STARTS, **changes: object) -> int:
+    """Start a session, or a conversation, without a loop; the status of the answer."""
+    body = CONVERSATION if path == CONVERSATIONS else BODY
     request = urllib.request.Request(
         endpoint + path,
-        data=json.dumps({**BODY, **changes}).encode(),
-        headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
+        data=json.dumps({**body, **changes}).encode(),
+        headers={
+            "Authorization": f"Bearer {KEY}",
+            "x-api-key": API_KEY,
+            "Content-Type": "application/json",
+        },
     )
     try:
         with urllib.request.urlopen(request) as response:

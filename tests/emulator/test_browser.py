@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from equos_async.testing import EquosEmulator, Status
-from tests.emulator.support import post
+from tests.emulator.support import BODY, CONVERSATIONS, post
 from tests.needs import need
 
 FLAGS = (
@@ -107,6 +108,39 @@ def test_a_session_is_stopped(page: Visit) -> None:
     assert page.emulator.ended_count == 1
 
 
+def test_a_conversation_is_joined(page: Visit) -> None:
+    """Both kinds are on it; the button beside one lets somebody join."""
+    assert post(page.emulator.endpoint, CONVERSATIONS, name="small talk") == 201
+    page.shows("#sessions", "small talk")
+    page.shows("#sessions", "conversation")
+    page.click("[data-join]")
+    page.shows("#sessions", "joined")
+    (told,) = page.emulator.live_conversations.values()
+    assert told.joined_at is not None
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_usual_is_cut_off(page: Visit, width: int) -> None:
+    """Ids, long durations and the paths of stops can be read whole, on a telephone, too."""
+    assert post(page.emulator.endpoint, name="support call", maxDuration=7200) == 201
+    (session_id,) = page.emulator.live_sessions
+    post(page.emulator.endpoint, f"{CONVERSATIONS}/{session_id}/stop")
+    page.emulator.advance(3599)
+    size = page.browser.get_window_size()
+    page.browser.set_window_size(width, 900)
+    try:
+        page.shows("#requests", f"{CONVERSATIONS}/{session_id}/stop")
+        page.shows("#sessions", " s of 7,200")
+        cut = page.browser.execute_script(
+            "return [...document.querySelectorAll('td')]"
+            ".filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
+        )
+    finally:
+        page.browser.set_window_size(size["width"], size["height"])
+    assert cut == []
+
+
 def test_faults_are_added(page: Visit) -> None:
     """By a button, by typing, by a bad day; each is shown, and cleared by one button."""
     page.shows("#no-faults", "All works.")
@@ -117,7 +151,7 @@ def test_faults_are_added(page: Visit) -> None:
     page.shows("#faults", "stop:503,times=3")
     assert page.emulator.faults.planned[-1].faults == (Status(503),)
     page.click("[data-play='deploy']")
-    page.shows("#faults", "both:reset=after")
+    page.shows("#faults", "all:reset=after")
     page.browser.find_element(By.NAME, "spec").send_keys("nonsense\n")
     page.shows("#error", "'nonsense' is not OPERATION:KIND")
     page.click("#clear")
@@ -177,3 +211,24 @@ def test_another_site_cannot_press_a_button(page: Visit) -> None:
         read = page.browser.execute_async_script(act, page.emulator.endpoint, session_id)
     assert read == "rejected"
     assert session_id in page.emulator.live_sessions
+
+
+@pytest.mark.parametrize("read", ["fulfilled", "rejected"])
+def test_web_apps_call_it_where_they_may(browser: Any, read: str) -> None:
+    """A page of an allowed origin starts a session; the emulator's own data it never sees."""
+    with EquosEmulator() as app:
+        origins = [app.endpoint] if read == "fulfilled" else []
+        with EquosEmulator(cors_origins=origins) as emulator:
+            browser.get(f"{app.endpoint}/docs/v3-json")  # a page without a policy of its own
+            call = """
+                const [url, body, done] = arguments;
+                const headers = {Authorization: "Bearer key", "Content-Type": "application/json"};
+                const start = fetch(url + "/v3/session-passes", {method: "POST", headers, body});
+                Promise.allSettled([
+                  start.then((answer) => answer.json()),
+                  fetch(url + "/emulator/state").then((answer) => answer.text()),
+                ]).then((both) => done(both.map((one) => one.status)));
+            """
+            seen = browser.execute_async_script(call, emulator.endpoint, json.dumps(BODY))
+            assert seen == [read, "rejected"]
+            assert len(emulator.live_sessions) == len(origins)

@@ -19,16 +19,20 @@ from equos_async.testing import (
     Drop,
     EquosEmulator,
     Faults,
+    ForgetVariables,
     Garbage,
     Hang,
+    Lag,
     Redirect,
+    RefuseVariables,
     Reset,
     Status,
     Truncate,
+    Twice,
 )
 from equos_async.testing.server import add_arguments, run
 from equos_async.testing.spec import describe, parse_fault
-from tests.emulator.support import KEY, post
+from tests.emulator.support import CONVERSATIONS, KEY, post
 
 
 class TestSpec:
@@ -44,6 +48,12 @@ class TestSpec:
             ("start:redirect=/x", (Redirect("/x"), None, 1.0)),
             ("start:garbage", (Garbage(), None, 1.0)),
             ("start:hang=before", (Hang("before"), None, 1.0)),
+            ("read:429", (Status(429), None, 1.0)),
+            ("all:drop=before", (Drop("before"), None, 1.0)),
+            ("start:lag=5,times=1", (Lag(5), 1, 1.0)),
+            ("start:twice", (Twice(), None, 1.0)),
+            ("start:refuse-variables=_", (RefuseVariables("_"), None, 1.0)),
+            ("start:forget-variables=", (ForgetVariables(), None, 1.0)),
         ],
     )
     def test_each_fault_can_be_typed_and_is_told_the_same(
@@ -164,8 +174,29 @@ class TestServing:
         assert lines[2:] == [
             r"POST /\x1b[31m 404",
             "POST /v3/session-passes no answer",
-            "2 requests, 0 sessions live, 0 ended, 0 s billed",
+            "2 requests, 0 live, 0 ended, 0 s billed",
         ]
+
+    def test_with_a_livekit_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is named by LiveKit's own variables, and by all of them."""
+        monkeypatch.setenv("LIVEKIT_URL", "wss://kit.example.test")
+        monkeypatch.setenv("LIVEKIT_API_KEY", "devkey")
+        monkeypatch.setenv("LIVEKIT_API_SECRET", "")
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        with pytest.raises(SystemExit, match="not set: LIVEKIT_API_SECRET"):
+            run(parser.parse_args(["--port=0", "--livekit"]))
+        monkeypatch.setenv("LIVEKIT_API_SECRET", "devsecret")
+        seen: list[int] = []
+
+        def visit(hello: str) -> None:
+            seen.append(post(json.loads(hello)["endpoint"], CONVERSATIONS))
+
+        options = ("--log=json", "--livekit", "--cors-origin=*")
+        lines = serve(monkeypatch, visit, *options)
+        assert seen == [201]
+        assert [one["resource"] for one in json.loads(lines[-1])["live"]] == ["conversation"]
+        assert "devsecret" not in "".join(lines)
 
     def test_a_scenario(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A bad day is asked for by its name."""

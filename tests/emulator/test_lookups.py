@@ -44,6 +44,8 @@ class TestLists:
         assert len(await caller.names(SESSIONS)) == 20
         assert len(await caller.names(SESSIONS, take="50")) == 21
         assert await caller.names(SESSIONS, skip="21") == []
+        # The vendor's Python SDK says so.
+        assert len(await caller.names(SESSIONS, take="20.0", skip="1.0")) == 20
 
     async def test_each_kind_has_a_list(self, caller: Caller, emulator: EquosEmulator) -> None:
         """Live and ended ones are on it, there is no filter for that; sessions of passes, too."""
@@ -78,10 +80,11 @@ class TestLists:
         assert sorted(first) == sorted(second) == names
         assert first != second
 
-    async def test_the_order_is_an_argument_too(self, caller: Caller) -> None:
-        """As are the other things that can be steered."""
-        async with EquosEmulator(page_order="oldest") as emulator:
-            assert emulator.page_order == "oldest"
+    def test_the_order_is_an_argument_too(self) -> None:
+        """There are three, and no others."""
+        assert EquosEmulator(page_order="oldest").page_order == "oldest"
+        with pytest.raises(ValueError, match="not 'random'"):
+            EquosEmulator(page_order="random")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         ("query", "messages"),
@@ -94,6 +97,7 @@ class TestLists:
             ),
             ("take=1&take=2", ["take must be an integer number"]),
             ("take=", ["take must be an integer number"]),
+            ("take=%FF&skip=%D9%A3", [f"{n} must be an integer number" for n in ("take", "skip")]),
             (f"skip={2**53}", [f"skip must not be greater than {2**53 - 1}"]),
             ("client=a&client=b", ["client must be a string"]),
         ],

@@ -78,6 +78,14 @@ class TestActions:
         assert (answer.status, answer.json["live"]) == (200, [])
         assert emulator.live_sessions == {}
 
+    async def test_conversations(self, caller: Caller, emulator: EquosEmulator) -> None:
+        """They are shown beside sessions, can be joined and ended."""
+        conversation_id = await caller.conversation_id()
+        (shown,) = (await act(caller, "join", conversation_id)).json["live"]
+        assert shown["resource"] == "conversation"
+        assert shown["joined_at"] == emulator.clock.now()
+        assert (await act(caller, "stop", conversation_id)).json["live"] == []
+
     async def test_fault_and_clear(self, caller: Caller, emulator: EquosEmulator) -> None:
         """Faults are typed as on the command line, and taken back at once."""
         answer = await act(caller, "fault", "stop:503,times=3")
@@ -162,11 +170,7 @@ async def test_the_document(caller: Caller) -> None:
     """The OpenAPI document is served where the vendor's framework serves it."""
     document = (await caller.send("GET", "/docs/v3-json")).json
     assert document["openapi"].startswith("3.1.")
-    assert {
-        operation["operationId"]
-        for path in document["paths"].values()
-        for operation in path.values()
-    } == {"sessionPassesControllerStartV3", "sessionPassesControllerStopV3"}
+    assert {"/v3/session-passes", "/v3/conversations", "/v3/sessions"} < set(document["paths"])
 
 
 async def test_a_predicate_is_told_of(caller: Caller, emulator: EquosEmulator) -> None:

@@ -132,6 +132,26 @@ async def test_x(equos_client, equos_emulator):
     result.stdout.fnmatch_lines([f"  'a call' (id *), started at test_a_fleet.py:{line}"])
 
 
+def test_a_conversation(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client has both keys, and a conversation that is left live is named as a session is."""
+    source = """
+from equos_async import CreateEquosConversationRequest
+TALK = CreateEquosConversationRequest(name="a talk", character_id="ch_1", max_seconds=60)
+
+async def test_x(equos_client):
+    async with equos_client.conversation(TALK):
+        pass
+    await equos_client.start_conversation(TALK)  # the line
+"""
+    result = run(pytester, monkeypatch, source, *PLUGINS["auto"])
+    result.assert_outcomes(passed=1, errors=1)
+    lines = [
+        "1 conversation was left live:",
+        "  'a talk' (id *), started at test_a_conversation.py:*",
+    ]
+    result.stdout.fnmatch_lines(lines)
+
+
 def test_any_client_in_any_kind_of_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,8 @@ class Connection:
             self.server.made.append(session_id)
             self.server.live.add(session_id)
             return dump({self.word: {**thing, "id": session_id}})
+        if self.method == "GET":
+            return dump({**thing, "id": unquote(self.path.split("/")[-1])})
         session_id = unquote(self.path.split("/")[-2])
         self.server.live.discard(session_id)
         return dump({**thing, "id": session_id, "status": "ended"})

@@ -19,13 +19,15 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     Limits,
+    RetryPolicy,
     StartOutcomeUnknownError,
 )
 from equos_async._http import gate, pool
 from tests import wires
-from tests.clocks import until
-from tests.conftest import KEY
+from tests.clocks import SkippingClock, until
+from tests.conftest import API_KEY, KEY
 from tests.faults.server import Connection, RawServer
+from tests.kinds import KINDS, SESSION, Kind
 
 
 @pytest.fixture(params=["own", "injected"])
@@ -173,9 +175,10 @@ async def test_too_many_that_speak_unasked() -> None:
     assert len(closed) == pool.MAX_UNASKED
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("way", ["own", "trust_env", "auth"])
 async def test_other_credentials_never_meet_ours(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a netrc's nor a session's take the place of our key, or keep a stop from leaving."""
     (tmp_path / "netrc").write_text("default login bob password pw\n")
@@ -194,15 +197,19 @@ async def test_other_credentials_never_meet_ours(
         with pytest.warns(DeprecationWarning, match="auth"):
             mine = aiohttp.ClientSession(auth=aiohttp.BasicAuth("u", "p"))
     async with RawServer(always=behave) as server:
-        async with EquosClient(
-            KEY, endpoint=server.endpoint, trust_env=mine is None, http_session=mine
+        async with kind.client(
+            server.endpoint, trust_env=mine is None, http_session=mine
         ) as client:
-            await client.stop_session("g-1")
+            await kind.stop(client, "g-1")
     if mine is not None:
         await mine.close()
     (head,) = heads
-    assert head.count(b"Authorization:") == 1
-    assert f"Authorization: Bearer {KEY}\r\n".encode() in head
+    if kind is SESSION:
+        assert head.count(b"Authorization:") == 1
+        assert f"Authorization: Bearer {KEY}\r\n".encode() in head
+    else:  # what its owner gave a session goes out beside the server key, and a netrc's does not
+        assert head.count(b"Authorization: Basic") == (way == "auth")
+        assert f"X-Api-Key: {API_KEY}\r\n".encode() in head
 
 
 @pytest.mark.parametrize("user", ["", "u:p@"])
@@ -230,6 +237,39 @@ async def test_a_proxy_from_the_environment(user: str, monkeypatch: pytest.Monke
     for head in heads:
         assert f"Authorization: Bearer {KEY}\r\n".encode() in head
         assert (b"Proxy-Authorization: Basic " + login in head) is bool(user)
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(407, 1), (403, 1), (429, 3), (502, 3)])
+async def test_a_proxy_that_refuses(
+    status: int, attempts: int, monkeypatch: pytest.MonkeyPatch, request_: CreateSessionPassRequest
+) -> None:
+    """Nothing was sent; where its answer to CONNECT will not change it is asked once."""
+
+    async def refuse(connection: Connection) -> None:
+        await connection.reply(status, b"", "Proxy-Authenticate: Basic\r\n")
+
+    async with RawServer(always=refuse) as server:
+        monkeypatch.setenv("https_proxy", f"http://u:hunter2@127.0.0.1:{server.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        client = EquosClient(
+            KEY,
+            endpoint="https://api.test",
+            trust_env=True,
+            clock=SkippingClock(),
+            retry=RetryPolicy(stop_attempts=3),
+        )
+        with pytest.raises(APIConnectionError, match="nothing was sent") as start:
+            await client.start_session(request_)
+        with pytest.raises(APIConnectionError, match="nothing was sent") as stop:
+            await client.stop_session("g-1")
+        asked = server.requests
+        await client.aclose(deadline=0)
+    assert (start.value.attempts, stop.value.attempts) == (attempts, attempts)
+    assert asked >= 2 * attempts
+    for one in (start, stop):
+        assert f"the proxy answered with status {status}" in str(one.value)
+        assert "hunter2" not in str(one.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", "name.invalid"])

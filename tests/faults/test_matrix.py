@@ -344,6 +344,7 @@ ROWS: list[Row] = [
         (BadRequestError, 1, 0),
         (BadRequestError, 1, 1),
     ),
+    row("407", answer(407), (APIStatusError, 1, 0), (APIStatusError, 1, 1)),
     row("408", answer(408), (UNKNOWN, 1, 0), (OK, 2, 0)),
     row("409", answer(409), (ConflictError, 1, 0), (OK, 2, 0)),
     row("421", answer(421), (OK, 2, 1), (OK, 2, 0)),

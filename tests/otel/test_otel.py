@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from equos_async import (
     APIConnectionError,
+    ConfigurationError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
@@ -32,8 +33,9 @@ from equos_async import (
 from equos_async.otel import MAX_STARTS, Telemetry
 from equos_async.testing import Delay, Drop, EquosEmulator, Status
 from tests.clocks import FakeClock, SkippingClock, until
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
 from tests.fleet.support import REQUEST, Events, ScriptedClient
+from tests.kinds import TALK
 from tests.security.test_secrets import KEY as SECRET_KEY
 from tests.security.test_secrets import REQUEST as SECRET_REQUEST
 from tests.security.test_secrets import SECRETS
@@ -119,6 +121,7 @@ async def test_a_call_is_one_span_with_its_retries_as_events(
         "http.response.status_code": 201,
         "http.request.resend_count": 2,
         "equos.session.id": started.session.id,
+        "equos.resource": "session",
     }
     first, second = call.events
     assert first.name == second.name == "retry"
@@ -184,6 +187,30 @@ async def test_a_stop_of_the_clients_own(
     assert sight.values("equos.client.starts", "equos.outcome") == {"cancelled": 1}
 
 
+async def test_both_kinds_and_what_only_reads(emulator: EquosEmulator, sight: Sight) -> None:
+    """Each start and stop says what it is about; a look is a request, and neither of them."""
+    hook = sight.telemetry.client()
+    client = EquosClient(KEY, api_key=API_KEY, endpoint=emulator.endpoint, on_event=hook)
+    async with client:
+        async with client.session(REQUEST), client.conversation(TALK) as started:
+            async for _ in client.conversations(client="tenant-42"):
+                pass
+            await client.ping()
+    assert sight.values("equos.client.starts", "equos.resource") == {
+        "session": 1,
+        "conversation": 1,
+    }
+    stops = sight.points("equos.client.stop.duration")
+    assert sorted(one.attributes["equos.resource"] for one in stops) == ["conversation", "session"]
+    spans = {span.name: span.attributes or {} for span in sight.spans}
+    stop = spans["POST /v3/conversations/{id}/stop"]
+    assert stop["equos.session.id"] == started.conversation.id
+    assert stop["http.response.status_code"] == 201
+    assert spans["GET /v3/conversations"]["url.full"] == f"{emulator.endpoint}/v3/conversations"
+    assert "equos.resource" not in spans["GET /v3/health"]
+    assert "tenant-42" not in sight.everything
+
+
 @pytest.mark.parametrize(
     ("url", "port"), [("https://api.example.test/v3/x", 443), ("http://[::1]/v3/x", 80)]
 )
@@ -228,7 +255,7 @@ async def test_metrics_of_calls(
     assert sight.values("equos.client.starts", "equos.outcome") == outcomes
     assert sight.values("equos.client.events", "equos.event") == {"retry": 1, "start_unknown": 1}
     (stop,) = sight.points("equos.client.stop.duration")
-    assert (stop.count, stop.attributes) == (1, {})
+    assert (stop.count, stop.attributes) == (1, {"equos.resource": "session"})
     assert stop.explicit_bounds[:2] == (0.005, 0.01)
     requests = sight.points("http.client.request.duration")
     assert sum(point.count for point in requests) == 5
@@ -311,6 +338,37 @@ def test_hooks_of_ones_own_come_after(sight: Sight) -> None:
     sight.telemetry.client(events.append)(event)
     sight.telemetry.fleet(events.append)(change)
     assert events == [event, change]
+
+
+def test_hooks_of_ones_own_come_though_the_spans_fail(sight: Sight) -> None:
+    """What OpenTelemetry cannot follow is no loss for others."""
+    events: list[Event | FleetEvent] = []
+    unheard = FleetEvent(kind="failed", key=1, live=0, waiting=0, session_id="never-started")
+    nowhere = Event(kind="ended", operation="start", method="POST", url="http://[", seconds=0.1)
+    with pytest.raises(KeyError):
+        sight.telemetry.fleet(events.append)(unheard)
+    with pytest.raises(ValueError, match="URL"):
+        sight.telemetry.client(events.append)(nowhere)
+    assert events == [unheard, nowhere]
+
+
+def test_a_coroutine_function_of_ones_own(sight: Sight) -> None:
+    """It would be called, and never run."""
+
+    async def hook(_: object) -> None:
+        raise AssertionError
+
+    class Hook:
+        async def __call__(self, _: object) -> None:
+            raise AssertionError
+
+    nothing: Any = "a text"
+    for make in (sight.telemetry.client, sight.telemetry.fleet):
+        for one in (hook, Hook()):
+            with pytest.raises(ConfigurationError, match="also must be a plain function"):
+                make(one)
+        with pytest.raises(ConfigurationError, match="also must be callable, not str"):
+            make(nothing)
 
 
 def test_what_is_remembered_of_starts_is_bounded(sight: Sight) -> None:

@@ -26,15 +26,22 @@ from equos_async import (
 from equos_async._api import answers, codec
 from equos_async._api.codec import Structured
 from equos_async._api.effects import CREATE, END, READ
-from equos_async._api.operations import START_SESSION, STOP_SESSION
+from equos_async._api.operations import (
+    PING,
+    RESOURCES,
+    START_SESSION,
+    Resource,
+    resource_of,
+)
 from equos_async._retry.backoff import delay, parse_retry_after
 from equos_async._retry.classify import Outcome, RetryRules, Verdict, classify
 from equos_async._retry.throttle import AdaptiveLimit, Again, ClientThrottle, RetryBudget, RetryGate
+from equos_async.errors import ResourceName
 from tests.clocks import SkippingClock
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer
 from tests.faults.test_matrix import GONE, TIMEOUTS, outcome
-from tests.unit.test_wire import SESSION, STARTED, dump
+from tests.unit.test_wire import CONVERSATION, SESSION, STARTED, dump
 
 laws = settings(derandomize=True, max_examples=200, deadline=None, database=None)
 few = settings(derandomize=True, max_examples=60, deadline=None, database=None)
@@ -47,11 +54,14 @@ JSON = st.recursive(
 
 
 def mangled(field: str, value: object) -> bytes:
-    """The answer to a start with one field of its session changed."""
-    return dump({**STARTED, "session": {**SESSION, field: value}})
+    """The answer to a start with one field changed of what it began."""
+    return dump(
+        {"session": {**SESSION, field: value}, "conversation": {**CONVERSATION, field: value}}
+    )
 
 
-MANGLED = st.builds(mangled, st.sampled_from(sorted(SESSION)), JSON)
+MANGLED = st.builds(mangled, st.sampled_from(sorted({*SESSION, *CONVERSATION})), JSON)
+ITEMS = JSON | st.fixed_dictionaries({"id": st.text(max_size=5) | JSON, "name": JSON})
 BODIES = st.one_of(st.binary(max_size=200), JSON.map(lambda v: json.dumps(v).encode()), MANGLED)
 STATUSES = st.one_of(st.integers(100, 999), st.sampled_from([200, 201, 204, 400, 429, 500, 503]))
 OUTCOMES = st.builds(
@@ -66,15 +76,36 @@ OUTCOMES = st.builds(
 @laws
 @given(BODIES)
 def test_decoding_raises_nothing_but_ours(body: bytes) -> None:
-    """Any bytes are a session, None, or unreadable, maybe with an id that can be stopped."""
-    STOP_SESSION.decode(body)
+    """Any bytes are a value, None, or unreadable, maybe with an id that can be stopped."""
     answers.is_foreign(body, "s-1")
-    started = START_SESSION.decode(body)
-    if not isinstance(started, answers.Unreadable):
-        session_id = started.value.session.id
-        assert _validate.session_id(session_id) == session_id
-    elif started.session_id is not None:
-        assert _validate.session_id(started.session_id) == started.session_id
+    PING.decode(body)
+    for resource in RESOURCES.values():
+        for end in resource.ends:
+            end.decode(body)
+        resource.get.decode(body)
+        started = resource.create.decode(body)
+        if not isinstance(started, answers.Unreadable):
+            session_id = resource.id_of(started.value)
+            assert _validate.session_id(session_id) == session_id
+        elif started.session_id is not None:
+            assert _validate.session_id(started.session_id) == started.session_id
+
+
+@laws
+@given(st.sampled_from(["sessions", "conversations"]), JSON | st.lists(ITEMS), JSON)
+def test_a_page_is_what_of_it_can_be_read(name: str, items: object, total: object) -> None:
+    """Whatever it holds, each item has an id, and what is left out is told."""
+    row = RESOURCES["session" if name == "sessions" else "conversation"].list
+    decoded = row.decode(json.dumps({name: items, "total": total}).encode())
+    if isinstance(decoded, Structured):
+        page = decoded.value
+        for item in page.items:
+            assert _validate.session_id(item.id) == item.id
+        assert len(page.items) == page.count or decoded.unreadable
+        assert page.total is None or page.total >= 0
+        assert len(set(decoded.unreadable)) == len(decoded.unreadable)
+    else:  # a number that is none, or no list
+        assert isinstance(decoded, answers.Unreadable)
 
 
 FULL: dict[str, Any] = {
@@ -89,23 +120,43 @@ FULL: dict[str, Any] = {
 }
 
 
-def paths(value: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of each field of an answer."""
-    for name, inner in value.items():
+FULL_TALK: dict[str, Any] = {"conversation": CONVERSATION, "consumerAccessToken": "eyJ.a.b"}
+
+Path = tuple[str | int, ...]
+
+
+def paths(value: object, before: Path = ()) -> Iterator[Path]:
+    """The path of each field and element of an answer."""
+    inner: dict[Any, object] = {}
+    if isinstance(value, dict):
+        inner = cast("dict[Any, object]", value)
+    elif isinstance(value, list):
+        inner = dict(enumerate(cast("list[object]", value)))
+    for name, one in inner.items():
         yield (*before, name)
-        if isinstance(inner, dict):
-            yield from paths(cast("dict[str, Any]", inner), (*before, name))
+        yield from paths(one, (*before, name))
 
 
-ESSENTIAL = {("session",), ("session", "id"), ("session", "host"), ("session", "host", "serverUrl")}
+ESSENTIAL: dict[str, set[Path]] = {
+    "session": {
+        *(("session",), ("session", "id")),
+        *(("session", "host"), ("session", "host", "serverUrl")),
+    },
+    "conversation": {("conversation",), ("conversation", "id")},
+}
+FIELDS = [("session", path) for path in sorted(set(paths(FULL)), key=str)] + [
+    ("conversation", path) for path in sorted(set(paths(FULL_TALK)), key=str)
+]
 ODD = st.sampled_from([..., None, 0, 7.5, True, "", "x", [], [1], {}, {"id": 7}, 10**400, "\ud800"])
 
 
 @laws
-@given(st.sampled_from(sorted(set(paths(FULL)))), ODD)
-def test_one_field_costs_no_session(path: tuple[str, ...], odd: Any) -> None:
+@given(st.sampled_from(FIELDS), ODD)
+def test_one_field_costs_nothing(field: tuple[ResourceName, Path], odd: Any) -> None:
     """Removed, null or of any other type: a start stays usable, but for what it needs."""
-    answer = json.loads(json.dumps(FULL))
+    word, path = field
+    resource = RESOURCES[word]
+    answer: Any = json.loads(json.dumps(FULL if word == "session" else FULL_TALK))
     *way, last = path
     holder = answer
     for name in way:
@@ -114,12 +165,12 @@ def test_one_field_costs_no_session(path: tuple[str, ...], odd: Any) -> None:
         del holder[last]
     else:
         holder[last] = odd
-    decoded = START_SESSION.decode(json.dumps(answer).encode())
+    decoded = resource.create.decode(json.dumps(answer).encode())
     if isinstance(decoded, Structured):
-        assert decoded.value.session.host.server_url
+        assert resource.address_of(decoded.value) or path[-1] == "serverUrl"
         assert len(decoded.unreadable) <= 2
     else:
-        assert path in ESSENTIAL
+        assert path in ESSENTIAL[word]
 
 
 @few
@@ -153,6 +204,13 @@ MOMENTS = st.datetimes(
 )
 
 
+# The longer before what they begin with.
+MODELS = (
+    *("Server", "Avatar", "Agent", "Reference", "Identity", "Session"),
+    *("Utterance", "Entry", "Host", "Character", "Conversation"),
+)
+
+
 def instances(cls: Any) -> st.SearchStrategy[Any]:
     """Values of one of the contract's types, from the types of its fields."""
     attrs.resolve_types(cls)
@@ -165,7 +223,7 @@ def values(field: Any) -> st.SearchStrategy[Any]:
     inner: st.SearchStrategy[Any] | None = next(
         (
             instances(getattr(models, name))
-            for name in ("Server", "Avatar", "Agent", "Reference", "Identity", "Session")
+            for name in MODELS
             for name in [n for n in vars(models) if n.startswith("Equos") and n.endswith(name)]
             if f"models.{name}" in kind
         ),
@@ -182,6 +240,8 @@ def values(field: Any) -> st.SearchStrategy[Any]:
         }
         names = ("Mapping", "datetime", "Any", "str", "float", "bool")
         inner = plain[next(name for name in names if name in kind)]
+    if "tuple" in kind:
+        inner = st.lists(inner, max_size=2).map(tuple)
     return inner | st.none() if field.default is None else inner
 
 
@@ -189,6 +249,8 @@ def spelled(value: Any) -> Any:
     """A value as the contract spells it, without what is not set."""
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, tuple):
+        return [spelled(one) for one in cast("tuple[object, ...]", value)]
     kind = cast("Any", type(value))
     if not attrs.has(kind):
         return value
@@ -205,38 +267,61 @@ def can_stand_in_a_path(session_id: str) -> bool:
     return not isinstance(START_SESSION.decode(body), answers.Unreadable)
 
 
+STARTS = st.one_of(
+    instances(models.CreateEquosSessionResponse),
+    instances(models.CreateEquosConversationResponse),
+)
+THINGS = st.one_of(instances(models.EquosSession), instances(models.EquosConversation))
+
+
+def resource_about(value: object) -> Resource[Any, Any, Any]:
+    """What a model of the contract is about."""
+    return RESOURCES["conversation" if "Conversation" in type(value).__name__ else "session"]
+
+
 @few
-@given(instances(models.CreateEquosSessionResponse))
-def test_a_start_answer_is_read_as_it_was_meant(value: models.CreateEquosSessionResponse) -> None:
+@given(STARTS)
+def test_a_start_answer_is_read_as_it_was_meant(value: Any) -> None:
     """Whatever its fields hold, all of it arrives, and every type is what it was."""
-    assume(can_stand_in_a_path(value.session.id))
-    assert START_SESSION.decode(dump(spelled(value))) == Structured(value)
+    resource = resource_about(value)
+    assume(can_stand_in_a_path(resource.id_of(value)))
+    assert resource.create.decode(dump(spelled(value))) == Structured(value)
 
 
 @few
-@given(instances(models.EquosSession))
-def test_a_stop_answer_is_read_as_it_was_meant(value: models.EquosSession) -> None:
-    """The same of a session alone."""
-    assert STOP_SESSION.decode(dump(spelled(value))) == Structured(value)
+@given(THINGS)
+def test_a_stop_answer_is_read_as_it_was_meant(value: Any) -> None:
+    """The same of a session, or a conversation, alone."""
+    resource = resource_about(value)
+    for row in (*resource.ends, resource.get):
+        assert row.decode(dump(spelled(value))) == Structured(value)
 
 
 @few
-@given(instances(models.CreateSessionPassRequest))
-def test_a_request_is_written_as_it_is_meant(value: models.CreateSessionPassRequest) -> None:
+@given(
+    st.one_of(
+        instances(models.CreateSessionPassRequest),
+        instances(models.CreateEquosConversationRequest),
+    )
+)
+def test_a_request_is_written_as_it_is_meant(value: Any) -> None:
     """All of it leaves, under the names of the contract, and nothing else."""
-    assert json.loads(START_SESSION.body(value)) == spelled(value)
+    resource = resource_of(value)
+    assert resource is resource_about(value)
+    assert json.loads(resource.create.body(value)) == spelled(value)
 
 
 @few
-@given(st.one_of(instances(models.CreateEquosSessionResponse), instances(models.EquosSession)))
+@given(STARTS | THINGS)
 def test_there_and_back_is_the_same(value: Any) -> None:
     """What the package writes of an answer it reads as the same."""
-    body = START_SESSION.body(value)
-    if isinstance(value, models.EquosSession):
-        assert STOP_SESSION.decode(body) == Structured(value)
+    resource = resource_about(value)
+    body = resource.create.body(value)
+    if hasattr(value, "id"):
+        assert resource.get.decode(body) == Structured(value)
     else:
-        assume(can_stand_in_a_path(value.session.id))
-        assert START_SESSION.decode(body) == Structured(value)
+        assume(can_stand_in_a_path(resource.id_of(value)))
+        assert resource.create.decode(body) == Structured(value)
 
 
 class TestRetry:

@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 
 from equos_async import APIStatusError, CreateSessionPassRequest, EquosClient, EquosError
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
 from tests.faults.server import Connection, RawServer, good
+from tests.kinds import KINDS, Kind
 
 
 def spying(heads: list[bytes], bodies: list[bytes]) -> Any:
@@ -26,8 +27,12 @@ def spying(heads: list[bytes], bodies: list[bytes]) -> Any:
     return spy
 
 
+AUTHORIZED = {"session": f"Authorization: Bearer {KEY}", "conversation": f"X-Api-Key: {API_KEY}"}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("injected", [False, True])
-async def test_what_is_sent(injected: bool, request_: CreateSessionPassRequest) -> None:
+async def test_what_is_sent(injected: bool, kind: Kind) -> None:
     """The headers of both operations, a stop's ``{}``, and no cookie that a server set."""
     heads: list[bytes] = []
     bodies: list[bytes] = []
@@ -35,15 +40,12 @@ async def test_what_is_sent(injected: bool, request_: CreateSessionPassRequest) 
     async with (
         RawServer(always=spying(heads, bodies)) as server,
         aiohttp.ClientSession(cookie_jar=jar, raise_for_status=True) as mine,
-        EquosClient(
-            KEY, endpoint=server.endpoint, http_session=mine if injected else None
-        ) as client,
+        kind.client(server.endpoint, http_session=mine if injected else None) as client,
     ):
-        started = await client.start_session(request_)
-        await client.stop_session(started.session.id)
+        await kind.stop(client, await kind.started_id(client))
     for head in heads:
         lines = head.decode().split("\r\n")
-        assert f"Authorization: Bearer {KEY}" in lines
+        assert AUTHORIZED[kind.word] in lines
         assert "Content-Type: application/json" in lines
         assert "Accept: application/json" in lines
         assert "Accept-Encoding: identity" in lines

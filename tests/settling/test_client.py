@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -99,7 +99,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(kind: Kind, **settings: Any) -> AsyncIterator[World]:
+async def world(kind: Kind, **settings: Any) -> AsyncGenerator[World]:
     """A server and a client, which is closed in the end."""
     events: list[Event] = []
     settings.setdefault("timeouts", Timeouts(start_attempt=4.0))
@@ -407,7 +407,7 @@ async def test_a_cancelled_caller_leaves_nothing(lost: str, kind: Kind) -> None:
             await asyncio.sleep(number / 1000 / 2)
             starting.cancel()
             await asyncio.wait([starting])
-            held = set() if starting.cancelled() else {starting.result()}
+            held = set[str]() if starting.cancelled() else {starting.result()}
             assert await here.client.aclose(deadline=100) == ()
             assert set(here.emulator.live) == held
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -70,7 +71,10 @@ async def test_a_coroutine_function_as_hook() -> None:
         async def __call__(self, _: object) -> None:
             raise AssertionError
 
-    for one in (hook, Hook()):
+    class Inherited(Hook):
+        pass
+
+    for one in (hook, Hook(), Inherited(), partial(hook), partial(Hook())):
         with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
             EquosClient(KEY, on_event=one)
 

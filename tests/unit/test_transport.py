@@ -37,7 +37,7 @@ ROWS = {
     "ClientConnectorError": HELPS,
     "ClientConnectorSSLError": HELPS,
     "ClientError": HELPS,
-    "ClientHttpProxyError": HELPS,
+    "ClientHttpProxyError": FATAL,  # here with a status of 407; others may help
     "ClientOSError": HELPS,
     "ClientPayloadError": HELPS,
     "ClientProxyConnectionError": HELPS,

@@ -47,12 +47,16 @@ function duration(session) {
 function sessionRow(session) {
   const stop = element("button", "stop");
   stop.dataset.stop = session.id;
+  const join = element("button", "join");
+  join.dataset.join = session.id;
   return row(
     cell(session.name),
+    cell(session.resource),
     cell(session.client ?? "–"),
     cell(element("span", session.status, `tag ${session.status === "running" ? "good" : "warn"}`)),
     cell(duration(session)),
     cell(session.id, "id"),
+    cell(session.joined_at === null ? join : "joined"),
     cell(stop),
   );
 }
@@ -123,7 +127,7 @@ async function act(action, argument) {
 }
 
 document.addEventListener("click", ({ target }) => {
-  for (const action of ["stop", "fault", "play", "advance"]) {
+  for (const action of ["stop", "join", "fault", "play", "advance"]) {
     if (target.dataset[action] !== undefined) act(action, target.dataset[action]);
   }
 });

@@ -16,7 +16,8 @@ from pathlib import Path
 from equos_async.testing import EquosEmulator
 
 KEY = "pk_contract"
-MINIMUM = 500
+API_KEY = "sk_contract"
+MINIMUM = 1_500
 """Requests that a run has to make, or it has not tested enough."""
 
 OPTIONS = (
@@ -34,19 +35,22 @@ OPTIONS = (
 def main() -> int:
     """Run it; 0 where all held."""
     program = str(Path(sys.executable).parent / "schemathesis")
-    key = f"--header=Authorization: Bearer {KEY}"
+    keys = [f"--header=Authorization: Bearer {KEY}", f"--header=x-api-key: {API_KEY}"]
     hooks = {"SCHEMATHESIS_HOOKS": "tests.emulator.contract.hooks", "PYTHONPATH": str(Path.cwd())}
-    with EquosEmulator(client_key=KEY) as emulator, tempfile.TemporaryDirectory() as folder:
+    with (
+        EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         url = emulator.endpoint
         done = subprocess.run(
-            [program, "run", f"{url}/docs/v3-json", f"--url={url}", key, *OPTIONS],
+            [program, "run", f"{url}/docs/v3-json", f"--url={url}", *keys, *OPTIONS],
             cwd=folder,  # where it leaves its notes
             env={**os.environ, **hooks},
             check=False,
         )
         statuses = [request.status for request in emulator.requests]
         print({one: statuses.count(one) for one in sorted(set(statuses), key=str)})
-        print(f"{emulator.request_count} requests, {emulator.ended_count} sessions stopped")
+        print(f"{emulator.request_count} requests, {emulator.ended_count} stopped")
         enough = emulator.request_count >= MINIMUM and {200, 201, 400, 401} <= set(statuses)
     return done.returncode or int(not enough)
 

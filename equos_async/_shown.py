@@ -1,0 +1,30 @@
+"""Text made fit for a terminal: bounded, and without control characters."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_NAME: Final = 100
+"""Characters of a name or an id that are shown within a sentence."""
+
+
+def shown(text: str, *, lines: bool = False) -> str:
+    """A text whose control, escape and formatting characters are shown as escapes.
+
+    Args:
+        text: What is to be shown.
+        lines: Whether line breaks and tabs stay as they are.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(
+        one if one.isprintable() or one in kept else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def brief(text: str) -> str:
+    """A name or an id within a sentence: escaped, and with its end cut off where it is long."""
+    cut = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "\u2026"
+    return shown(cut)
