@@ -274,9 +274,8 @@ class Settling:
                 await self._wait(kind, at)
                 continue
             look = kind.search.begin(self._clock.now())
-            if look is not None:
-                await self._look_once(kind, look)
-                self._let_go(kind, look)
+            await self._look_once(kind, look)
+            self._let_go(kind, look)
         kind.looker = None  # what is lost from now on has another one
         kind.memories.clear()
         kind.calls.clear()

@@ -178,18 +178,16 @@ class Search:
         times = [one.look_at(self._look_for) for one in self.lost.values()]
         return max(self._rest_until, min(time for time in times if time is not None))
 
-    def begin(self, now: float) -> Look | None:
-        """The look that is due, unless nothing is lost any more."""
+    def begin(self, now: float) -> Look:
+        """The look that is due; what is lost while it is read waits for the next one."""
         self._at_once = False
         self._tidy()
-        if not self.lost:
-            return None
         attempts = tuple(self.lost.values())
         return Look(
             began=now,
             attempts=attempts,
             clients=filters(one.client for one in attempts),
-            since=min(one.sent_at for one in attempts),
+            since=min((one.sent_at for one in attempts), default=now),
         )
 
     def find(self, marker: str | None, session_id: str) -> LostAttempt | None:

@@ -250,7 +250,6 @@ class Client:
                 yield self._idle
                 continue
             look = self.search.begin(self.world.now)
-            assert look is not None
             before = self.counts.pages
             went = yield from self._read_all(look)
             pages = self.counts.pages - before
