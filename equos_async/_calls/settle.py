@@ -118,7 +118,7 @@ class Settling:
         if kind is not None and kind.use.is_on:
             call.mark = resource.marked
 
-    def may_settle(self, call: Call[Any], result: Result[Any]) -> bool:
+    def may_settle(self, call: Call[Any], result: Result[Any] | None) -> bool:
         """Whether what became of a start can be found out."""
         if not isinstance(result, Unknown) or call.marker is None or call.resource is None:
             return False
@@ -153,7 +153,7 @@ class Settling:
         """Make the call that goes on for the caller of one that only listens from now on."""
         tried = Tried(reply, Outcome(sent=True), Verdict.UNKNOWN, None, None)
         lost = call.lost = self._lose(call)
-        heir = evolve(call, work=Work.NEW, guard=None, permit=None, latest=tried, lost=lost)
+        heir = evolve(call, work=Work.SETTLING, guard=None, permit=None, latest=tried, lost=lost)
         call.heir = heir
         return heir
 
@@ -206,7 +206,7 @@ class Settling:
             lost.confirm(session_id)
         if lost.fate is Fate.ENDED:
             self._reports.settled(call)
-            if call.heir is not None:
+            if call.heir is not None and call.lost is lost:
                 call.withdraw()  # its answer would say nothing new
         self._ring(lost)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from equos_async import _validate
 from equos_async._api.effects import Alone, Effect, Stake
@@ -354,6 +354,8 @@ class CallTasks:
         if told:
             self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
+        if self._lifecycle.gave_up:
+            call.withdraw()  # there is no time for it any more: it is reported
 
     def _is_spared(self, call: Call[Any]) -> bool:
         """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
@@ -381,9 +383,7 @@ class CallTasks:
             result = await self._outcome_of(call)
         except asyncio.CancelledError:
             if call.heir is None and call.effect.stake is Stake.BEGUN and call.is_on_server:
-                gave_up = self._lifecycle.gave_up
-                reason = "the client was closed" if gave_up else "the event loop shut down"
-                self._refuse(call, Unknown(Failure(sent=True, reason=reason)))
+                self._refuse(call, self._cut_off())
             raise
         if result is None:
             return
@@ -409,11 +409,9 @@ class CallTasks:
             result = Unknown(call.latest.reply)
         else:
             result = await self._learn(call, await self._runner.run(call))
-        while isinstance(result, Unknown) and call.marker != settled:
-            if not self._settling.may_settle(call, result):
-                break
+        while call.marker != settled and self._settling.may_settle(call, result):
             settled = call.marker
-            result = await self._settling.settle(call, result)
+            result = await self._settling.settle(call, cast("Unknown", result))
             if result is not None and call.marker != settled:  # it was sent again
                 result = await self._learn(call, result)
         return result
@@ -423,16 +421,20 @@ class CallTasks:
         result = await self._settling.without(call, result)
         if isinstance(result, Accepted):
             self._settling.accept(call)
-        if call.heir is None:
+        if call.heir is None or call.lost is None or call.resource is None:
             return result
-        await self._late(call, call.heir, result)
+        await self._late(call, call.heir, call.lost, call.resource, result)
         return None
 
-    async def _late(self, call: Call[T], heir: Call[T], result: Result[T]) -> None:
+    async def _late(
+        self,
+        call: Call[T],
+        heir: Call[T],
+        lost: LostAttempt,
+        resource: Resource[Any, T, Any],
+        result: Result[T],
+    ) -> None:
         """An answer came, or did not, to an attempt that another call settles."""
-        lost, resource = call.lost, call.resource
-        if lost is None or resource is None:
-            return
         if isinstance(result, Accepted):
             wanted = heir.is_wanted and self._lifecycle.state is State.OPEN
             if wanted and self._settling.take(lost):
@@ -459,8 +461,6 @@ class CallTasks:
             self._settling.ended(start, lost, session_id, confirmed=confirmed)
 
         self._launch(call, told=False, work=see_ended())
-        if self._lifecycle.gave_up:
-            call.withdraw()
 
     def _look(
         self,
@@ -473,13 +473,17 @@ class CallTasks:
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._call(operation, target, None, query)
         self._launch(call, told=False)
-        if self._lifecycle.gave_up:
-            call.withdraw()
         return call
 
     async def _close(self) -> None:
         await self._settling.stop()
         await self._transport.close()
+
+    def _cut_off(self) -> Unknown:
+        """What a start came to whose task was cancelled."""
+        gave_up = self._lifecycle.gave_up
+        reason = "the client was closed" if gave_up else "the event loop shut down"
+        return Unknown(Failure(sent=True, reason=reason))
 
     def _answer(self, call: Call[T], result: Result[T]) -> None:
         if isinstance(result, Accepted):
@@ -562,8 +566,6 @@ class CallTasks:
     def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         call = self._endings.orphan(resource, session_id)
         self._launch(call)
-        if self._lifecycle.gave_up:
-            call.withdraw()  # there is no time for it any more: it is reported
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
@@ -574,6 +576,8 @@ class CallTasks:
         if task.cancelled():
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
                 self._reports.failed(call, "cancelled before it was sent")
+            if work is Work.SETTLING:
+                self._refuse(call, self._cut_off())
             if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()

@@ -103,7 +103,7 @@ async def world(kind: Kind, **settings: Any) -> AsyncGenerator[World]:
     """A server and a client, which is closed in the end."""
     events: list[Event] = []
     settings.setdefault("timeouts", Timeouts(start_attempt=4.0))
-    settings = {"clock": FastClock(), "settle": Settle(), **settings}
+    settings = {"clock": FastClock(), "settle": Settle(patience=50), **settings}
     async with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
         client = kind.client(emulator.endpoint, on_event=events.append, **settings)
         async with client:
@@ -271,6 +271,16 @@ async def test_an_id_in_a_late_answer_is_enough(kind: Kind) -> None:
         assert here.starts == 2
 
 
+async def test_an_answer_with_an_id_is_not_looked_for(kind: Kind) -> None:
+    """What it names is ended, and the caller is told."""
+    async with world(kind) as here:
+        here.emulator.faults.start.add(Truncate(keep=100), times=1)
+        with pytest.raises(StartUnreadableError, match="has been stopped"):
+            await here.start()
+        assert here.emulator.live == {}
+        assert here.looks == 0
+
+
 # Servers that do not want it, keys that may not, clients that do not.
 
 
@@ -429,3 +439,37 @@ async def test_the_end_of_the_loop(kind: Kind) -> None:
             await asyncio.wait(tasks)
             (unresolved,) = client.unresolved
             assert unresolved.reason == "the event loop shut down"
+
+
+async def test_a_caller_who_leaves_as_its_time_is_over(kind: Kind) -> None:
+    """The call that goes on for it has not begun then: it looks all the same."""
+    timeouts = Timeouts(start_attempt=2, deadline=4)
+    async with world(kind, timeouts=timeouts, settle=Settle(look_for=4)) as here:
+        here.emulator.faults.start.add(Hang("after"), times=1)
+        starting = asyncio.create_task(here.start())
+        before = asyncio.all_tasks()
+        await until(lambda: any(_settles(task) for task in asyncio.all_tasks() - before))
+        starting.cancel()
+        assert await here.client.aclose(deadline=100) == ()
+        assert here.emulator.live == {}
+
+
+async def test_the_end_of_the_loop_as_its_time_is_over(kind: Kind) -> None:
+    """The call that goes on for its caller is cancelled before it has begun."""
+    timeouts = Timeouts(start_attempt=2, deadline=4)
+    async with world(kind, timeouts=timeouts) as here:
+        here.emulator.faults.start.add(Hang("after"), times=1)
+        starting = asyncio.create_task(here.start())
+        before = asyncio.all_tasks()
+        await until(lambda: any(_settles(task) for task in asyncio.all_tasks() - before))
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        with pytest.raises((StartOutcomeUnknownError, asyncio.CancelledError)):
+            await starting
+        (unresolved,) = here.client.unresolved
+        assert unresolved.reason == "the event loop shut down"
+
+
+def _settles(task: asyncio.Task[Any]) -> bool:
+    """Whether it is the looker's, which begins together with the call that goes on."""
+    return "_look" in repr(task.get_coro())

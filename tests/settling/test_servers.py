@@ -36,6 +36,10 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return wire
 
 
+HANGS = 0
+"""The status of a stop that is not answered."""
+
+
 class Script:
     """A server that loses its first answer, and lists what it began.
 
@@ -44,6 +48,7 @@ class Script:
         found: What a look-up by id is answered.
         large: How many looks are answered with more than is read.
         late: Seconds after which the first answer comes after all; None: never.
+        status: That of the late answer.
     """
 
     def __init__(
@@ -53,11 +58,13 @@ class Script:
         found: tuple[int, object] = (200, None),
         large: int = 0,
         late: float | None = None,
+        status: int = 201,
     ) -> None:
         self.stops = list(stops)
         self.found = found
         self.large = large
         self.late = late
+        self.status = status
         self.marker: str | None = None
         self.order: list[str] = []
 
@@ -75,7 +82,10 @@ class Script:
             self.order.append("stop")
             if self.stops:
                 status, body = self.stops.pop(0)
-                await connection.reply(status, dump(body))
+                if status == HANGS:
+                    await connection.gone()
+                else:
+                    await connection.reply(status, dump(body))
             else:
                 await good(connection)
 
@@ -91,7 +101,7 @@ class Script:
             return
         await asyncio.sleep(self.late)
         self.order.append("late")
-        await connection.reply(201, body)
+        await connection.reply(self.status, body)
 
     async def look(self, connection: Connection) -> None:
         if self.large:
@@ -164,9 +174,26 @@ async def test_a_caller_waits_until_its_deadline_for_an_end() -> None:
         assert server.live == set()
 
 
-async def test_a_late_answer_while_its_session_is_being_ended() -> None:
+@pytest.mark.parametrize("stop", [(HANGS, None), (200, None)])
+async def test_a_client_that_gives_up_while_something_is_being_ended(
+    stop: tuple[int, object],
+) -> None:
+    """It reports both: that it was begun, and that its end is not confirmed."""
+    script = Script(stops=(stop,) * 99)
+    async with RawServer(always=script) as server:
+        client = make(server)
+        starting = asyncio.create_task(client.start_session(REQUEST))
+        await until(lambda: script.order.count("stop") > (stop[0] != HANGS))
+        unresolved = await client.aclose(deadline=3)
+        with pytest.raises(StartOutcomeUnknownError):
+            await starting
+        assert {one.session_id for one in unresolved} == {None, "s-0"}
+
+
+@pytest.mark.parametrize("status", [201, 400])
+async def test_a_late_answer_while_its_session_is_being_ended(status: int) -> None:
     """It says nothing new, and the caller gets another one."""
-    script = Script(stops=((200, None),) * 3, late=6 / SPEED)
+    script = Script(stops=((200, None),) * 3, late=6 / SPEED, status=status)
     timeouts = Timeouts(start_attempt=2)
     async with RawServer(always=script) as server, make(server, timeouts=timeouts) as client:
         started = await client.start_session(REQUEST)
