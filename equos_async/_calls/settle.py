@@ -25,7 +25,7 @@ from equos_async.settings import Settle
 from .call import Call, Tried, Work
 from .keys import Keys
 from .lifecycle import Lifecycle, State
-from .outcome import Accepted, Ended, Mask, Refused, Result, Unknown
+from .outcome import Accepted, Ended, Refused, Result, Unknown
 from .reports import CallReports
 from .runner import CallRunner
 
@@ -77,7 +77,6 @@ class Settling:
         reports: Where it is told.
         lifecycle: How far the client has come.
         clock: The source of time.
-        mask: Takes secrets out of words that came from outside.
         ask: Launches a call that reads.
         end: Launches what ends a session that was found, until that is confirmed.
         refuse: Lets a start's caller have an error.
@@ -92,7 +91,6 @@ class Settling:
         reports: CallReports,
         lifecycle: Lifecycle,
         clock: Clock,
-        mask: Mask,
         ask: Ask,
         end: Callable[[Call[Any], LostAttempt, str], None],
         refuse: Callable[[Call[Any], Unknown], None],
@@ -103,7 +101,6 @@ class Settling:
         self._reports = reports
         self._lifecycle = lifecycle
         self._clock = clock
-        self._mask = mask
         self._ask = ask
         self._end = end
         self._refuse = refuse

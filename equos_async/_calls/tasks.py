@@ -113,7 +113,6 @@ class CallTasks:
             reports=self._reports,
             lifecycle=self._lifecycle,
             clock=clock,
-            mask=self._mask,
             ask=self._look,
             end=self._end_found,
             refuse=self._tell_unknown,
