@@ -10,7 +10,8 @@ mean for the connection is decided here:
 - A connection is used again only after a whole answer that does not ask for its end: not after
   ``Connection: close``, HTTP/1.0 without ``keep-alive``, or an answer that was cut by a bound
   (section 9.3). Bytes that follow an answer, and bytes that nobody asked for, end it as well: they
-  would be read as the answer to the next request (section 9.2).
+  would be read as the answer to the next request (section 9.2). Empty lines behind an answer are
+  passed over where they come with it, for no answer begins with one.
 - Where the server closes its side, nothing more is sent either (section 9.6).
 """
 
