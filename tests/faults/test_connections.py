@@ -68,8 +68,9 @@ async def test_large_heads_are_read(
 
 
 async def test_a_head_without_an_end(wire: str, request_: CreateSessionPassRequest) -> None:
-    """It is bounded: by its size on the direct wire, where provisional answers count as well, and by
-    the attempt's time through aiohttp's session, which skips them for ever.
+    """It is bounded by its size on the direct wire, where provisional answers count as well.
+
+    aiohttp's session skips those for ever: there the attempt's time is the bound.
     """
 
     async def hints(connection: Connection) -> None:
