@@ -20,7 +20,7 @@ MAX_KEYS: Final = 1000
 
 # Compiled when they are first needed, which in most programs is never.
 _RUN = r"[\w.-]+"
-_HEADER = r"""(?i:bearer|x-api-key)([\s:="']|%20|\+)+"""
+_HEADER = r"""(?i:bearer|x-api-key)([\s:="'\\]|%20|\+)+"""
 
 
 class Masker:

@@ -54,13 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=server.run)
 
     start = commands.add_parser(
-        "start", help="start a session; the key comes from EQUOS_CLIENT_KEY only"
+        "start",
+        help="start a session or conversation; keys come from EQUOS_CLIENT_KEY and EQUOS_API_KEY",
     )
     calls.add_start_arguments(start)
     start.set_defaults(run=partial(_run, calls.start))
 
     stop = commands.add_parser(
-        "stop", help="stop a session; the key comes from EQUOS_CLIENT_KEY only"
+        "stop",
+        help="stop a session or conversation; keys come from EQUOS_CLIENT_KEY and EQUOS_API_KEY",
     )
     calls.add_stop_arguments(stop)
     stop.set_defaults(run=partial(_run, calls.stop))

@@ -10,9 +10,14 @@ from typing import Any, Final
 
 import attrs
 
-from equos_async.client import EquosClient
+from equos_async._api.operations import CONVERSATION, SESSION, Resource, resource_of
+from equos_async.client import EquosClient, begin, end
 from equos_async.errors import ConfigurationError
-from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
+from equos_async.models import (
+    CreateEquosConversationRequest,
+    CreateSessionPassRequest,
+    EquosParticipantIdentity,
+)
 
 MAX_DURATION = 600.0
 """Seconds after which a session ends by itself, where nobody said otherwise."""
@@ -34,12 +39,13 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``start``."""
     add_common_arguments(parser)
     for option, meaning in (
-        ("--avatar", "id of an existing avatar"),
-        ("--agent", "id of an existing agent"),
-        ("--identity", "identity of the end user"),
+        ("--avatar", "id of an existing avatar, for a session"),
+        ("--agent", "id of an existing agent, for a session"),
+        ("--character", "id of an existing character, for a conversation instead"),
     ):
-        parser.add_argument(option, required=True, help=meaning)
-    parser.add_argument("--name", default="command line", help="what to call the session")
+        parser.add_argument(option, help=meaning)
+    parser.add_argument("--identity", required=True, help="identity of the end user")
+    parser.add_argument("--name", default="command line", help="what to call it")
     parser.add_argument("--identity-name", default="", help="display name of the end user")
     parser.add_argument("--client", help="your own identifier")
     parser.add_argument(
@@ -47,7 +53,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help=f"seconds after which it ends by itself; default {MAX_DURATION:g}",
     )
-    parser.add_argument("--context", help="more context for the agent")
+    parser.add_argument("--context", help="more context for the agent or character")
     parser.add_argument(
         "--template-var", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
     )
@@ -57,45 +63,68 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``stop``."""
     add_common_arguments(parser)
-    parser.add_argument("session_id", help="id of the session")
+    parser.add_argument("session_id", help="id of the session or conversation")
+    parser.add_argument("--conversation", action="store_true", help="it is a conversation")
 
 
 async def start(args: argparse.Namespace) -> int:
-    """Start a session and print it."""
-    seconds = args.max_duration
-    if seconds is None:
-        seconds = MAX_DURATION
-        print(f"no --max-duration: the session ends after {seconds:g} s", file=sys.stderr)
-    request = CreateSessionPassRequest(
-        name=args.name,
-        avatar=args.avatar,
-        agent=args.agent,
-        consumer_identity=EquosParticipantIdentity(args.identity, args.identity_name),
-        client=args.client,
-        max_duration=seconds,
-        additional_ctx=args.context,
-        template_vars=_pairs(args.template_var),
-    )
+    """Start a session or a conversation, and print it."""
+    seconds = MAX_DURATION if args.max_duration is None else args.max_duration
+    request = _request(args, seconds)
+    resource = resource_of(request)
+    if args.max_duration is None:
+        print(f"no --max-duration: the {resource.word} ends after {seconds:g} s", file=sys.stderr)
     async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
-        session = await client.start_session(request, deadline=args.deadline)
+        begun = await begin(client, resource, request, deadline=args.deadline)
         try:
-            # Within the client's block: until it is printed nobody else knows of the session.
-            started = _plain(session)
+            # Within the client's block: until it is printed nobody else knows of it.
+            started = _plain(begun)
             if not args.show_token:
                 started = {name: value for name, value in started.items() if name not in TOKENS}
             _print_json(started)
         except BaseException:
-            await client.stop_session(session.session.id)
+            await end(client, resource, resource.id_of(begun))
             raise
     return 0
 
 
 async def stop(args: argparse.Namespace) -> int:
-    """Stop a session and print what the server says of it."""
+    """Stop a session or a conversation, and print what the server says of it."""
+    resource: Resource[Any, Any, Any] = CONVERSATION if args.conversation else SESSION
     async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
-        ended = await client.stop_session(args.session_id, deadline=args.deadline)
+        ended = await end(client, resource, args.session_id, deadline=args.deadline)
     _print_json(None if ended is None else _plain(ended))
     return 0
+
+
+def _request(
+    args: argparse.Namespace, seconds: float
+) -> CreateSessionPassRequest | CreateEquosConversationRequest:
+    """What to start, by what the options name."""
+    person = EquosParticipantIdentity(args.identity, args.identity_name)
+    variables = _pairs(args.template_var)
+    if args.character is None and args.avatar and args.agent:
+        return CreateSessionPassRequest(
+            name=args.name,
+            avatar=args.avatar,
+            agent=args.agent,
+            consumer_identity=person,
+            client=args.client,
+            max_duration=seconds,
+            additional_ctx=args.context,
+            template_vars=variables,
+        )
+    if args.character is None or args.avatar or args.agent:
+        raise ConfigurationError("name either --avatar and --agent, or --character")
+    return CreateEquosConversationRequest(
+        name=args.name,
+        character_id=args.character,
+        consumer=person,
+        client=args.client,
+        max_seconds=seconds,
+        prompt_ctx=args.context,
+        prompt_template_vars=variables,
+    )
 
 
 def _print_json(value: Any) -> None:

@@ -32,7 +32,7 @@ from equos_async.testing import (
     Truncate,
 )
 from equos_async.testing.spec import parse_fault
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
 from tests.faults.server import Connection, RawServer
 from tests.needs import need
 
@@ -67,6 +67,44 @@ class TestStartAndStop:
         assert emulator.live_sessions == {}
         assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
         assert json.loads(capsys.readouterr().out) is None
+
+    async def test_a_conversation(
+        self,
+        emulator: EquosEmulator,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The options say which of the two it is, and it needs the other key."""
+        monkeypatch.delenv("EQUOS_CLIENT_KEY")
+        monkeypatch.setenv("EQUOS_API_KEY", API_KEY)
+        argv = ["start", "--character=ch_1", "--identity=user-7", "--context=more"]
+        assert await command(*argv, "--endpoint", emulator.endpoint) == 0
+        shown = capsys.readouterr()
+        assert shown.err == "no --max-duration: the conversation ends after 600 s\n"
+        conversation_id = json.loads(shown.out)["conversation"]["id"]
+        assert list(emulator.live_conversations) == [conversation_id]
+        assert "consumer_access_token" not in json.loads(shown.out)
+        where = ("--conversation", "--endpoint", emulator.endpoint)
+        assert await command("stop", conversation_id, *where) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == "ended"
+        assert emulator.live == {}
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            [],
+            ["--avatar=av_1"],
+            ["--agent=ag_1"],
+            ["--character=ch_1", "--avatar=av_1"],
+            ["--character=ch_1", "--avatar=av_1", "--agent=ag_1"],
+        ],
+    )
+    async def test_neither_or_both(
+        self, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is to be started has to be clear."""
+        assert await command("start", "--identity=user-7", *options) == 2
+        assert "--character" in capsys.readouterr().err
 
     async def test_the_token_is_shown_on_request(
         self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]

@@ -15,11 +15,14 @@ import pytest
 
 from equos_async import (
     ConfigurationError,
+    CreateEquosConversationRequest,
     CreateSessionPassRequest,
     EquosClient,
+    EquosConversationHost,
     EquosError,
     EquosParticipantIdentity,
     Event,
+    PermissionDeniedError,
     StartUnreadableError,
     Timeouts,
 )
@@ -198,6 +201,90 @@ def test_a_bad_key_is_not_quoted(key: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         EquosClient(key)
     clean_error(caught.value)
+
+
+TALK = CreateEquosConversationRequest(
+    name="a talk",
+    character_id="ch_1",
+    consumer=EquosParticipantIdentity(identity="secret-identity", name="secret-name"),
+    remote_agent=EquosParticipantIdentity(identity="secret-identity", name="secret-name"),
+    host=EquosConversationHost(server_url="wss://rtc.example.test", access_token=TOKEN),
+    prompt_ctx="secret-context",
+    prompt_template_vars={"who": "secret-variable"},
+)
+
+
+async def conversation_reply(connection: Connection) -> None:
+    """A start's answer with tokens, names and what was said."""
+    conversation = {
+        **json.loads(connection.act())["conversation"],
+        "promptCtx": "secret-context",
+        "promptTemplateVars": {"who": "secret-variable"},
+        "consumerName": "secret-name",
+        "consumerIdentity": "secret-identity",
+        "remoteAgentName": "secret-name",
+        "remoteAgentIdentity": "secret-identity",
+        "transcript": [{"author": "user", "content": "secret-context"}],
+        "timeline": [{"type": "said", "content": "secret-context"}],
+    }
+    tokens = {"consumerAccessToken": TOKEN, "remoteAgentAccessToken": TOKEN}
+    await connection.reply(201, dump({"conversation": conversation, **tokens}))
+
+
+async def test_conversations(logs: pytest.LogCaptureFixture) -> None:
+    """Nothing of one shows either, with a key that was asked for; its request sends the token."""
+    asyncio.get_running_loop().set_debug(True)
+    asked = asyncio.get_running_loop().create_future()
+    asked.set_result(KEY)
+    bodies: list[bytes] = []
+
+    async def behave(connection: Connection) -> None:
+        bodies.append(connection.body)
+        await conversation_reply(connection)
+
+    async with RawServer([behave]) as server:
+        client = EquosClient(api_key=lambda: asked, endpoint=server.endpoint)
+        async with client, client.conversation(TALK) as started:
+            talk = started.conversation
+            assert talk.transcript is not None
+            assert talk.transcript[0].content == "secret-context"
+            for value in (client, vars(client), TALK, TALK.host, started, talk, talk.timeline):
+                clean(value)
+                clean(repr(value))
+            clean([repr(vars(one)) for one in vars(client).values() if hasattr(one, "__dict__")])
+            clean([repr(task) for task in asyncio.all_tasks()])
+    assert TOKEN.encode() in bodies[0]
+    clean(logs.text)
+
+
+async def test_a_callable_that_fails(logs: pytest.LogCaptureFixture) -> None:
+    """Its words, and what its frames hold, stay with it."""
+
+    def ask() -> str:
+        raise LookupError(f"not {KEY}")
+
+    client = EquosClient(ask, endpoint="http://127.0.0.1:9")
+    async with client:
+        with pytest.raises(EquosError, match="LookupError") as caught:
+            await client.start_session(REQUEST)
+    clean_error(caught.value)
+    clean(logs.text)
+
+
+@pytest.mark.parametrize("echo", ["X-Api-Key: {}", '{{"x-api-key":"{}"}}', "x-api-key={}", "{}"])
+@pytest.mark.parametrize("key", [KEY, "short"])
+async def test_a_server_that_echoes_a_server_key(key: str, echo: str) -> None:
+    """It is masked as a client key is: a short one in the forms of its header."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.reply(403, error_body(403, echo.format(key)))
+
+    async with RawServer(always=behave) as server:
+        async with EquosClient(api_key=key, endpoint=server.endpoint) as client:
+            with pytest.raises(PermissionDeniedError) as caught:
+                await client.get_session("s-1")
+    assert (key in caught.value.message) is (key == "short" and echo == "{}")
+    assert (key in caught.value.body) is (key == "short" and echo == "{}")
 
 
 def test_another_bad_setting_does_not_show_the_key() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -238,6 +239,65 @@ async def test_how_many_at_once() -> None:
             assert server.requests == 3
             go.set()
             assert all(await asyncio.gather(*looks))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+async def test_the_servers_name_for_the_exchange(kind: Kind) -> None:
+    """The end of a call tells it, of the last answer and where it is a plain one."""
+    names = iter(["first-1", "second-2", "x" * 300])
+
+    async def behave(connection: Connection) -> None:
+        name = next(names)
+        if name == "first-1":
+            await connection.reply(429, b"", f"X-Request-Id: {name}\r\n")
+        else:
+            headers = f"X-Request-Id: {name}\r\n"
+            await connection.reply(connection.good_status, connection.act(), headers)
+
+    events: list[Event] = []
+    async with RawServer(always=behave) as server:
+        clock = SkippingClock()
+        async with kind.client(server.endpoint, clock=clock, on_event=events.append) as client:
+            await kind.stop(client, await kind.started_id(client))
+    told = [one.request_id for one in events if one.kind == "ended"]
+    assert told == ["second-2", None]
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("status", ["brand-new", "", None, 7])
+async def test_an_unknown_status(status: object, kind: Kind) -> None:
+    """It never fails a call, and counts as live."""
+
+    async def behave(connection: Connection) -> None:
+        answer = json.loads(connection.act())
+        answer.get(kind.word, answer)["status"] = status
+        await connection.reply(connection.good_status, dump(answer))
+
+    events: list[Event] = []
+    async with RawServer(always=behave) as server:
+        async with kind.client(server.endpoint, on_event=events.append) as client:
+            ended = await kind.stop(client, await kind.started_id(client))
+    assert ended.status == (status if isinstance(status, str) else None)
+    assert "not_live" not in {one.kind for one in events}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("status", ["ended", "error", "blocked"])
+async def test_one_that_is_over_already(status: str, kind: Kind) -> None:
+    """It is handed over, and told."""
+
+    async def behave(connection: Connection) -> None:
+        answer = json.loads(connection.act())
+        answer.get(kind.word, answer)["status"] = status
+        await connection.reply(connection.good_status, dump(answer))
+
+    events: list[Event] = []
+    async with RawServer(always=behave) as server:
+        async with kind.client(server.endpoint, on_event=events.append) as client:
+            await kind.started_id(client)
+    assert [(one.resource, one.reason) for one in events if one.kind == "not_live"] == [
+        (kind.word, f"the server answered that it is {status}")
+    ]
 
 
 class Item:
