@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
@@ -25,6 +26,7 @@ from equos_async.models import CreateSessionPassRequest, EquosSession
 
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
+from ._states import IN_DOUBT
 from ._supervisor import FleetSupervisor, closed_error
 from ._worker import LedgerWorker, NoWorker
 from .values import DrainReport, FleetEvent, FleetStats
@@ -107,6 +109,7 @@ class SessionFleet:
             make_worker=make_worker,
         )
         self._live = _LiveView(self._supervisor.records)
+        self._entered = False
         self._report: DrainReport | None = None
         self._guard: SignalGuard | None = None
 
@@ -148,6 +151,8 @@ class SessionFleet:
             EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
                 came before the session.
         """
+        if not self._entered:
+            raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
         _validate.instance("request", request, CreateSessionPassRequest)
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
@@ -248,6 +253,10 @@ class SessionFleet:
     async def __aenter__(self) -> Self:
         if self._supervisor.closed:
             raise closed_error()
+        if self._entered:
+            raise ConfigurationError("the fleet was entered already")
+        self._entered = True
+        self._supervisor.worker.enter()
         return self
 
     async def __aexit__(
@@ -271,6 +280,16 @@ class SessionFleet:
                 self._guard.remove()
             await self._supervisor.worker.leave()
         return self._guard is not None and self._guard.absorbs(exc)
+
+    def __del__(self) -> None:
+        supervisor = self.__dict__.get("_supervisor")  # absent where the arguments were refused
+        if supervisor is None or supervisor.closed:
+            return
+        left = supervisor.records.count(*IN_DOUBT)
+        if left:
+            told = f"{self!r} was dropped with {left} sessions that may be running; leave its block"
+            logger.warning("%s", told)
+            warnings.warn(told, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "closed" if self._supervisor.closed else "open"

@@ -139,7 +139,7 @@ class FleetSupervisor:
         self, record: SessionRecord, request: CreateSessionPassRequest, *, wait: bool
     ) -> None:
         """Have a slot and a row in the ledger when this returns."""
-        record.entry = self.worker.entry(record.key, request)
+        record.entry = self.worker.entry(record.key, request, partial(self._claimed, record))
         deadline = self._client.timeouts.deadline if record.deadline is None else record.deadline
         try:
             await self.worker.place(
@@ -187,10 +187,7 @@ class FleetSupervisor:
         started = await self._client.start_session(request, deadline=record.deadline)
         session = started.session
         seconds = granted(record.duration, session.max_duration)
-        claimer = await self.worker.record(record.entry, session.id, seconds)
-        if claimer is not None:
-            late = f"this worker was late, and its place went to worker {claimer}"
-            self._unwant(record, EquosError(late, operation="start"))
+        await self.worker.record(record.entry, session.id, seconds)
         return started
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
@@ -265,7 +262,6 @@ class FleetSupervisor:
         if record.hand_over is None:
             record.request = None
         self._watch(record)
-        self.worker.watch(record.entry, partial(self._claimed, record))
 
     def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
         """A session may be live that nobody holds: its slot and seconds stay taken."""
@@ -320,6 +316,10 @@ class FleetSupervisor:
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
+        if record.state is State.STARTING:
+            late = f"this worker was late, and its place went to worker {by}"
+            self._unwant(record, EquosError(late, operation="start"))
+            return
         if record.reason is Reason.ASKED:
             record.reason, record.claimed_by = Reason.LOST, by
         self.emit("lost", record.key, session_id=record.session_id, reason=record.why)

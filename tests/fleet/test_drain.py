@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -480,7 +481,7 @@ def test_the_loop_shuts_down_under_a_fleet(caplog: pytest.LogCaptureFixture) -> 
 
     async def main() -> None:
         client = ScriptedClient()
-        fleet = SessionFleet(client, on_event=events)
+        fleet = await SessionFleet(client, on_event=events).__aenter__()
         live = await fleet.start(REQUEST, key=1)
         client.starts_go.clear()
         client.stops_go.clear()
@@ -495,7 +496,11 @@ def test_the_loop_shuts_down_under_a_fleet(caplog: pytest.LogCaptureFixture) -> 
             "CancelledError",
         ]
 
-    asyncio.run(main())
+    with pytest.warns(ResourceWarning, match="was dropped with 2 sessions"):
+        asyncio.run(main())
+        gc.collect()  # the errors' tracebacks hold it
     assert sorted(events.kinds) == [("failed", 1), ("started", 1), ("unknown", 2)]
-    told = {(vars(one)["equos_event"], vars(one)["equos_key"]) for one in caplog.records}
+    *records, last = caplog.records
+    told = {(vars(one)["equos_event"], vars(one)["equos_key"]) for one in records}
     assert told == {("failed", 1), ("unknown", 2)}, "and nothing else, from asyncio, say"
+    assert "was dropped with 2 sessions" in last.getMessage()
