@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 from attrs import evolve
 
 from equos_async import _validate
+from equos_async._api.operations import SESSION
 from equos_async.client import EquosClient, clock_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
@@ -24,10 +25,13 @@ from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
 from equos_async.models import CreateSessionPassRequest, EquosSession
 
+from ._admission import Admission, closed_error
+from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
 from ._states import IN_DOUBT
-from ._supervisor import FleetSupervisor, closed_error
+from ._supervisor import FleetSupervisor
+from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
 from .values import DrainReport, FleetEvent, FleetStats
 
@@ -99,16 +103,28 @@ class SessionFleet:
                 required=ledger_required,
                 clock=clock,
             )
+        _validate.count("max_live", max_live)
+        self._records: Records[SessionRecord] = Records()
+        tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
+        self._worker = make_worker(tally.emit)
+        self._admission = Admission(
+            self._records,
+            slots=max_live,
+            budget=math.inf if budget_seconds is None else budget_seconds,
+            deadline=client.timeouts.deadline,
+            worker=self._worker,
+            tally=tally,
+        )
         self._supervisor = FleetSupervisor(
             client,
-            slots=_validate.count("max_live", max_live),
-            budget=math.inf if budget_seconds is None else budget_seconds,
+            records=self._records,
+            admission=self._admission,
+            worker=self._worker,
+            tally=tally,
             renew_before=_validate.number("renew_before", renew_before),
-            on_event=_validate.hook("on_event", on_event),
             clock=clock,
-            make_worker=make_worker,
         )
-        self._live = _LiveView(self._supervisor.records)
+        self._live = _LiveView(self._records)
         self._entered = False
         self._report: DrainReport | None = None
         self._guard: SignalGuard | None = None
@@ -156,7 +172,7 @@ class SessionFleet:
         _validate.instance("request", request, CreateSessionPassRequest)
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
-        duration = request.max_duration or self._default_max_duration
+        duration = SESSION.seconds_of(request) or self._default_max_duration
         request = evolve(request, max_duration=duration)
         record = SessionRecord(
             owner=self._supervisor,
@@ -166,7 +182,7 @@ class SessionFleet:
             deadline=deadline,
             hand_over=on_renewed,
         )
-        self._supervisor.reserve(record)
+        self._admission.reserve(record)
         await self._supervisor.fulfil(record, request, wait=wait)
         return record.handle
 
@@ -226,7 +242,7 @@ class SessionFleet:
     @property
     def worker(self) -> str | None:
         """This fleet's name in its ledger, of host, process and random letters; else None."""
-        return self._supervisor.worker.worker
+        return self._worker.worker
 
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
@@ -245,18 +261,18 @@ class SessionFleet:
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        supervisor = self._supervisor
-        guard = SignalGuard(lambda: supervisor.closed, supervisor.give_up)
+        admission = self._admission
+        guard = SignalGuard(lambda: admission.closed, self._supervisor.give_up)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
     async def __aenter__(self) -> Self:
-        if self._supervisor.closed:
+        if self._admission.closed:
             raise closed_error()
         if self._entered:
             raise ConfigurationError("the fleet was entered already")
         self._entered = True
-        self._supervisor.worker.enter()
+        self._worker.enter()
         return self
 
     async def __aexit__(
@@ -278,22 +294,20 @@ class SessionFleet:
                     exc.add_note(str(self._report))
             if self._guard is not None:
                 self._guard.remove()
-            await self._supervisor.worker.leave()
+            await self._worker.leave()
         return self._guard is not None and self._guard.absorbs(exc)
 
     def __del__(self) -> None:
-        supervisor = self.__dict__.get("_supervisor")  # absent where the arguments were refused
-        if supervisor is None or supervisor.closed:
-            return
-        left = supervisor.records.count(*IN_DOUBT)
+        admission = self.__dict__.get("_admission")  # absent where the arguments were refused
+        left = 0 if admission is None or admission.closed else self._records.count(*IN_DOUBT)
         if left:
             told = f"{self!r} was dropped with {left} sessions that may be running; leave its block"
             logger.warning("%s", told)
             warnings.warn(told, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        state = "closed" if self._supervisor.closed else "open"
-        return f"<SessionFleet {len(self._live)} live, {self._supervisor.slots.free} free, {state}>"
+        state = "closed" if self._admission.closed else "open"
+        return f"<SessionFleet {len(self._live)} live, {self._admission.free} free, {state}>"
 
 
 def _no_worker(_: Callable[..., None]) -> NoWorker:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
+from equos_async._api.operations import SESSION
+from equos_async._calls.watch import Watch
 from equos_async.clock import Clock, SetTimer
 from equos_async.errors import EquosError
 from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
@@ -145,6 +147,7 @@ class SessionRecord:
         seconds: What is reserved for it in the session budget.
         unwanted: Why it is to end as soon as it is there.
         entry: What the ledger holds of it.
+        watch: What sees to its start beyond what the client tells.
         answer: What its caller waits for, until it is live; cancelled where the caller is gone.
         task: The start, then the stop, that is under way; at last the stop that ended it.
         started: The server's answer.
@@ -152,6 +155,7 @@ class SessionRecord:
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
         timer: What is to be done about it next; None when its time is over.
         reason: Why it is being stopped; ``claimed_by`` is the worker, where that is ``LOST``.
+        is_confirmed: Whether the client has stopped it after its stop had failed.
         renewing: The task that gets its replacement, until that is there.
         end: How it ended.
         over: What waits for that.
@@ -168,6 +172,7 @@ class SessionRecord:
     seconds: float = 0.0
     unwanted: EquosError | None = None
     entry: Entry = NO_ENTRY
+    watch: Watch | None = None
     answer: asyncio.Future[None] | None = None
     task: asyncio.Task[Any] | None = None
     started: CreateEquosSessionResponse | None = None
@@ -177,6 +182,7 @@ class SessionRecord:
     timer: SetTimer | None = None
     reason: Reason = Reason.ASKED
     claimed_by: str = ""
+    is_confirmed: bool = False
     renewing: asyncio.Task[None] | None = None
     end: SessionEnd | None = None
     over: asyncio.Future[SessionEnd] | None = None
@@ -193,7 +199,7 @@ class SessionRecord:
     @property
     def session_id(self) -> str | None:
         """Its id, where known."""
-        return None if self.started is None else self.started.session.id
+        return None if self.started is None else SESSION.id_of(self.started)
 
     @property
     def why(self) -> str:

@@ -208,7 +208,7 @@ class LedgerWorker:
 
     def drop(self, entry: Entry) -> None:
         """Forget a session, without waiting for it."""
-        if self._entries.get(entry.row.id) is entry:
+        if entry.desired is not Desired.ABSENT and self._entries.get(entry.row.id) is entry:
             entry.desired = Desired.ABSENT
             self._tend(entry)
 

@@ -496,9 +496,12 @@ def test_the_loop_shuts_down_under_a_fleet(caplog: pytest.LogCaptureFixture) -> 
             "CancelledError",
         ]
 
-    with pytest.warns(ResourceWarning, match="was dropped with 2 sessions"):
+    def run() -> None:
         asyncio.run(main())
         gc.collect()  # the errors' tracebacks hold it
+
+    with pytest.warns(ResourceWarning, match="was dropped with 2 sessions"):
+        run()
     assert sorted(events.kinds) == [("failed", 1), ("started", 1), ("unknown", 2)]
     *records, last = caplog.records
     told = {(vars(one)["equos_event"], vars(one)["equos_key"]) for one in records}
