@@ -20,7 +20,7 @@ from ._session import SessionRecord
 from ._slots import Slots
 from ._states import State
 from ._tally import Tally
-from ._worker import LedgerWorker, NoWorker
+from ._writer import NoRows, RowWriter
 
 
 def closed_error() -> ClientClosedError:
@@ -36,7 +36,7 @@ class Admission:
         slots: How many sessions there may be.
         budget: How many seconds all of them may run.
         deadline: Seconds that a start may take, where it names none.
-        worker: What has the rows.
+        rows: What writes the rows.
         tally: Who tells.
     """
 
@@ -47,7 +47,7 @@ class Admission:
         slots: int,
         budget: float,
         deadline: float,
-        worker: LedgerWorker | NoWorker,
+        rows: NoRows | RowWriter,
         tally: Tally,
     ) -> None:
         self.closed: bool = False
@@ -56,9 +56,9 @@ class Admission:
         self._budget = budget
         self._committed = 0.0
         self._deadline = deadline
-        self._worker = worker
+        self._rows = rows
         self._tally = tally
-        tally.waiting = lambda: self._slots.waiting + worker.waiting
+        tally.waiting = lambda: self._slots.waiting + rows.waiting
 
     @property
     def free(self) -> int:
@@ -124,7 +124,7 @@ class Admission:
         """Let a start end in an error; one that waits has nothing from now on."""
         record.unwanted = record.unwanted or why  # the first reason stays
         self._slots.turn_away(record, why)
-        self._worker.turn_away(record.entry, why)
+        self._rows.turn_away(record.entry, why)
         if record.state is State.WAITING:
             self.release(record, 0.0)
 
@@ -138,7 +138,7 @@ class Admission:
         had_slot = record.state is not State.WAITING
         self._records.move(record, State.ENDED)
         self._committed += spent - record.seconds
-        self._worker.drop(record.entry)
+        self._rows.drop(record.entry)
         if had_slot:
             self._slots.give()
 
@@ -161,10 +161,10 @@ class Admission:
         wait: bool,
         claimed: Callable[[str], None],
     ) -> None:
-        record.entry = self._worker.entry(record.key, request, claimed)
+        record.entry = self._rows.entry(record.key, request, claimed)
         deadline = self._deadline if record.deadline is None else record.deadline
         try:
-            await self._worker.place(
+            await self._rows.place(
                 record.entry,
                 seconds=deadline + record.duration,
                 wait=wait,

@@ -112,14 +112,14 @@ class SessionFleet:
             slots=max_live,
             budget=math.inf if budget_seconds is None else budget_seconds,
             deadline=client.timeouts.deadline,
-            worker=self._worker,
+            rows=self._worker.rows,
             tally=tally,
         )
         self._supervisor = FleetSupervisor(
             client,
             records=self._records,
             admission=self._admission,
-            worker=self._worker,
+            rows=self._worker.rows,
             tally=tally,
             renew_before=_validate.number("renew_before", renew_before),
             clock=clock,

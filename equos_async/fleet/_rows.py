@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -126,6 +126,28 @@ class Entry:
             self.wish.is_called = True
         if self.desired is Desired.PLACE and self.confirmed is Confirmed.QUEUED:
             self.confirmed = Confirmed.UNSURE
+
+    def compare(self, held: Mapping[str, str | None]) -> None:
+        """Know what the ledger holds of it."""
+        if self.desired is Desired.PLACE or self.confirmed is Confirmed.CLAIMED:
+            return  # in the line, or another worker's
+        if self.row.id not in held:
+            self.confirmed = Confirmed.NOTHING
+        elif held[self.row.id] is None:
+            self.confirmed = Confirmed.INTENT
+        else:
+            same = held[self.row.id] == self.row.session_id
+            self.confirmed = Confirmed.SESSION if same else Confirmed.UNSURE
+
+
+def _claimed_by_nobody(_: str) -> None:
+    """For the entry that stands for none."""
+
+
+NO_ENTRY: Final = Entry(
+    LedgerRow(id="", key="", name="", owner="", endpoint=""), claimed=_claimed_by_nobody
+)
+"""What stands in a session's record where nothing is to be written."""
 
 
 def text_of(key: Hashable) -> str:

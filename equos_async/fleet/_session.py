@@ -16,9 +16,8 @@ from equos_async.clock import Clock, SetTimer
 from equos_async.errors import EquosError
 from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 
-from ._rows import Entry
+from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
-from ._worker import NO_ENTRY
 from .values import SessionEnd
 
 T = TypeVar("T")

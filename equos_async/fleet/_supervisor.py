@@ -21,7 +21,7 @@ from ._renewal import Renewals
 from ._session import SessionRecord, granted
 from ._states import Reason, State
 from ._tally import Tally
-from ._worker import LedgerWorker, NoWorker
+from ._writer import NoRows, RowWriter
 from .values import DrainReport, FleetStats, SessionEnd
 
 LAST_DATE: Final = 253_402_300_799.0
@@ -38,7 +38,7 @@ class FleetSupervisor:
         client: What starts and stops the sessions.
         records: The fleet's sessions.
         admission: What they hold.
-        worker: What writes them down.
+        rows: What writes them down.
         tally: Who tells.
         renew_before: Seconds before a session's end at which its replacement is started.
         clock: The source of time.
@@ -50,7 +50,7 @@ class FleetSupervisor:
         *,
         records: Records[SessionRecord],
         admission: Admission,
-        worker: LedgerWorker | NoWorker,
+        rows: NoRows | RowWriter,
         tally: Tally,
         renew_before: float,
         clock: Clock,
@@ -59,7 +59,7 @@ class FleetSupervisor:
         self._client = client
         self._records = records
         self._admission = admission
-        self._worker = worker
+        self._rows = rows
         self._tally = tally
         self._renew_before = renew_before
         self._timers = Timers(clock)
@@ -104,7 +104,7 @@ class FleetSupervisor:
         WATCH.set(record.watch)
         started = await self._client.start_session(request, deadline=record.deadline)
         seconds = granted(record.duration, SESSION.granted_of(started))
-        await self._worker.record(record.entry, SESSION.id_of(started), seconds)
+        await self._rows.record(record.entry, SESSION.id_of(started), seconds)
         return started
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
@@ -275,7 +275,7 @@ class FleetSupervisor:
         """Stop a session, and have its row gone when this returns."""
         WATCH.set(Watch(partial(self._stopped_late, record)))
         ended = await self._client.stop_session(SESSION.id_of(record.response))
-        await self._worker.remove(record.entry)
+        await self._rows.remove(record.entry)
         return ended
 
     def _stopped_late(self, record: SessionRecord) -> None:
@@ -286,7 +286,7 @@ class FleetSupervisor:
 
     async def _forget(self, record: SessionRecord) -> None:
         """Have the row gone of a session that is over."""
-        await self._worker.remove(record.entry)
+        await self._rows.remove(record.entry)
 
     def _stopped(self, record: SessionRecord, task: asyncio.Task[EquosSession | None]) -> None:
         """The task of a stop is over: a done callback."""
