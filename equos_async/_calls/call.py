@@ -99,7 +99,8 @@ class Call(Generic[T]):
         ending: The call, in the same task, that ends what this one began.
         late: Whether it failed for its caller, and is asked for again.
         in_doubt: Whether something may be running, as it was reported.
-        watch: Who cares for it beyond its caller.
+        watch: What sees to it beyond its caller.
+        key: Whose session it is about, where a fleet said so.
         work: How far it has come.
         guard: Of the latest attempt.
         head: What its requests carry.
@@ -127,6 +128,7 @@ class Call(Generic[T]):
     late: bool = False
     in_doubt: bool = False
     watch: Watch | None = None
+    key: object = None
     work: Work = Work.NEW
     guard: SendGuard | None = None
     carried: CIMultiDict[str] | None = None
@@ -182,7 +184,7 @@ class Call(Generic[T]):
         """Let whatever watches the context see to this call."""
         watch = WATCH.get()
         if watch is not None and watch.take(lambda: self.is_unsent):
-            self.watch = watch
+            self.watch, self.key = watch, watch.key
 
     def move(self, old: Work, new: Work) -> None:
         """Come further, from where it must be."""

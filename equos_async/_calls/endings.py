@@ -87,7 +87,7 @@ class Endings:
     ) -> Call[Any]:
         """Make a call that ends what nobody holds, to be carried out in its start's own task."""
         call = start.ending = self.orphan(resource, session_id, start.target)
-        call.task = start.task
+        call.task, call.key = start.task, start.key
         return call
 
     async def carry(self, call: Call[Any]) -> None:

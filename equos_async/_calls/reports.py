@@ -158,7 +158,7 @@ class CallReports:
             client=target.client,
             **details,
         )
-        self._emitter.emit(event)
+        self._emitter.emit(event, key=call.key)
         return event
 
 

@@ -10,6 +10,7 @@ class Watch:
     """Sees one call to its end: the first that is made in a context where it is set.
 
     Args:
+        key: Whose session it is about, for log records.
         settled: Called when the call is over, nothing is running that it should have ended or
             might have begun, and its caller was told otherwise, or did not wait.
 
@@ -18,7 +19,8 @@ class Watch:
         is_settled: Whether ``settled`` was called.
     """
 
-    def __init__(self, settled: Callable[[], None]) -> None:
+    def __init__(self, key: object, settled: Callable[[], None]) -> None:
+        self.key = key
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
         self._settled = settled

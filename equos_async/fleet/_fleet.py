@@ -33,20 +33,20 @@ from ._states import IN_DOUBT
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
-from .values import DrainReport, FleetEvent, FleetStats
+from .values import MAX_TOLD, DrainReport, FleetEvent, FleetStats
 
 
 class SessionFleet:
     """Runs many sessions through one client, at most ``max_live`` at a time.
 
-    Use it with ``async with``: on every way out of the block all sessions are stopped, and
-    :attr:`report` tells what became of each. How many stops are on the wire at once is the
-    client's ``Limits.stop_connections``.
+    Use it with ``async with``, or with :meth:`open` and :meth:`aclose`: on every way out of the
+    block all sessions are stopped, and :attr:`report` tells what became of each. How many stops
+    are on the wire at once is the client's ``Limits.stop_connections``.
 
     Args:
         client: What starts and stops the sessions; it is not closed.
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
-            until its ``max_duration`` is over, for its session may be running.
+            until the client has learned that nothing runs, or its ``max_duration`` is over.
         drain_deadline: Seconds that leaving may take.
         default_max_duration: Seconds for sessions whose request names no ``max_duration``; sent
             with them. Every session of a fleet has an end.
@@ -141,8 +141,9 @@ class SessionFleet:
     ) -> LiveSession:
         """Start a session for a key, as soon as there is a place; first come, first served.
 
-        A caller that is cancelled leaves nothing behind: in the line it takes no place, and a
-        session that arrives for it is stopped at once. Until that is settled its key is in use.
+        A caller that is cancelled leaves nothing behind: in the line it takes no place, what was
+        not sent is withdrawn, and a session that arrives for it is stopped at once. Until that
+        is settled its key is in use.
 
         Args:
             request: What to start.
@@ -163,13 +164,16 @@ class SessionFleet:
             FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
                 that session came too late and is being stopped.
-            StartOutcomeUnknownError: A billed session may exist; its place stays taken.
+            StartOutcomeUnknownError: A billed session may exist; its place stays taken until
+                the client has learned that it does not, or its time is over.
             EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
                 came before the session.
         """
         if not self._entered:
             raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
         _validate.instance("request", request, CreateSessionPassRequest)
+        if on_renewed is not None and not callable(on_renewed):
+            raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
         duration = SESSION.seconds_of(request) or self._default_max_duration
@@ -266,13 +270,32 @@ class SessionFleet:
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
+        """As entering ``async with``, for programs that have a set-up and a tear-down instead.
+
+        Raises:
+            ConfigurationError: It was done before.
+            ClientClosedError: The fleet is at its end.
+        """
         if self._admission.closed:
             raise closed_error()
         if self._entered:
             raise ConfigurationError("the fleet was entered already")
         self._entered = True
         self._worker.enter()
+
+    async def aclose(self) -> DrainReport:
+        """As leaving ``async with``; safe to call again.
+
+        Returns:
+            :attr:`report`.
+        """
+        if self._report is None:
+            await self.__aexit__(None, None, None)
+        return self.report
+
+    async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(
@@ -289,7 +312,9 @@ class SessionFleet:
             # Where a cancellation ends the wait, what is left is told all the same.
             self._report = self._supervisor.conclude(drain)
             if self._report.left:
-                logger.warning("sessions may still be running: %s", self._report)
+                keys = [end.key for end in self._report.left[:MAX_TOLD]]
+                fields = {"equos_event": "left", "equos_key": keys}
+                logger.warning("sessions may still be running: %s", self._report, extra=fields)
                 if exc is not None:
                     exc.add_note(str(self._report))
             if self._guard is not None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
@@ -66,11 +66,18 @@ class LiveSession:
         record = self._record
         return 0.0 if record.end else max(0.0, record.ends - record.owner.clock.now())
 
+    @property
+    def state(self) -> Literal["live", "stopping", "ended"]:
+        """Whether it is live, its stop is under way, or it is over, as far as the fleet knows."""
+        if self._record.end is not None:
+            return "ended"
+        return "stopping" if self._record.state is State.STOPPING else "live"
+
     async def stop(self) -> EquosSession | None:
         """Stop it. Calls at the same time, and later ones, get the same answer.
 
-        It goes on where its caller is cancelled. One that failed may be tried again; the fleet
-        itself does so when the session's time is over.
+        It goes on where its caller is cancelled. One that failed may be tried again; the client
+        itself does so, first after a second, until it is confirmed or the session's time is over.
 
         Returns:
             The ended session; None where it was not running, and the server sent no details.
@@ -107,7 +114,7 @@ class LiveSession:
 
     def __repr__(self) -> str:
         end = self._record.end
-        state = f"live, {self.remaining:.0f} s left" if end is None else end.outcome
+        state = f"{self.state}, {self.remaining:.0f} s left" if end is None else end.outcome
         return f"<LiveSession {self.key!r} {self.session.id} {state}>"
 
 

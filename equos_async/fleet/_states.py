@@ -40,4 +40,5 @@ class Reason(Enum):
 
     ASKED = ""
     EXPIRED = "its time was over"
+    OVER = "the server answered that it was over"
     LOST = "worker {by} claimed it, for this one was late"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final, Literal, cast
 
-from equos_async._api.operations import SESSION
+from equos_async._api.operations import OVER, SESSION
 from equos_async._calls.watch import WATCH, Watch
 from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
@@ -100,7 +100,7 @@ class FleetSupervisor:
         self, record: SessionRecord, request: CreateSessionPassRequest
     ) -> CreateEquosSessionResponse:
         """Start a session, and have it written down when this returns."""
-        record.watch = Watch(partial(self._settled, record))
+        record.watch = Watch(record.key, partial(self._settled, record))
         WATCH.set(record.watch)
         started = await self._client.start_session(request, deadline=record.deadline)
         seconds = granted(record.duration, SESSION.granted_of(started))
@@ -149,6 +149,10 @@ class FleetSupervisor:
         started: CreateEquosSessionResponse,
     ) -> None:
         """A session is there: put it into the hands of whoever waits, or stop it."""
+        is_over = SESSION.status_of(started) in OVER
+        if is_over and record.replaces is not None:  # the old one is better
+            told = "the server answered that it is over"
+            record.unwanted = record.unwanted or EquosError(told, operation="start")
         unwanted, wanted = record.unwanted, not answer.done() and record.unwanted is None
         self._live(record, started, wanted=wanted)
         self._tally.emit("started", record.key, session_id=record.session_id)
@@ -156,7 +160,9 @@ class FleetSupervisor:
             drain.arrived(record)
         if wanted:
             answer.set_result(None)
-            return
+            if not is_over:
+                return
+            record.reason = Reason.OVER
         self.stop(record)
         if not answer.done() and unwanted is not None:
             unwanted.session_id = record.session_id
@@ -268,12 +274,17 @@ class FleetSupervisor:
             record.renewing.cancel()
             record.renewing = None
         self._records.move(record, State.STOPPING)
+        self._run(record, work)
+
+    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, EquosSession | None]) -> None:
+        record.watch = None
         record.task = asyncio.create_task(work)
         record.task.add_done_callback(partial(self._stopped, record))
 
     async def _end_it(self, record: SessionRecord) -> EquosSession | None:
         """Stop a session, and have its row gone when this returns."""
-        WATCH.set(Watch(partial(self._stopped_late, record)))
+        record.watch = Watch(record.key, partial(self._stopped_late, record))
+        WATCH.set(record.watch)
         ended = await self._client.stop_session(SESSION.id_of(record.response))
         await self._rows.remove(record.entry)
         return ended
@@ -290,6 +301,12 @@ class FleetSupervisor:
 
     def _stopped(self, record: SessionRecord, task: asyncio.Task[EquosSession | None]) -> None:
         """The task of a stop is over: a done callback."""
+        is_awaited = any(record in drain.pending for drain in self._drains)
+        if task.cancelled() and record.watch is None and is_awaited:
+            # The loop's shutdown cancels what was made just before, which never ran a line.
+            self._run(record, self._end_it(record))
+            return
+        record.watch = None
         error = _error_of(task, EquosError)
         if error is None or record.is_confirmed:
             is_ours = record.is_confirmed or task.result() is not None

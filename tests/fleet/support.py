@@ -30,7 +30,9 @@ TOKEN = "eyJsecret.eyJsecret.secret"
 _AT = "2025-12-10T09:11:47.123Z"
 
 
-def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionResponse:
+def answer(
+    session_id: str, max_duration: float | None, status: str = "starting"
+) -> CreateEquosSessionResponse:
     """What a server answers to a start."""
     avatar = {
         "id": "av_1",
@@ -47,7 +49,7 @@ def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionRes
         "freemium": False,
         "name": "support call",
         "provider": "livekit",
-        "status": "starting",
+        "status": status,
         "maxDuration": max_duration,
         "host": {"serverUrl": "wss://rtc.example.test"},
         "avatar": avatar,
@@ -72,6 +74,7 @@ class ScriptedClient(EquosClient):
         most: The most that ever ran there at once.
         start_errors: Raised by the next starts, one each; None starts.
         stop_errors: Raised by the next stops, one each; None stops.
+        statuses: What the next answers say of their sessions, one each.
         grant: The max_duration that answers tell instead of the one that was asked for.
     """
 
@@ -84,6 +87,7 @@ class ScriptedClient(EquosClient):
         self.start_errors: list[BaseException | None] = []
         self.stop_errors: list[BaseException | None] = []
         self.grant: float | None = None
+        self.statuses: list[str] = []
         self.starts_go = asyncio.Event()
         self.stops_go = asyncio.Event()
         self.starts_go.set()
@@ -100,7 +104,9 @@ class ScriptedClient(EquosClient):
             raise error
         self.live[session_id] = request
         self.most = max(self.most, len(self.live))
-        return answer(session_id, request.max_duration if self.grant is None else self.grant)
+        status = self.statuses.pop(0) if self.statuses else "starting"
+        granted = request.max_duration if self.grant is None else self.grant
+        return answer(session_id, granted, status)
 
     async def stop_session(
         self, session_id: str, *, deadline: float | None = None
