@@ -14,8 +14,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
-from attrs import evolve
-
 from equos_async import _validate
 from equos_async._api.operations import SESSION
 from equos_async.client import EquosClient, clock_of
@@ -177,7 +175,7 @@ class SessionFleet:
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
         duration = SESSION.seconds_of(request) or self._default_max_duration
-        request = evolve(request, max_duration=duration)
+        request = SESSION.with_seconds(request, duration)
         record = SessionRecord(
             owner=self._supervisor,
             key=key,
