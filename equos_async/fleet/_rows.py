@@ -115,11 +115,6 @@ class Entry:
         """What is to be done about it."""
         return step(self.desired, self.confirmed)
 
-    @property
-    def is_live(self) -> bool:
-        """Whether it is to be there, with its place."""
-        return self.desired in {Desired.INTENT, Desired.SESSION}
-
     def call(self) -> None:
         """Its turn may have come: it is to ask again."""
         if self.wish is not None:

@@ -23,7 +23,7 @@ from equos_async import (
 )
 from equos_async.testing import Delay, Drop, EmulatorClock, EquosEmulator, Status
 from tests.clocks import FakeClock, settle, until
-from tests.fleet.support import REQUEST, Events
+from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient
 
 ONCE = RetryPolicy(stop_attempts=1)
 
@@ -316,3 +316,57 @@ async def test_a_replacement_that_is_over_already(
         await soon(lambda: fleet.stats().stopped)
         assert moved == []
         assert dict(fleet.live) == {1: live}
+
+
+async def test_an_unreadable_answer_that_was_settled(
+    emulator: EquosEmulator, still: FakeClock
+) -> None:
+    """The client has stopped its session: nothing more is asked for, and the place is free."""
+    events = Events()
+    emulator.faults.start.add(Status(201, body='{"session": {"id": "s-1"}}'))
+    async with (
+        EquosClient("key", endpoint=emulator.endpoint, clock=still) as client,
+        SessionFleet(client, max_live=1, budget_seconds=700, on_event=events) as fleet,
+    ):
+        with pytest.raises(StartOutcomeUnknownError, match="has been stopped"):
+            await fleet.start(REQUEST, key=1)
+        assert (fleet.stats().free, fleet.stats().budget_left) == (1, 700)
+        await settle()
+        assert events.kinds == [("unknown", 1)]
+    assert [one.method for one in emulator.requests] == ["POST", "PATCH"]
+
+
+async def test_calls_of_hooks_are_their_own(emulator: EquosEmulator, still: FakeClock) -> None:
+    """What a hook begins in the context of a fleet's call is not taken for that call."""
+    begun: list[asyncio.Task[object]] = []
+
+    def on_event(event: Event) -> None:
+        if event.kind == "retry":
+            begun.append(asyncio.create_task(client.stop_session("s-other")))
+
+    emulator.faults.start.add(Status(429, retry_after=3))
+    async with (
+        EquosClient("key", endpoint=emulator.endpoint, clock=still, on_event=on_event) as client,
+        SessionFleet(client, max_live=1) as fleet,
+    ):
+        starting = asyncio.create_task(fleet.start(REQUEST, key=1))
+        await soon(lambda: begun)
+        await asyncio.wait(begun)
+        await fleet.stop(1)
+        await asyncio.wait([starting])
+        assert fleet.stats().free == 1
+
+
+async def test_stopped_at_each_step(still: FakeClock) -> None:
+    """Whenever stop() comes, with a ledger too, nothing is held when it returns."""
+    for steps in range(1, 40):
+        client, ledger = ScriptedClient(), MemoryLedger()
+        async with SessionFleet(client, max_live=1, ledger=ledger, clock=still) as fleet:
+            starting = asyncio.create_task(fleet.start(REQUEST, key=1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await fleet.stop(1)
+            assert (fleet.stats().free, fleet.stats().live) == (1, 0), steps
+            await asyncio.wait([starting])
+            await settle()
+            assert (ledger.held, client.live) == ({}, {}), steps

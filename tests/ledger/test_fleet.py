@@ -1049,21 +1049,81 @@ class TestOneWriter:
             await fleet.start(REQUEST, key="1")
             assert set(await ledger.owners()) == {"1", '"1"'}
 
-    async def test_an_intent_that_was_claimed(
-        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    async def test_an_intent_that_another_key_took(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """The session of a start that was taken for dead is written over nobody's intent."""
+        """A start that was taken for dead learns of it when its session comes, and not before."""
         async with fleet_of(scripted, ledger, still) as fleet:
             scripted.starts_go.clear()
             starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
             await eventually(lambda: scripted.requests)
-            await quiet(ledger)
-            await ledger.engine.renew(str(fleet.worker), lease=0)
-            await ledger.engine.claim("w2", endpoint=scripted.endpoint, lease=60, at_once=True)
-            await beat(still, ledger)
+            (intent,) = await other.rows()
+            await other.renew("w2", lease=60)
+            await other.remove(intent.id)
+            await other.record(evolve(intent, id="w2/1", owner="w2", session_id="s7"), seconds=600)
+            for _ in range(2):
+                await beat(still, ledger)
+            assert ledger.asked.count("record") == 1
+            assert not starting.done()
             scripted.starts_go.set()
-            await asyncio.wait([starting])
-            assert ledger.asked.count("record") >= 1
+            with pytest.raises(EquosError, match="its place went to worker w2"):
+                await starting
+            assert scripted.live == {}
+
+    async def test_a_session_that_comes_while_its_intent_is_written_anew(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The last that is written is what is known last."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            scripted.starts_go.clear()
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: scripted.requests)
+            (intent,) = await ledger.rows()
+            await ledger.engine.remove(intent.id)
+            ledger.held = {"record"}
+            await beat(still, ledger)
+            assert ledger.asked.count("record") == 1
+            scripted.starts_go.set()
+            await quiet(ledger)
+            assert ledger.asked.count("record") == 1
+            ledger.go.set()
+            await starting
+            await written(ledger, {"a": "s1"})
+
+    async def test_a_row_that_comes_while_the_lease_is_renewed(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """It is in the answer, though not when that was asked for: nobody's orphan either."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await quiet(ledger)
+            ledger.held, renewals = {"renew"}, ledger.asked.count("renew")
+            still.advance(LEASE / 3)
+            await eventually(lambda: ledger.asked.count("renew") > renewals)
+            await fleet.start(REQUEST, key="a")
+            ledger.go.set()
+            await quiet(ledger)
+            assert await ledger.owners() == {"a": "s1"}
+            assert scripted.stopped == []
+
+    async def test_an_intent_that_nobody_has(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What an engine does after it was given up on is undone."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await quiet(ledger)
+            late = LedgerRow(
+                id="late", key="x", name="x", owner=str(fleet.worker), endpoint=scripted.endpoint
+            )
+            await ledger.engine.place(late, seconds=60, limit=9, wait=False, lease=LEASE)
+            await beat(still, ledger)
+            await written(ledger, {})
+
+    async def test_left_without_being_entered(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Nobody has heard of it, and nobody is asked."""
+        assert (await fleet_of(scripted, ledger, still).aclose()).left == ()
+        assert ledger.asked == []
 
 
 @pytest.mark.parametrize("twice", [False, True])
