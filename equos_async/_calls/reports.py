@@ -71,6 +71,7 @@ class CallReports:
 
     def unknown(self, call: Call[Any], result: Unknown, reason: str) -> None:
         """Something may have begun that nobody holds; told once a call."""
+        call.in_doubt = True
         if call.target in self.unresolved:
             return
         self.unresolved.add(call.target, reason)
@@ -85,8 +86,14 @@ class CallReports:
 
     def failed(self, call: Call[Any], reason: str) -> None:
         """Something could not be ended, and may run on."""
+        call.in_doubt = True
         self.unresolved.add(call.target, reason)
         self._emit("stop_failed", call, reason)
+
+    def resolved(self, call: Call[Any]) -> None:
+        """It is known after all what became of it."""
+        call.in_doubt = False
+        self.unresolved.drop(call.target)
 
     def orphan_stopped(self, call: Call[Any]) -> None:
         """Something was ended that nobody held."""
@@ -151,7 +158,7 @@ class CallReports:
             client=target.client,
             **details,
         )
-        self._emitter.emit(event)
+        self._emitter.emit(event, key=call.key)
         return event
 
 

@@ -160,6 +160,7 @@ class CallTasks:
         self._check_open(operation.effect, session_id)
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._call(operation, target, deadline, query)
+        call.be_watched()
         self._launch(call)
         return call
 
@@ -201,6 +202,7 @@ class CallTasks:
         )
         call = self._call(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
+        call.be_watched()
         self._launch(call)
         value = await self.answer_of(call)
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
@@ -363,7 +365,7 @@ class CallTasks:
         else:
             if not isinstance(result, Unknown):
                 # Refused late: nothing exists after all.
-                self._reports.unresolved.drop(call.target)
+                self._reports.resolved(call)
             self._refuse(call, result)
 
     def _answer(self, call: Call[T], result: Result[T]) -> None:
@@ -385,6 +387,8 @@ class CallTasks:
             alone = call.effect.alone
             if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                 call.withdraw()
+                if call.watch is not None:
+                    call.watch.is_withdrawn = True
         elif call.answer.exception() is None and call.resource is not None:
             # The answer and the cancellation fell in one tick: nobody has seen that session.
             session_id = call.resource.id_of(call.answer.result())
@@ -393,7 +397,7 @@ class CallTasks:
 
     async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
         """Put what was begun into its holder's hands, or end it where there are none."""
-        self._reports.unresolved.drop(call.target)
+        self._reports.resolved(call)
         session_id = resource.id_of(value)
         granted = resource.granted_of(value)
         seconds = call.target.max_duration if granted is None else granted
@@ -429,7 +433,7 @@ class CallTasks:
         late = self._clock.call_at(call.deadline, call.refuse, error)
         stopped = await self._endings.finish(ending)
         late.cancel()
-        self._reports.unresolved.drop(call.target)
+        self._reports.resolved(call)
         became = "has been" if stopped else "could not be"
         error.args = (f"{error}; its {resource.word} {became} stopped",)
         call.refuse(error)
@@ -458,6 +462,9 @@ class CallTasks:
             if not call.is_wanted:
                 raise error  # a bug that no caller can be told of: the loop's handler is
             call.refuse(error)
+            return  # whatever it was about may be running
+        if call.watch is not None and call.is_settled:
+            call.watch.settle()
 
 
 def closed_error(
