@@ -342,6 +342,27 @@ class TestReplaced:
             assert door.server.live == set()
         assert client.unresolved == ()
 
+    async def test_a_late_refusal(self) -> None:
+        """Somebody else has asked meanwhile: what is known is taken, and nobody asked again."""
+        source, door = Source("old-key-1", "new-key-2"), Door("new-key-2")
+        go = asyncio.Event()
+
+        async def behave(connection: Connection) -> None:
+            if not door.heads:
+                door.heads.append("")
+                await go.wait()
+            await door(connection)
+
+        door.server.always = behave
+        async with door.server, EquosClient(source, endpoint=door.server.endpoint) as client:
+            late = asyncio.create_task(client.start_session(REQUEST))
+            await until(lambda: door.heads)
+            await client.start_session(REQUEST)
+            go.set()
+            await late
+            assert source.asked == 2
+            assert len(door.server.live) == 2
+
     async def test_the_same_key_again(self) -> None:
         """It is not sent again: the server has said what it thinks of it."""
         source, door = Source("old-key-1"), Door(KEY)

@@ -136,6 +136,12 @@ class TestEncode:
         assert b"null" not in START_SESSION.body(request_)
 
 
+def test_the_oldest_of_many_keys_is_let_go() -> None:
+    """A key that is replaced each minute must not fill the memory in a year."""
+    mask = words.Masker(*(f"secret-key-{number:05}" for number in range(words.MAX_KEYS + 1)))
+    assert mask("secret-key-00000 secret-key-00001") == "secret-key-00000 ***"
+
+
 class TestDecodeStart:
     def test_a_full_answer(self) -> None:
         """Every field arrives under its Python name."""
