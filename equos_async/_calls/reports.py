@@ -109,10 +109,10 @@ class CallReports:
             seconds=self._clock.now() - call.began,
         )
 
-    def pending(self, calls: Iterable[Call[Any]]) -> tuple[Unresolved, ...]:
+    def pending(self, calls: Iterable[Call[Any]], reason: str) -> tuple[Unresolved, ...]:
         """What would be unresolved if nothing more became known of some calls."""
         return tuple(
-            self.unresolved.describe(call.target, "it is still under way")
+            self.unresolved.describe(call.target, reason)
             for call in calls
             if (call.effect.stake is Stake.RUNNING or call.is_on_server)
             and call.effect.stake is not Stake.NOTHING

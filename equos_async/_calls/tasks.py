@@ -23,7 +23,7 @@ from equos_async.settings import Limits, RetryPolicy, Timeouts
 from .call import Call, Holder, Target, Work
 from .closing import Closing
 from .endings import Endings
-from .grace import CallTask
+from .grace import CallTask, LastGrace
 from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .outcome import (
@@ -81,8 +81,10 @@ class CallTasks:
         self._blocks: dict[str, Resource[Any, Any, Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
+        calls = self._calls
+        self._last_grace = LastGrace(lambda: [call.task for call in calls])
         self._closing = Closing(
-            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=transport.close
+            calls=calls, lifecycle=self._lifecycle, clock=clock, close=self._close
         )
         self._runner = CallRunner(
             transport=transport,
@@ -110,7 +112,11 @@ class CallTasks:
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """What may be running and is in nobody's hands, oldest first."""
-        return self._reports.unresolved.all
+        known = self._reports.unresolved.all
+        if self._loop is None or not self._loop.is_closed():
+            return known
+        # It was closed under the calls: nothing more will become known of them.
+        return known + self._reports.pending(self._calls, "the event loop was closed")
 
     # What the client calls.
 
@@ -241,7 +247,7 @@ class CallTasks:
             self._blocks.clear()
             self._endings.hurry()
         await self._closing.wait(self._clock.now() + seconds)
-        return self.unresolved + self._reports.pending(self._calls)
+        return self.unresolved + self._reports.pending(self._calls, "it is still under way")
 
     # What the runner asks and tells.
 
@@ -323,6 +329,7 @@ class CallTasks:
             spared=partial(self._is_spared, call),
         )
         self._calls.add(call)
+        self._last_grace.arm()
         self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
 
@@ -445,6 +452,10 @@ class CallTasks:
         self._launch(call)
         if self._lifecycle.gave_up:
             call.withdraw()  # there is no time for it any more: it is reported
+
+    async def _close(self) -> None:
+        await self._last_grace.disarm()
+        await self._transport.close()
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
