@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -120,33 +120,33 @@ class CallTasks:
 
     # What the client calls.
 
-    async def run(
+    def run(
         self,
         operation: Operation[T],
         session_id: str | None = None,
         *,
         deadline: float | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Carry out an operation that ends or reads something.
 
         Raises:
             EquosError: It failed; the class says what that means.
         """
-        return await self.answer_of(self.ask(operation, session_id, deadline=deadline))
+        return self.answer_of(self.ask(operation, session_id, deadline=deadline))
 
-    async def end(
+    def end(
         self,
         resource: Resource[Any, Any, T],
         session_id: str,
         *,
         deadline: float | None = None,
-    ) -> T | None:
+    ) -> Coroutine[Any, Any, T | None]:
         """End a billed thing, by the operation whose key is there.
 
         Raises:
             EquosError: It failed; the class says what that means.
         """
-        return await self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
+        return self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
 
     def ask(
         self,
