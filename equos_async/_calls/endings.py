@@ -169,7 +169,8 @@ class Endings:
 
     def _confirmed(self, call: Call[Any]) -> None:
         session_id = str(call.target.session_id)
-        self._reports.resolved(call)
+        call.in_doubt = False
+        self._reports.unresolved.drop(call.target)  # another call's doubt, too
         self._running.drop(session_id)
         self._failed.discard(session_id)
 

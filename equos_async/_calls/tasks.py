@@ -404,7 +404,8 @@ class CallTasks:
 
     async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
         """Put what was begun into its holder's hands, or end it where there are none."""
-        self._reports.resolved(call)
+        if call.in_doubt:
+            self._reports.resolved(call)
         session_id = resource.id_of(value)
         granted = resource.granted_of(value)
         seconds = call.target.max_duration if granted is None else granted
