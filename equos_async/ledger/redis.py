@@ -29,6 +29,7 @@ _KEYS: Final = (
     "claimed",
     "claimed_at",
     "engine",
+    "foreign",
 )
 
 

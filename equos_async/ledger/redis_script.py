@@ -9,11 +9,15 @@ SCRIPT: Final = r"""
 -- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
--- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
+-- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
 -- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, number
-local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
+-- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
+--
+-- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
+local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN =
   unpack(KEYS)
-local CHANNEL, REMEMBERED, MOST_CLAIMED, PORTION, NOBODY = ARGV[2], 86400, 500, 500, ''
+local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY =
+  ARGV[2], 86400, 500, 2000, 500, ''
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
@@ -40,11 +44,8 @@ local function write(row)
   local session = row.session_id or ''
   redis.call('HSET', ROWS, row.id, #session .. ':' .. session .. cjson.encode(row))
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
-  if row.owner == NOBODY then
-    redis.call('ZADD', UNRESOLVED, row.expires, row.id)
-  else
-    redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
-  end
+  redis.call('ZADD', EXPIRING, row.expires, row.id)
+  if row.owner ~= NOBODY then redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id) end
 end
 
 local function forget(id)
@@ -53,7 +54,7 @@ local function forget(id)
   redis.call('HDEL', ROWS, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
-  redis.call('ZREM', UNRESOLVED, id)
+  redis.call('ZREM', EXPIRING, id)
 end
 
 local function leave_line(id)
@@ -76,7 +77,7 @@ local function call_first()
   end
 end
 
--- Note that a worker lives, forget what expired in nobody's hands, and tell which ledger this is.
+-- Note that a worker lives, forget what is over at the latest by now, and tell which ledger this is.
 -- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
 -- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
 -- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
@@ -105,7 +106,11 @@ local function hear(worker, lease, knew)
   if lost then redis.call('HSET', ENGINE, 'counted', now + lease) end
   redis.call('HSET', ENGINE, 'heard', now, 'run', run, 'born', born)
   redis.call('ZADD', WORKERS, now + lease, worker)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', UNRESOLVED, '-inf', now)) do forget(id) end
+  redis.call('HDEL', FOREIGN, worker)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, PORTION)) do
+    forget(id)
+    redis.call('ZREM', EXPIRING, id)
+  end
   return born
 end
 
@@ -161,6 +166,7 @@ function steps.record(text, seconds)
   write(row)
   -- It may have been late, and forgotten: if it says no more, it must be late again.
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
+  redis.call('HDEL', FOREIGN, row.owner)
   return holder_of(row.key, row.owner) or row.owner
 end
 
@@ -183,11 +189,15 @@ function steps.renew(knew, worker, lease)
   return {born, #told > 0 and cjson.encode(told) or '[]'}
 end
 
--- Claim of one owner; whether there may be more.
+-- Claim of one owner; whether there may be more. What another endpoint has to stop is read once.
 local function claim_of(owner, worker, endpoint, taken)
-  local left, ids = 0, nil
+  local known = cjson.decode(redis.call('HGET', FOREIGN, owner) or '{}')
+  local count = redis.call('ZLEXCOUNT', OWNED, '[' .. owner .. '\0', '(' .. owner .. '\1')
+  local passed = math.min(known[endpoint] or 0, count)
+  if count > 0 and passed == count then return true end
+  local left, ids = passed, nil
   repeat
-    ids = of(OWNED, owner, left, PORTION)
+    ids = left < passed + MOST_PASSED and of(OWNED, owner, left, PORTION) or {}
     for _, id in ipairs(ids) do
       if #taken == MOST_CLAIMED then return true end
       local row = read(id)
@@ -196,6 +206,7 @@ local function claim_of(owner, worker, endpoint, taken)
         redis.call('ZREM', OWNED, owner .. '\0' .. id)
       elseif row.session_id and row.endpoint ~= endpoint then
         left = left + 1
+        redis.call('ZADD', EXPIRING, row.expires, id)
       else
         forget(id)
         taken[#taken + 1] = cjson.encode(row)
@@ -206,7 +217,13 @@ local function claim_of(owner, worker, endpoint, taken)
       end
     end
   until #ids == 0
-  return left > 0
+  if left == 0 then
+    redis.call('HDEL', FOREIGN, owner)
+    return false
+  end
+  known[endpoint] = left
+  redis.call('HSET', FOREIGN, owner, cjson.encode(known))
+  return true
 end
 
 function steps.claim(knew, worker, endpoint, lease, at_once)

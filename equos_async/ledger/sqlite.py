@@ -15,7 +15,7 @@ from attrs import fields
 from equos_async.errors import ConfigurationError, LedgerError
 
 from .protocol import NOBODY, LedgerRow, Placing
-from .sqlite_schema import SCHEMA
+from .sqlite_schema import NEWEST, SCHEMA
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -32,11 +32,14 @@ _INSERT: Final = (
 )
 _LATE: Final = "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker)"
 _LATE_ROWS: Final = (
-    f"{_SELECT} WHERE {_LATE} AND (session_id IS NULL OR endpoint = :endpoint) LIMIT :most"
+    f"{_SELECT} WHERE {_LATE} AND session_id IS NULL "
+    f"UNION ALL {_SELECT} "
+    f"WHERE {_LATE} AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
 )
 _DROP_LATE_TURNS: Final = f"DELETE FROM line WHERE {_LATE}"  # noqa: S608 - our own names
 _DROP_LATE_WORKERS: Final = (
-    f"DELETE FROM workers WHERE {_LATE} AND owner NOT IN (SELECT owner FROM rows)"  # noqa: S608
+    "DELETE FROM workers WHERE until <= :now AND owner <> :worker "
+    "AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.owner = workers.owner)"
 )
 
 
@@ -239,10 +242,11 @@ class SQLiteLedger:
             time.sleep(LOOK)
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(SCHEMA)
-        elif version != SCHEMA_VERSION:
+        if version not in {0, SCHEMA_VERSION}:
             raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
+        # What was added since without harm to older workers: the version goes on to be theirs.
+        if not db.execute(f"SELECT 1 FROM sqlite_master WHERE name = '{NEWEST}'").fetchone():  # noqa: S608
+            db.executescript(SCHEMA)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -276,7 +280,7 @@ def _now(db: sqlite3.Connection) -> float:
 
 
 def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
-    """Note that a worker lives, forget what expired in nobody's hands, and tell the time."""
+    """Note that a worker lives, forget what is over by now at the latest, and tell the time."""
     now = _now(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
@@ -289,7 +293,7 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
         # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
         db.execute("UPDATE engine SET since = ?", [now])
     db.execute("UPDATE engine SET heard = ?", [now])
-    db.execute("DELETE FROM rows WHERE owner = ? AND expires <= ?", [NOBODY, now])
+    db.execute("DELETE FROM rows WHERE expires <= ?", [now])
     return now
 
 

@@ -20,6 +20,10 @@ CREATE TABLE IF NOT EXISTS rows (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
 CREATE INDEX IF NOT EXISTS rows_by_owner ON rows (owner, expires);
+CREATE INDEX IF NOT EXISTS rows_by_end ON rows (expires);
+-- A claim reads what it may take, and nothing else.
+CREATE INDEX IF NOT EXISTS rows_by_endpoint ON rows (owner, endpoint);
+CREATE INDEX IF NOT EXISTS intents ON rows (owner) WHERE session_id IS NULL;
 
 -- Who waits for a place, with the limit that it goes by.
 CREATE TABLE IF NOT EXISTS line (
@@ -52,3 +56,5 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
 PRAGMA user_version = 1;
 COMMIT;
 """
+# What was added last: a file that has it needs nothing.
+NEWEST: Final = "intents"

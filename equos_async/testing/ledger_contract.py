@@ -358,6 +358,39 @@ class LedgerContract:
         )
         assert [one.session_id for one in there] == ["s1"]
 
+    async def test_all_goes_at_its_end(self, open_ledger: OpenLedger) -> None:
+        """Whoever holds it, were its worker alive, late, or its endpoint one that nobody has."""
+        ledger = open_ledger()
+        elsewhere = "https://other.example.test"
+        for one in (row("a"), row("b", "worker-2"), row("c", "worker-3", endpoint=elsewhere)):
+            session = evolve(one, session_id=f"s-{one.key}")
+            assert await ledger.record(session, seconds=SHORT * 2) == one.owner
+        await live(ledger, row("d"), "s-d")
+        for gone in ("worker-2", "worker-3"):
+            await ledger.renew(gone, lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-4")] == ["s-b"]
+        async with asyncio.timeout(10):
+            while len(await ledger.rows()) > 1:
+                await asyncio.sleep(SHORT / 4)
+                await ledger.renew("worker-1", lease=LEASE)
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/d": "s-d"}
+        assert await place(ledger, row("c", "worker-4"), limit=2), "its place or key is still taken"
+
+    async def test_what_is_passed_over_is_not_forgotten(self, open_ledger: OpenLedger) -> None:
+        """Rows of another endpoint are its worker's when that is back, and claimed when late."""
+        ledger = open_ledger()
+        elsewhere = "https://other.example.test"
+        abroad = await live(ledger, row("a", endpoint=elsewhere), "s1")
+        for _ in range(2):
+            await ledger.renew("worker-1", lease=0)
+            assert await claim(ledger, "worker-2") == []
+            assert await claim(ledger, "worker-2") == []
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+        await ledger.remove(abroad.id)
+        await live(ledger, row("b"), "s2")
+        await ledger.renew("worker-1", lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
+
     async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
         """When the engine was not heard of for a while, all workers have a lease to come back."""
         ledger = open_ledger()

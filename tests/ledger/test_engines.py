@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
 import sqlite3
 import subprocess
 import time
@@ -15,8 +16,14 @@ from typing import Any, Self
 import pytest
 from attrs import evolve
 
-from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import LEASE, live, place, row
+from equos_async import (
+    ConfigurationError,
+    LedgerError,
+    RedisLedger,
+    SessionLedger,
+    SQLiteLedger,
+)
+from equos_async.testing.ledger_contract import LEASE, claim, live, place, row
 from tests.fleet.programs import free_port
 from tests.ledger.conftest import RedisServer
 
@@ -48,6 +55,14 @@ def at_first(
 
     monkeypatch.setattr(sqlite3, "connect", prepared)
     return opened
+
+
+async def leave_abroad(ledger: SessionLedger, rows: int) -> None:
+    """What a worker for another endpoint leaves when it is killed."""
+    for n in range(rows):
+        one = row(f"{n}", "abroad", endpoint="https://other.example.test", session_id=f"s{n}")
+        await ledger.record(one, seconds=600)
+    await ledger.renew("abroad", lease=0)
 
 
 class TestSQLite:
@@ -152,6 +167,40 @@ class TestSQLite:
                 (until,) = db.execute("SELECT until FROM workers WHERE owner LIKE '%1'").fetchone()
             db.close()
             assert LEASE - 5 < until - time.time() <= LEASE
+
+    async def test_a_claim_reads_only_what_it_may_take(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many rows of another endpoint there are."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        at_first(lambda db: db.set_progress_handler(count, 100), monkeypatch)
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await leave_abroad(ledger, 300)
+            steps = 0
+            assert await claim(ledger, "worker-2") == []
+            assert steps < 10
+
+    async def test_a_file_of_an_older_release(self, tmp_path: Path) -> None:
+        """What was added since is made, and older workers go on with it."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+        with sqlite3.connect(path) as db:
+            for index in ("intents", "rows_by_end", "rows_by_endpoint"):
+                db.execute(f"DROP INDEX {index}")
+        db.close()
+        async with SQLiteLedger(path) as ledger:
+            await ledger.renew("worker-1", lease=0)
+            assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        db.close()
 
     async def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
         """Whoever has it open does not go on in a file that nobody else can see."""
@@ -401,6 +450,19 @@ class TestRedis:
             await place(ledger, row("a"))
             redis.ask("SCRIPT", "FLUSH")
             assert await place(ledger, row("b"))
+
+    async def test_a_claim_reads_only_what_it_may_take(self, redis: RedisServer) -> None:
+        """Rows of another endpoint are read once, by one worker for all."""
+        async with RedisLedger(redis.url) as ledger:
+            await leave_abroad(ledger, 2200)
+            for _ in range(2):
+                assert await claim(ledger, "worker-2") == []
+            redis.ask("CONFIG", "RESETSTAT")
+            for n in range(10):
+                assert await claim(ledger, f"worker-{n}") == []
+            stats = redis.ask("INFO", "commandstats")
+            calls = sum(map(int, re.findall(r"calls=(\d+)", stats)))
+            assert calls < 10 * 30, stats
 
     async def test_any_number_of_rows(self, redis: RedisServer) -> None:
         """They are read in portions, each once."""
