@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, takewhile
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
@@ -21,9 +23,12 @@ T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
 LOOK: Final = 0.05
+LOOKS_A_SECOND: Final = 20
 # How long it is remembered who claimed a row, for its slow worker to learn of it.
 REMEMBERED: Final = 86_400.0
 MOST_CLAIMED: Final = 500
+# How far those are looked for who have places, behind others whose own limits are reached.
+MOST_PASSED: Final = 2000
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
 _INSERT: Final = (
@@ -95,15 +100,14 @@ class SQLiteLedger:
             if holder := _holder(db, row):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 return Placing(placed=False, holder=holder)
-            first = db.execute("SELECT id FROM line ORDER BY seq LIMIT 1").fetchone()
-            (live,) = db.execute("SELECT live FROM engine").fetchone()
-            if live < limit and (first is None or first[0] == row.id):
+            if _has_place(db, row.id, limit):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 db.execute(_INSERT, _values(row, now, now + seconds))
                 return Placing(placed=True)
             if wait:
                 db.execute(
-                    "INSERT OR IGNORE INTO line (id, key, owner, most) VALUES (?, ?, ?, ?)",
+                    "INSERT INTO line (id, key, owner, most) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (id) DO UPDATE SET most = excluded.most",
                     [row.id, row.key, row.owner, limit],
                 )
             return Placing(placed=False)
@@ -190,16 +194,17 @@ class SQLiteLedger:
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`: looks at the line every 50 ms."""
 
-        def work(db: sqlite3.Connection) -> str | None:
-            first = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT 1").fetchone()
-            if first is None or first[1] != worker:
-                return None
-            (live,) = db.execute("SELECT live FROM engine").fetchone()
-            return str(first[0]) if live < first[2] else None
+        def work(db: sqlite3.Connection) -> list[str]:
+            return [row_id for row_id, owner in _with_places(db) if owner == worker]
 
-        while True:
-            if (first := await self._run(work, write=False)) is not None:
-                yield first
+        told: frozenset[str] = frozenset()
+        for look in count():
+            called = await self._run(work, write=False)
+            # Once a second all are told, for a call may have come to nothing.
+            for row_id in called:
+                if row_id not in told or look % LOOKS_A_SECOND == 0:
+                    yield row_id
+            told = frozenset(called)
             await asyncio.sleep(LOOK)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
@@ -305,6 +310,38 @@ def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
         {"key": row.key, "owner": row.owner, "nobody": NOBODY},
     ).fetchone()
     return holder and str(holder[0])
+
+
+def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Those in the line that have places, with their owners.
+
+    That is whoever finds fewer than its limit before it, be they rows or others with places.
+    """
+    (taken,) = db.execute("SELECT live FROM engine").fetchone()
+    (most,) = db.execute("SELECT max(most) FROM line").fetchone()
+    line = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT ?", [MOST_PASSED])
+    while most is not None and taken < most and (first := line.fetchone()):
+        row_id, owner, limit = first
+        if taken < limit:
+            yield row_id, owner
+            taken += 1
+
+
+def _has_place(db: sqlite3.Connection, row_id: str, limit: int) -> bool:
+    """Whether there is a place for a row, with all that stand before it."""
+    (live,) = db.execute("SELECT live FROM engine").fetchone()
+    if live >= limit:
+        return False
+    (seq,) = db.execute("SELECT max(seq) FROM line WHERE id = ?", [row_id]).fetchone()
+    before = "SELECT 1 FROM line WHERE seq < ? LIMIT ?"
+    (ahead,) = db.execute(
+        f"SELECT count(*) FROM ({before})",  # noqa: S608 - our own words
+        [math.inf if seq is None else seq, limit - live],
+    ).fetchone()
+    if live + ahead < limit:
+        return True
+    ahead = sum(1 for _ in takewhile(lambda one: one[0] != row_id, _with_places(db)))
+    return bool(live + ahead < limit)
 
 
 def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS line (
     owner TEXT NOT NULL,
     most INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS line_by_most ON line (most);
 
 -- Until when a worker need not be heard of.
 CREATE TABLE IF NOT EXISTS workers (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
@@ -57,4 +58,4 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 # What was added last: a file that has it needs nothing.
-NEWEST: Final = "intents"
+NEWEST: Final = "line_by_most"

@@ -176,6 +176,54 @@ class LedgerContract:
         last.cancel()
         await asyncio.wait([last])
 
+    async def test_all_places_are_handed_out_at_once(self, open_ledger: OpenLedger) -> None:
+        """As many that wait have places as there are free, in any order, and nobody else."""
+        mine, other = open_ledger(), open_ledger()
+        for n in range(3):
+            await place(other, row(f"old-{n}", "worker-2"), limit=3)
+        for n in range(4):
+            assert not await place(mine, row(f"{n}"), limit=3)
+        assert not await place(other, row("theirs", "worker-2"), limit=3)
+        for n in range(3):
+            await other.remove(f"worker-2/old-{n}")
+        turns = mine.turns("worker-1")
+        async with asyncio.timeout(5):
+            told = {await anext(turns)}
+            while len(told) < 3:
+                told.add(await anext(turns))
+        assert told == {f"worker-1/{n}" for n in range(3)}
+        assert not await place(other, row("new", "worker-2"), limit=3, wait=False)
+        for n, placed in ((3, False), (2, True), (0, True), (3, False), (1, True), (3, False)):
+            assert await place(mine, row(f"{n}"), limit=3) == placed, n
+        await mine.remove("worker-1/3")  # gives up
+        await mine.remove("worker-1/0")
+        assert await place(other, row("theirs", "worker-2"), limit=3)
+
+    async def test_a_smaller_limit_holds_up_its_own_only(self, open_ledger: OpenLedger) -> None:
+        """While a deploy changes the limit, who goes by the larger one passes the others."""
+        ledger = open_ledger()
+        for n in range(3):
+            await place(ledger, row(f"{n}"), limit=3)
+        for n in range(2):
+            assert not await place(ledger, row(f"small-{n}", "worker-2"), limit=2)
+        for n in range(3):
+            assert not await place(ledger, row(f"large-{n}"), limit=3)
+        await ledger.remove("worker-1/0")
+        turns = ledger.turns("worker-1")
+        assert await asyncio.wait_for(anext(turns), 5) == "worker-1/large-0"
+        assert not await place(ledger, row("large-1"), limit=3)
+        assert not await place(ledger, row("new"), limit=3, wait=False)
+        assert not await place(ledger, row("small-0", "worker-2"), limit=2)
+        assert await place(ledger, row("large-0"), limit=3)
+        await ledger.remove("worker-1/1")
+        await ledger.remove("worker-1/2")
+        assert await place(ledger, row("small-0", "worker-2"), limit=2)
+        assert not await place(ledger, row("small-1", "worker-2"), limit=2)
+        assert await place(ledger, row("large-1"), limit=3)
+        assert not await place(ledger, row("large-2"), limit=3)
+        assert await place(ledger, row("small-1", "worker-2"), limit=4)
+        assert not await place(ledger, row("large-2"), limit=4)
+
     async def test_a_key_belongs_to_one_worker(self, open_ledger: OpenLedger) -> None:
         """Another worker learns who has it, were it in the line; the same one may renew."""
         ledger = open_ledger()

@@ -192,7 +192,7 @@ class TestSQLite:
         async with SQLiteLedger(path) as ledger:
             await live(ledger, row("a"), "s1")
         with sqlite3.connect(path) as db:
-            for index in ("intents", "rows_by_end", "rows_by_endpoint"):
+            for index in ("intents", "rows_by_end", "rows_by_endpoint", "line_by_most"):
                 db.execute(f"DROP INDEX {index}")
         db.close()
         async with SQLiteLedger(path) as ledger:
@@ -327,7 +327,9 @@ class TestRedis:
             own_redis.stop()
             own_redis.forget()
             own_redis.start()
-            assert not await place(mine, row("c"), limit=2, wait=False, lease=0.2)
+            waits = await mine.place(row("c"), seconds=600, limit=2, wait=False, lease=0.2)
+            assert not waits.placed
+            assert 0 < waits.recovers_in < 0.25
             assert await other.renew("worker-2", lease=LEASE) == {}
             assert await other.record(theirs, seconds=600) == "worker-2"
             session = row("a", session_id="s1")
