@@ -6,21 +6,18 @@ import asyncio
 import math
 import os
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count, takewhile
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
 
-from equos_async.errors import ConfigurationError, LedgerError
+from equos_async.errors import ConfigurationError
 
 from .protocol import NOBODY, LedgerRow, Placing
-from .sqlite_schema import NEWEST, SCHEMA
+from .sqlite_file import SQLiteFile
 
 T = TypeVar("T")
-SCHEMA_VERSION: Final = 1
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
 LOOK: Final = 0.05
 LOOKS_A_SECOND: Final = 20
@@ -66,11 +63,7 @@ class SQLiteLedger:
         except TypeError:
             kind = type(path).__name__
             raise ConfigurationError(f"path must be a string or a path, not {kind}") from None
-        self._timeout = timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
-        self._connection: sqlite3.Connection | None = None
-        self._opened: int | None = None
-        self._closed = False
+        self._file = SQLiteFile(self._path, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,10 +73,7 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Close the file; safe to call again."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-            self._thread.shutdown(wait=False)
+        await self._file.aclose()
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self._path}>"
@@ -100,7 +90,8 @@ class SQLiteLedger:
             if holder := _holder(db, row):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 return Placing(placed=False, holder=holder)
-            if _has_place(db, row.id, limit):
+            (counted,) = db.execute("SELECT counted FROM memory").fetchone()
+            if counted <= now and _has_place(db, row.id, limit):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 db.execute(_INSERT, _values(row, now, now + seconds))
                 return Placing(placed=True)
@@ -110,7 +101,7 @@ class SQLiteLedger:
                     "ON CONFLICT (id) DO UPDATE SET most = excluded.most",
                     [row.id, row.key, row.owner, limit],
                 )
-            return Placing(placed=False)
+            return Placing(placed=False, recovers_in=max(0.0, counted - now))
 
         return await self._run(work)
 
@@ -208,74 +199,7 @@ class SQLiteLedger:
             await asyncio.sleep(LOOK)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
-        """Do something in the thread, as one transaction."""
-
-        def transact() -> T:
-            try:
-                db = self._connect()
-                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                self._disconnect()  # rolls back; the next call finds the file as it is then
-                raise
-            return result
-
-        if self._closed:
-            raise LedgerError(f"{self._path}: the ledger is closed")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self._path}: {error}") from None
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and _file(self._path) != self._opened:
-            self._disconnect()  # it was removed: what is written there nobody else can see
-        if self._connection is None:
-            db = self._connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None
-            )
-            self._prepare(db)
-            self._opened = _file(self._path)
-        return self._connection
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Make the tables, unless another process has done so, were it at this moment."""
-        until = time.monotonic() + self._timeout
-        # The one statement for which SQLite does not wait, lest two wait for each other.
-        while not _write_ahead(db, last_try=time.monotonic() > until):
-            time.sleep(LOOK)
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in {0, SCHEMA_VERSION}:
-            raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
-        # What was added since without harm to older workers: the version goes on to be theirs.
-        if not db.execute(f"SELECT 1 FROM sqlite_master WHERE name = '{NEWEST}'").fetchone():  # noqa: S608
-            db.executescript(SCHEMA)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _file(path: str) -> int | None:
-    """Which file a path leads to now."""
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - before each step
-    except FileNotFoundError:
-        return None
-
-
-def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
-    """Let readers and a writer not wait for each other; whether that is so now."""
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError:
-        if last_try:
-            raise
-        return False
-    return True
+        return await self._file.run(work, write=write)
 
 
 def _now(db: sqlite3.Connection) -> float:
@@ -294,6 +218,9 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     if now < heard:
         # The clock was set back: everybody has as long as before.
         db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
+        db.execute("UPDATE memory SET counted = counted + ? WHERE counted > ?", [now - heard, now])
+    # Places are counted again when all had the time to write anew what the file may have forgotten.
+    db.execute("UPDATE memory SET counted = ? WHERE counted < 0", [now + lease])
     if abs(now - heard) > lease / 2:
         # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
         db.execute("UPDATE engine SET since = ?", [now])

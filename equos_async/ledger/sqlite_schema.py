@@ -54,8 +54,16 @@ CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON rows
 CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     BEGIN UPDATE engine SET live = live - 1; END;
 
+-- Which file this is and where it lies, and from when on places are counted; below 0 where that is
+-- a lease after the next word of any worker.
+CREATE TABLE IF NOT EXISTS memory (
+    born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL
+);
+
+-- Older workers open no other version: what is added since must mean nothing to them.
 PRAGMA user_version = 1;
 COMMIT;
 """
+
 # What was added last: a file that has it needs nothing.
-NEWEST: Final = "line_by_most"
+NEWEST: Final = "memory"
