@@ -43,10 +43,10 @@ class Emitter(Generic[E]):
         """Whether anybody wants to know of what is in order; if not, it costs nothing."""
         return self._hook is not None or logger.isEnabledFor(logging.DEBUG)
 
-    def emit(self, event: E) -> None:
-        """Log an event and hand it to the hook."""
+    def emit(self, event: E, *, key: object = None) -> None:
+        """Log an event, with a key that it has no field for, and hand it to the hook."""
         if logger.isEnabledFor(event.level):
-            guarded(_log, event)
+            guarded(_log, event, key)
         if self._hook is not None:
             guarded(self._call, self._hook, event)
 
@@ -89,8 +89,11 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _log(event: Emitted) -> None:
-    logger.log(event.level, "%s", event, extra=_flat(event))
+def _log(event: Emitted, key: object) -> None:
+    fields = _flat(event)
+    if key is not None:
+        fields["equos_key"] = key
+    logger.log(event.level, "%s", event, extra=fields)
 
 
 def _flat(event: Emitted) -> dict[str, object]:

@@ -40,7 +40,7 @@ class EquosError(Exception):
     Attributes:
         operation: ``"start"``, ``"stop"`` or ``"read"``, where the error belongs to a call.
         attempts: How many requests were tried for this call; 0 where none was.
-        session_id: The session that the error is about, where known.
+        session_id: The session or conversation that the error is about, where known.
         request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
     """
 
@@ -162,7 +162,7 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the client key is missing, wrong or revoked."""
+    """401: the key is missing, wrong or revoked, and no other one was given."""
 
 
 class PermissionDeniedError(APIStatusError):

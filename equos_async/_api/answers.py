@@ -82,14 +82,16 @@ def decode_begun(
         address: The path from there to the address without which nobody can join; None where
             the contract does not promise one.
     """
+    id_of = attrgetter(f"{word}.id")
+    named = None if address is None else f"{word}.{address}"
+    address_of = attrgetter(named or word)
 
     def decode(body: bytes) -> Structured[T] | Unreadable:
         try:
             started = structure(parse_object(body), cls)
-            begun = getattr(started.value, word)
-            _validate.session_id(begun.id)
-            if address is not None:
-                _validate.text(f"{word}.{address}", attrgetter(address)(begun))
+            _validate.session_id(id_of(started.value))
+            if named is not None:
+                _validate.text(named, address_of(started.value))
         except UNUSABLE as error:
             return Unreadable(describe_problem(error), _salvaged_id(body, word))
         return started
@@ -115,12 +117,13 @@ def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unr
     It documents null for what is not there, or is not running any more (reference), and NestJS
     sends null as an empty body.
     """
+    kind = cast("type[T | None]", cls)
 
     def decode(body: bytes) -> Structured[T | None] | Unreadable:
         try:
             if decoded(body).strip() in {"", "null"}:
                 return Structured(None)
-            return structure(parse_object(body), cast("type[T | None]", cls))
+            return structure(parse_object(body), kind)
         except UNUSABLE as error:
             return Unreadable(describe_problem(error))
 

@@ -23,6 +23,7 @@ from equos_async.events import Event
 from .grace import CallTask
 from .keys import Head
 from .limiter import Limiter
+from .watch import WATCH, Watch
 
 T = TypeVar("T")
 StateT = TypeVar("StateT", bound=Enum)
@@ -101,6 +102,9 @@ class Call(Generic[T]):
         task: The client's task that runs the call.
         ending: The call, in the same task, that ends what this one began.
         late: Whether it failed for its caller, and is asked for again.
+        in_doubt: Whether something may be running, as it was reported.
+        watch: What sees to it beyond its caller.
+        key: Whose session it is about, where a fleet said so.
         work: How far it has come.
         guard: Of the latest attempt.
         head: What its requests carry.
@@ -131,6 +135,9 @@ class Call(Generic[T]):
     task: CallTask = field(init=False)
     ending: Call[Any] | None = None
     late: bool = False
+    in_doubt: bool = False
+    watch: Watch | None = None
+    key: object = None
     work: Work = Work.NEW
     guard: SendGuard | None = None
     carried: CIMultiDict[str] | None = None
@@ -187,6 +194,24 @@ class Call(Generic[T]):
             return self.request
         self.marker = new_marker()
         return self.mark(self.request, self.marker)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is running, now that it is over, and its caller was told otherwise."""
+        if self.in_doubt or (self.ending is not None and self.ending.in_doubt):
+            return False
+        return self.late or self.answer.cancelled() or self.answer.exception() is not None
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether it is under way, and nothing was sent that the server may still act on."""
+        return self.work is not Work.DONE and not self.is_on_server
+
+    def be_watched(self) -> None:
+        """Let whatever watches the context see to this call."""
+        watch = WATCH.get()
+        if watch is not None and watch.take(lambda: self.current.is_unsent):
+            self.watch, self.key = watch, watch.key
 
     def move(self, old: Work, new: Work) -> None:
         """Come further, from where it must be."""

@@ -88,7 +88,7 @@ class Endings:
     ) -> Call[Any]:
         """Make a call that ends what nobody holds, to be carried out in its start's own task."""
         call = start.ending = self.orphan(resource, session_id, start.target)
-        call.task = start.task
+        call.task, call.key = start.task, start.key
         return call
 
     async def carry(self, call: Call[Any]) -> None:
@@ -173,6 +173,7 @@ class Endings:
             if await self._rest(call, wait):
                 wait = FIRST_WAIT
             if session_id not in self._failed:
+                call.in_doubt = False
                 return  # another call has ended it
             call.deadline = self._clock.now() + self._runner.deadline_of(call.effect)
             if isinstance(await self._persist(call), Accepted):
@@ -201,7 +202,8 @@ class Endings:
 
     def _confirmed(self, call: Call[Any]) -> None:
         session_id = str(call.target.session_id)
-        self._reports.unresolved.drop(call.target)
+        call.in_doubt = False
+        self._reports.unresolved.drop(call.target)  # another call's doubt, too
         self._running.drop(session_id)
         self._failed.discard(session_id)
 

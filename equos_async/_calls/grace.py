@@ -1,10 +1,12 @@
-"""A task that is given a moment more when the event loop shuts down."""
+"""Give calls a moment more when the event loop shuts down."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import suppress
+from types import AsyncGeneratorType
+from typing import Any, Final, cast
 
 from equos_async._http.request import CUT
 from equos_async.clock import Clock
@@ -74,3 +76,44 @@ class CallTask(asyncio.Task[None]):
 
 def _never() -> bool:
     return False
+
+
+class LastGrace:
+    """The same moment for calls that begin while the loop shuts down already.
+
+    ``asyncio.run`` cancels the tasks that are there, and waits for those only. A stop in somebody's
+    ``finally`` begins after that, and where its caller is cancelled once more, as children of a
+    task group are, nobody waits for it. But then the loop closes its asynchronous generators, and
+    waits for what they do.
+
+    Args:
+        tasks: The tasks that are under way.
+    """
+
+    def __init__(self, tasks: Callable[[], Iterable[CallTask]]) -> None:
+        self._tasks = tasks
+        self._generator: AsyncGeneratorType[None, None] | None = None
+
+    def arm(self) -> None:
+        """Let the running loop know of it, once."""
+        if self._generator is None:
+            self._generator = cast("AsyncGeneratorType[None, None]", _wait_at_end(self._tasks))
+            with suppress(StopIteration):  # it stands at its first `yield` then
+                self._generator.asend(None).send(None)
+
+    async def disarm(self) -> None:
+        """It is not needed any more."""
+        if self._generator is not None and not self._generator.ag_running:
+            await self._generator.aclose()
+
+
+async def _wait_at_end(tasks: Callable[[], Iterable[CallTask]]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        while left := set(tasks()):
+            await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing
+            for task in left:
+                if not task.in_grace:
+                    task.cancel()
+            await asyncio.wait(left)

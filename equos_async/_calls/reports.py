@@ -71,6 +71,7 @@ class CallReports:
 
     def unknown(self, call: Call[Any], result: Unknown, reason: str) -> None:
         """Something may have begun that nobody holds; told once a call."""
+        call.in_doubt = True
         if call.target in self.unresolved:
             return
         self.unresolved.add(call.target, reason)
@@ -79,7 +80,7 @@ class CallReports:
 
     def settled(self, call: Call[Any]) -> None:
         """What a start began whose answer was lost was found and ended."""
-        self.unresolved.drop(call.target)
+        self.resolved(call.current)
         seconds = self._clock.now() - call.began
         self._emit("settled", call, "found by its marker and ended", seconds=seconds)
 
@@ -95,8 +96,14 @@ class CallReports:
 
     def failed(self, call: Call[Any], reason: str) -> None:
         """Something could not be ended, and may run on."""
+        call.in_doubt = True
         self.unresolved.add(call.target, reason)
         self._emit("stop_failed", call, reason)
+
+    def resolved(self, call: Call[Any]) -> None:
+        """It is known after all what became of it."""
+        call.in_doubt = False
+        self.unresolved.drop(call.target)
 
     def orphan_stopped(self, call: Call[Any]) -> None:
         """Something was ended that nobody held."""
@@ -112,10 +119,10 @@ class CallReports:
             seconds=self._clock.now() - call.began,
         )
 
-    def pending(self, calls: Iterable[Call[Any]]) -> tuple[Unresolved, ...]:
+    def pending(self, calls: Iterable[Call[Any]], reason: str) -> tuple[Unresolved, ...]:
         """What would be unresolved if nothing more became known of some calls."""
         return tuple(
-            self.unresolved.describe(call.target, "it is still under way")
+            self.unresolved.describe(call.target, reason)
             for call in calls
             if (call.effect.stake is Stake.RUNNING or call.is_on_server)
             and call.effect.stake is not Stake.NOTHING
@@ -162,7 +169,7 @@ class CallReports:
             client=target.client,
             **details,
         )
-        self._emitter.emit(event)
+        self._emitter.emit(event, key=call.key)
         return event
 
 

@@ -151,7 +151,7 @@ class Settling:
         tried = Tried(reply, Outcome(sent=True), Verdict.UNKNOWN, None, None)
         lost = call.lost = self._lose(call)
         heir = evolve(call, work=Work.SETTLING, guard=None, permit=None, latest=tried, lost=lost)
-        call.heir = heir
+        call.heir, call.watch = heir, None
         return heir
 
     async def settle(self, call: Call[T], result: Unknown) -> Result[T] | None:

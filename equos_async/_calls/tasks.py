@@ -24,7 +24,7 @@ from equos_async.settings import Limits, RetryPolicy, Settle, Timeouts
 from .call import Call, Holder, Target, Work
 from .closing import Closing
 from .endings import Endings
-from .grace import CallTask
+from .grace import CallTask, LastGrace
 from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .outcome import (
@@ -86,8 +86,10 @@ class CallTasks:
         self._blocks: dict[str, Resource[Any, Any, Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
+        calls = self._calls
+        self._last_grace = LastGrace(lambda: [call.task for call in calls])
         self._closing = Closing(
-            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=self._close
+            calls=calls, lifecycle=self._lifecycle, clock=clock, close=self._close
         )
         self._runner = CallRunner(
             transport=transport,
@@ -126,37 +128,41 @@ class CallTasks:
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """What may be running and is in nobody's hands, oldest first."""
-        return self._reports.unresolved.all
+        known = self._reports.unresolved.all
+        if self._loop is None or not self._loop.is_closed():
+            return known
+        # It was closed under the calls: nothing more will become known of them.
+        return known + self._reports.pending(self._calls, "the event loop was closed")
 
     # What the client calls.
 
-    async def run(
+    def run(
         self,
         operation: Operation[T],
         session_id: str | None = None,
         *,
         deadline: float | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Carry out an operation that ends or reads something.
 
         Raises:
             EquosError: It failed; the class says what that means.
         """
-        return await self.answer_of(self.ask(operation, session_id, deadline=deadline))
+        return self.answer_of(self.ask(operation, session_id, deadline=deadline))
 
-    async def end(
+    def end(
         self,
         resource: Resource[Any, Any, T],
         session_id: str,
         *,
         deadline: float | None = None,
-    ) -> T | None:
+    ) -> Coroutine[Any, Any, T | None]:
         """End a billed thing, by the operation whose key is there.
 
         Raises:
             EquosError: It failed; the class says what that means.
         """
-        return await self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
+        return self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
 
     def ask(
         self,
@@ -176,6 +182,7 @@ class CallTasks:
         self._check_open(operation.effect, session_id)
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._call(operation, target, deadline, query)
+        call.be_watched()
         self._launch(call)
         return call
 
@@ -218,6 +225,7 @@ class CallTasks:
         call = self._call(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
         self._settling.prepare(call, resource)
+        call.be_watched()
         self._launch(call)
         value = await self.answer_of(call)
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
@@ -257,7 +265,7 @@ class CallTasks:
             self._endings.hurry()
             self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
-        return self.unresolved + self._reports.pending(self._calls)
+        return self.unresolved + self._reports.pending(self._calls, "it is still under way")
 
     # What the runner asks and tells.
 
@@ -350,6 +358,7 @@ class CallTasks:
             spared=partial(self._is_spared, call),
         )
         self._calls.add(call)
+        self._last_grace.arm()
         if told:
             self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
@@ -395,7 +404,7 @@ class CallTasks:
         else:
             if not isinstance(result, Unknown):
                 # Refused late: nothing exists after all.
-                self._reports.unresolved.drop(call.target)
+                self._reports.resolved(call)
             self._refuse(call, result)
 
     async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
@@ -445,7 +454,7 @@ class CallTasks:
             if result.unreadable is not None and result.unreadable.session_id is not None:
                 self._settling.found(call, lost, result.unreadable.session_id)
         elif self._settling.take(lost):
-            self._reports.unresolved.drop(call.target)
+            self._reports.resolved(heir)
             self._refuse(heir, result)
 
     def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
@@ -473,10 +482,6 @@ class CallTasks:
         call = self._call(operation, target, None, query)
         self._launch(call, told=False)
         return call
-
-    async def _close(self) -> None:
-        await self._settling.stop()
-        await self._transport.close()
 
     def _cut_off(self) -> Unknown:
         """What a start came to whose task was cancelled."""
@@ -515,6 +520,8 @@ class CallTasks:
             alone = call.effect.alone
             if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                 call.withdraw()
+                if call.watch is not None:
+                    call.watch.is_withdrawn = True
         elif call.answer.exception() is None and call.resource is not None:
             # The answer and the cancellation fell in one tick: nobody has seen that session.
             session_id = call.resource.id_of(call.answer.result())
@@ -523,7 +530,8 @@ class CallTasks:
 
     async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
         """Put what was begun into its holder's hands, or end it where there are none."""
-        self._reports.unresolved.drop(call.target)
+        if call.in_doubt:
+            self._reports.resolved(call)
         session_id = resource.id_of(value)
         granted = resource.granted_of(value)
         seconds = call.target.max_duration if granted is None else granted
@@ -555,7 +563,7 @@ class CallTasks:
         late = self._clock.call_at(call.deadline, call.refuse, error)
         stopped = await self._endings.finish(ending)
         late.cancel()
-        self._reports.unresolved.drop(call.target)
+        self._reports.resolved(call)
         became = "has been" if stopped else "could not be"
         error.args = (f"{error}; its {resource.word} {became} stopped",)
         call.refuse(error)
@@ -565,6 +573,11 @@ class CallTasks:
     def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         call = self._endings.orphan(resource, session_id)
         self._launch(call)
+
+    async def _close(self) -> None:
+        await self._settling.stop()
+        await self._last_grace.disarm()
+        await self._transport.close()
 
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
@@ -584,6 +597,9 @@ class CallTasks:
             if not call.is_wanted:
                 raise error  # a bug that no caller can be told of: the loop's handler is
             call.refuse(error)
+            return  # whatever it was about may be running
+        if call.watch is not None and call.is_settled:
+            call.watch.settle()
 
 
 def closed_error(

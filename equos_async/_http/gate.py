@@ -47,9 +47,11 @@ _ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
     (ResponseHandler, "should_close"),
     (Connection, "protocol"),
     (Connection, "transport"),
+    (RawResponseMessage, "chunked"),
     (RawResponseMessage, "code"),
     (RawResponseMessage, "headers"),
     (RawResponseMessage, "should_close"),
+    (RawResponseMessage, "version"),
 )
 _SESSION_MODULE: Final = aiohttp.client.__dict__
 

@@ -9,8 +9,10 @@ mean for the connection is decided here:
   is not skipped: the server speaks another protocol from then on.
 - A connection is used again only after a whole answer that does not ask for its end: not after
   ``Connection: close``, HTTP/1.0 without ``keep-alive``, or an answer that was cut by a bound
-  (section 9.3). Bytes that follow an answer, and bytes that nobody asked for, end it as well: they
-  would be read as the answer to the next request (section 9.2).
+  (section 9.3), and not after chunks in HTTP/1.0, which has none (section 6.1).
+- Bytes that follow an answer, and bytes that nobody asked for, end it as well: they would be read
+  as the answer to the next request (section 9.2). Empty lines that come with an answer, behind it,
+  are passed over, for no answer begins with one.
 - Where the server closes its side, nothing more is sent either (section 9.6).
 """
 
@@ -24,7 +26,7 @@ from typing import Any, Final, cast
 import aiohttp
 from aiohttp.connector import Connection as Pooled
 from aiohttp.helpers import TimerNoop
-from aiohttp.http import HttpResponseParser
+from aiohttp.http import HttpResponseParser, HttpVersion11
 
 from .exchange import MAX_ANSWER, Exchange
 from .pool import watch
@@ -176,7 +178,8 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     def _begin(self, message: Any, body: aiohttp.StreamReader) -> None:
         """The head of the final answer is there."""
         self._body = body
-        self._keep = not message.should_close and message.code != 101
+        faulty = message.chunked and message.version < HttpVersion11
+        self._keep = not (message.should_close or faulty or message.code == 101)
         cast("Exchange", self._exchange).begin(message.code, message.headers)
 
     def _read(self, body: aiohttp.StreamReader) -> None:

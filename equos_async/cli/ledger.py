@@ -18,8 +18,10 @@ from attrs import asdict
 
 from equos_async import _validate
 from equos_async.client import EquosClient
-from equos_async.errors import ConfigurationError, EquosError
-from equos_async.ledger.protocol import NOBODY, LedgerRow, SessionLedger
+from equos_async.errors import ConfigurationError
+from equos_async.fleet._engine import Engine
+from equos_async.fleet._reaper import Reaped, Reaper
+from equos_async.ledger.protocol import NOBODY, LedgerRow
 from equos_async.ledger.redis import RedisLedger
 from equos_async.ledger.sqlite import SQLiteLedger
 
@@ -33,7 +35,7 @@ _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
 _HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
 
 
-class Reaped(TypedDict):
+class Told(TypedDict):
     """What became of one session that a dead worker left.
 
     Attributes:
@@ -116,35 +118,26 @@ async def reap(args: argparse.Namespace) -> int:
     """Stop once what workers left that are late, and tell; 4 where a stop failed."""
     wait = _validate.number("--wait", args.wait, zero=True)
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    reaped: list[Reaped] = []
+    reaped: list[Told] = []
     async with (
         EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client,
         open_ledger(args.ledger, args.namespace) as ledger,
     ):
-
-        async def end(row: LedgerRow) -> Reaped:
-            outcome, reason = "unresolved", f"may run for {row.remaining:.0f} s"
-            if row.session_id is not None:
-                try:
-                    await client.stop_session(row.session_id, deadline=args.deadline)
-                    await ledger.remove(row.id)
-                    outcome, reason = "stopped", ""
-                except EquosError as error:
-                    outcome, reason = "failed", str(error)
-            return Reaped(
-                key=row.key,
-                worker=row.owner,
-                session_id=row.session_id,
-                outcome=outcome,
-                reason=reason,
-            )
-
+        engine = Engine()
+        reaper = Reaper(
+            ledger,
+            client,
+            engine,
+            worker=worker,
+            lease=wait or LEASE,
+            deadline=args.deadline,
+        )
         if wait:
             print(f"looking for late workers for {wait:g} s", file=sys.stderr)
         try:
-            async for rows in _claims(ledger, worker, client.endpoint, wait):
-                reaped += await asyncio.gather(*map(end, rows))
-            await ledger.renew(worker, lease=0)  # what failed is for others to try
+            async for rows in _claims(reaper, wait):
+                reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
+            await engine.ask(ledger.renew(worker, lease=0))  # what failed is for others to try
         finally:
             _report(reaped, as_json=args.json)
         left = [row for row in await ledger.rows() if row.endpoint == client.endpoint]
@@ -152,25 +145,31 @@ async def reap(args: argparse.Namespace) -> int:
     return 4 if any(one["outcome"] == "failed" for one in reaped) else 0
 
 
-async def _claims(
-    ledger: SessionLedger, worker: str, endpoint: str, wait: float
-) -> AsyncIterator[Sequence[LedgerRow]]:
+async def _claims(reaper: Reaper, wait: float) -> AsyncIterator[Sequence[LedgerRow]]:
     """What late workers hold, until there has been no more for so long.
 
     Workers that could not reach the engine are late as well: within a lease they come back.
     """
     over = time.monotonic() + wait
     while True:
-        while rows := await ledger.claim(
-            worker, endpoint=endpoint, lease=wait or LEASE, at_once=not wait
-        ):
+        async for rows in reaper.claims(at_once=not wait):
             yield rows
         if time.monotonic() >= over:
             return
         await asyncio.sleep(min(BEAT, wait / 4))
 
 
-def _report(reaped: Sequence[Reaped], *, as_json: bool) -> None:
+def _told(one: Reaped) -> Told:
+    return Told(
+        key=one.row.key,
+        worker=one.row.owner,
+        session_id=one.row.session_id,
+        outcome=one.outcome,
+        reason=one.reason,
+    )
+
+
+def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
     if as_json:
         _print_json(reaped)
         return

@@ -1,63 +1,197 @@
-"""The slots of a fleet, taken in turn."""
+"""What a session holds, taken before it is started and given back when it is over."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Hashable
+import math
+from collections.abc import Callable
+from functools import partial
 
-from equos_async.errors import EquosError
+from equos_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    EquosError,
+    FleetFullError,
+)
+from equos_async.models import CreateSessionPassRequest
+
+from ._records import Records
+from ._session import SessionRecord
+from ._slots import Slots
+from ._states import State
+from ._tally import Tally
+from ._writer import NoRows, RowWriter
 
 
-class Slots:
-    """A number of slots and the queue before them: first come, first served.
+def closed_error() -> ClientClosedError:
+    """For a fleet that is at its end."""
+    return ClientClosedError("the fleet is at its end", operation="start")
 
-    A slot that is given back goes straight to the first in the queue, so that nobody overtakes. A
-    waiter that is cancelled passes on the slot that it was given in that very tick.
+
+class Admission:
+    """Keys, seconds of the session budget, rows and slots: the only place that takes or gives one.
+
+    Args:
+        records: The fleet's sessions, which hold their keys.
+        slots: How many sessions there may be.
+        budget: How many seconds all of them may run.
+        deadline: Seconds that a start may take, where it names none.
+        rows: What writes the rows.
+        tally: Who tells.
     """
 
-    def __init__(self, count: int) -> None:
-        self.free: int = count
-        self._queue: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
+    def __init__(
+        self,
+        records: Records[SessionRecord],
+        *,
+        slots: int,
+        budget: float,
+        deadline: float,
+        rows: NoRows | RowWriter,
+        tally: Tally,
+    ) -> None:
+        self.closed: bool = False
+        self._records = records
+        self._slots = Slots(slots)
+        self._budget = budget
+        self._committed = 0.0
+        self._deadline = deadline
+        self._rows = rows
+        self._tally = tally
+        tally.waiting = lambda: self._slots.waiting + rows.waiting
 
     @property
-    def waiting(self) -> int:
-        """How many stand in the queue."""
-        return len(self._queue)
+    def free(self) -> int:
+        """How many slots are free."""
+        return self._slots.free
 
-    def take(self) -> bool:
-        """Take a slot, if one is free; then nobody is waiting."""
-        if self.free == 0:
-            return False
-        self.free -= 1
-        return True
+    @property
+    def budget_left(self) -> float | None:
+        """Seconds that starts may still ask for; None without a budget."""
+        return None if math.isinf(self._budget) else self._budget - self._committed
 
-    def join(self, who: Hashable) -> asyncio.Future[None]:
-        """Stand in the queue."""
-        turn = self._queue[who] = asyncio.get_running_loop().create_future()
-        return turn
+    def reserve(self, record: SessionRecord) -> None:
+        """Take a key, so that two starts at the same time cannot both have it.
 
-    async def wait(self, who: Hashable, turn: asyncio.Future[None]) -> None:
-        """Wait for one's turn; then the slot is taken."""
+        Raises:
+            ClientClosedError: The fleet is at its end.
+            ConfigurationError: The key is taken, or no key.
+        """
+        if self.closed:
+            raise closed_error()
         try:
-            await turn
-        except asyncio.CancelledError:
-            self._queue.pop(who, None)
-            if not turn.cancelled() and turn.exception() is None:
-                self.give()
+            holder = self._records.holder(record.key)
+        except TypeError:
+            raise ConfigurationError(
+                f"key must be hashable, which {type(record.key).__name__} is not"
+            ) from None
+        if holder is not None:
+            raise ConfigurationError(f"key {record.key!r} has a session already: stop it first")
+        self._records.add(record, holds_key=True)
+
+    async def admit(
+        self,
+        record: SessionRecord,
+        request: CreateSessionPassRequest,
+        *,
+        wait: bool,
+        claimed: Callable[[str], None],
+    ) -> None:
+        """Take all else that a session needs; where this raises, it has nothing, and is over.
+
+        Args:
+            record: Whose session it is.
+            request: What is to be started.
+            wait: Whether to wait for a place.
+            claimed: Called once, with another worker that has claimed the session.
+
+        Raises:
+            EquosError: As ``SessionFleet.start``, before anything was sent.
+        """
+        try:
+            self._commit(record)
+            await self._take_row(record, request, wait=wait, claimed=claimed)
+            await self._take_slot(record, wait=wait)
+        except BaseException as error:
+            if record.state is State.WAITING:
+                self.release(record, 0.0)
+            if isinstance(error, EquosError):
+                self._tally.emit("refused", record.key, reason=str(error))
             raise
+        self._records.move(record, State.STARTING)
 
-    def give(self) -> None:
-        """Give a slot back."""
-        while self._queue:
-            _, turn = self._queue.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
+    def turn_away(self, record: SessionRecord, why: EquosError) -> None:
+        """Let a start end in an error; one that waits has nothing from now on."""
+        record.unwanted = record.unwanted or why  # the first reason stays
+        self._slots.turn_away(record, why)
+        self._rows.turn_away(record.entry, why)
+        if record.state is State.WAITING:
+            self.release(record, 0.0)
 
-    def turn_away(self, who: Hashable, error: EquosError) -> None:
-        """Send somebody home who waits."""
-        turn = self._queue.pop(who, None)
-        if turn is not None and not turn.done():
-            turn.set_exception(error)
+    def release(self, record: SessionRecord, spent: float) -> None:
+        """A session is over, or never was: give back all that it holds.
+
+        Args:
+            record: The session.
+            spent: Seconds of the budget that it has used up.
+        """
+        had_slot = record.state is not State.WAITING
+        self._records.move(record, State.ENDED)
+        self._committed += spent - record.seconds
+        self._rows.drop(record.entry)
+        if had_slot:
+            self._slots.give()
+
+    def _commit(self, record: SessionRecord) -> None:
+        """Reserve all that a session may use of the session budget."""
+        left = self._budget - self._committed
+        if record.duration > left:
+            raise FleetFullError(
+                f"the fleet's budget has {left:g} s left; this may take {record.duration:g} s",
+                operation="start",
+            )
+        record.seconds = record.duration
+        self._committed += record.seconds
+
+    async def _take_row(
+        self,
+        record: SessionRecord,
+        request: CreateSessionPassRequest,
+        *,
+        wait: bool,
+        claimed: Callable[[str], None],
+    ) -> None:
+        record.entry = self._rows.entry(record.key, request, claimed)
+        deadline = self._deadline if record.deadline is None else record.deadline
+        try:
+            await self._rows.place(
+                record.entry,
+                seconds=deadline + record.duration,
+                wait=wait,
+                waits=partial(self._tally.emit, "waiting", record.key),
+            )
+        except asyncio.CancelledError:
+            self._tally.emit("waiting", record.key, reason="gave up")
+            raise
+        if record.unwanted is not None:
+            raise record.unwanted
+
+    async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
+        """Have a slot when this returns, and none where it raises."""
+        slots = self._slots
+        if slots.take():
+            return
+        if not wait:
+            raise FleetFullError(
+                f"all {slots.count} places of the fleet are taken", operation="start"
+            )
+        turn = slots.join(record, renews=record.replaces is not None)
+        self._tally.emit("waiting", record.key)
+        try:
+            await slots.wait(record, turn)
+        except asyncio.CancelledError:
+            self._tally.emit("waiting", record.key, reason="gave up")
+            raise
+        if record.unwanted is not None:  # in the very tick in which its turn came
+            slots.give()
+            raise record.unwanted

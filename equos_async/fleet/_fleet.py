@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import signal
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
-from attrs import evolve
-
 from equos_async import _validate
+from equos_async._api.operations import SESSION
 from equos_async.client import EquosClient, clock_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
@@ -23,24 +23,28 @@ from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
 from equos_async.models import CreateSessionPassRequest, EquosSession
 
+from ._admission import Admission, closed_error
+from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
-from ._supervisor import FleetSupervisor, closed_error
+from ._states import IN_DOUBT
+from ._supervisor import FleetSupervisor
+from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
-from .values import DrainReport, FleetEvent, FleetStats
+from .values import MAX_TOLD, DrainReport, FleetEvent, FleetStats
 
 
 class SessionFleet:
     """Runs many sessions through one client, at most ``max_live`` at a time.
 
-    Use it with ``async with``: on every way out of the block all sessions are stopped, and
-    :attr:`report` tells what became of each. How many stops are on the wire at once is the
-    client's ``Limits.stop_connections``.
+    Use it with ``async with``, or with :meth:`open` and :meth:`aclose`: on every way out of the
+    block all sessions are stopped, and :attr:`report` tells what became of each. How many stops
+    are on the wire at once is the client's ``Limits.stop_connections``.
 
     Args:
         client: What starts and stops the sessions; it is not closed.
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
-            until its ``max_duration`` is over, for its session may be running.
+            until the client has learned that nothing runs, or its ``max_duration`` is over.
         drain_deadline: Seconds that leaving may take.
         default_max_duration: Seconds for sessions whose request names no ``max_duration``; sent
             with them. Every session of a fleet has an end.
@@ -97,16 +101,29 @@ class SessionFleet:
                 required=ledger_required,
                 clock=clock,
             )
+        _validate.count("max_live", max_live)
+        self._records: Records[SessionRecord] = Records()
+        tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
+        self._worker = make_worker(tally.emit)
+        self._admission = Admission(
+            self._records,
+            slots=max_live,
+            budget=math.inf if budget_seconds is None else budget_seconds,
+            deadline=client.timeouts.deadline,
+            rows=self._worker.rows,
+            tally=tally,
+        )
         self._supervisor = FleetSupervisor(
             client,
-            slots=_validate.count("max_live", max_live),
-            budget=math.inf if budget_seconds is None else budget_seconds,
+            records=self._records,
+            admission=self._admission,
+            rows=self._worker.rows,
+            tally=tally,
             renew_before=_validate.number("renew_before", renew_before),
-            on_event=_validate.hook("on_event", on_event),
             clock=clock,
-            make_worker=make_worker,
         )
-        self._live = _LiveView(self._supervisor.records)
+        self._live = _LiveView(self._records)
+        self._entered = False
         self._report: DrainReport | None = None
         self._guard: SignalGuard | None = None
 
@@ -122,8 +139,9 @@ class SessionFleet:
     ) -> LiveSession:
         """Start a session for a key, as soon as there is a place; first come, first served.
 
-        A caller that is cancelled leaves nothing behind: in the line it takes no place, and a
-        session that arrives for it is stopped at once. Until that is settled its key is in use.
+        A caller that is cancelled leaves nothing behind: in the line it takes no place, what was
+        not sent is withdrawn, and a session that arrives for it is stopped at once. Until that
+        is settled its key is in use.
 
         Args:
             request: What to start.
@@ -144,15 +162,20 @@ class SessionFleet:
             FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
                 that session came too late and is being stopped.
-            StartOutcomeUnknownError: A billed session may exist; its place stays taken.
+            StartOutcomeUnknownError: A billed session may exist; its place stays taken until
+                the client has learned that it does not, or its time is over.
             EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
                 came before the session.
         """
+        if not self._entered:
+            raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
         _validate.instance("request", request, CreateSessionPassRequest)
+        if on_renewed is not None and not callable(on_renewed):
+            raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
-        duration = request.max_duration or self._default_max_duration
-        request = evolve(request, max_duration=duration)
+        duration = SESSION.seconds_of(request) or self._default_max_duration
+        request = SESSION.with_seconds(request, duration)
         record = SessionRecord(
             owner=self._supervisor,
             key=key,
@@ -161,7 +184,7 @@ class SessionFleet:
             deadline=deadline,
             hand_over=on_renewed,
         )
-        self._supervisor.reserve(record)
+        self._admission.reserve(record)
         await self._supervisor.fulfil(record, request, wait=wait)
         return record.handle
 
@@ -221,7 +244,7 @@ class SessionFleet:
     @property
     def worker(self) -> str | None:
         """This fleet's name in its ledger, of host, process and random letters; else None."""
-        return self._supervisor.worker.worker
+        return self._worker.worker
 
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
@@ -240,14 +263,37 @@ class SessionFleet:
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        supervisor = self._supervisor
-        guard = SignalGuard(lambda: supervisor.closed, supervisor.give_up)
+        admission = self._admission
+        guard = SignalGuard(lambda: admission.closed, self._supervisor.give_up)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
-    async def __aenter__(self) -> Self:
-        if self._supervisor.closed:
+    async def open(self) -> None:
+        """As entering ``async with``, for programs that have a set-up and a tear-down instead.
+
+        Raises:
+            ConfigurationError: It was done before.
+            ClientClosedError: The fleet is at its end.
+        """
+        if self._admission.closed:
             raise closed_error()
+        if self._entered:
+            raise ConfigurationError("the fleet was entered already")
+        self._entered = True
+        self._worker.enter()
+
+    async def aclose(self) -> DrainReport:
+        """As leaving ``async with``; safe to call again.
+
+        Returns:
+            :attr:`report`.
+        """
+        if self._report is None:
+            await self.__aexit__(None, None, None)
+        return self.report
+
+    async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(
@@ -264,17 +310,27 @@ class SessionFleet:
             # Where a cancellation ends the wait, what is left is told all the same.
             self._report = self._supervisor.conclude(drain)
             if self._report.left:
-                logger.warning("sessions may still be running: %s", self._report)
+                keys = [end.key for end in self._report.left[:MAX_TOLD]]
+                fields = {"equos_event": "left", "equos_key": keys}
+                logger.warning("sessions may still be running: %s", self._report, extra=fields)
                 if exc is not None:
                     exc.add_note(str(self._report))
             if self._guard is not None:
                 self._guard.remove()
-            await self._supervisor.worker.leave()
+            await self._worker.leave()
         return self._guard is not None and self._guard.absorbs(exc)
 
+    def __del__(self) -> None:
+        admission = self.__dict__.get("_admission")  # absent where the arguments were refused
+        left = 0 if admission is None or admission.closed else self._records.count(*IN_DOUBT)
+        if left:
+            told = f"{self!r} was dropped with {left} sessions that may be running; leave its block"
+            logger.warning("%s", told)
+            warnings.warn(told, ResourceWarning, source=self, stacklevel=2)
+
     def __repr__(self) -> str:
-        state = "closed" if self._supervisor.closed else "open"
-        return f"<SessionFleet {len(self._live)} live, {self._supervisor.slots.free} free, {state}>"
+        state = "closed" if self._admission.closed else "open"
+        return f"<SessionFleet {len(self._live)} live, {self._admission.free} free, {state}>"
 
 
 def _no_worker(_: Callable[..., None]) -> NoWorker:

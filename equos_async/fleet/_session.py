@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
+from equos_async._api.operations import SESSION
+from equos_async._calls.watch import Watch
 from equos_async.clock import Clock, SetTimer
 from equos_async.errors import EquosError
 from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 
+from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
-from ._worker import NO_ENTRY, Entry
 from .values import SessionEnd
 
 T = TypeVar("T")
@@ -64,11 +66,18 @@ class LiveSession:
         record = self._record
         return 0.0 if record.end else max(0.0, record.ends - record.owner.clock.now())
 
+    @property
+    def state(self) -> Literal["live", "stopping", "ended"]:
+        """Whether it is live, its stop is under way, or it is over, as far as the fleet knows."""
+        if self._record.end is not None:
+            return "ended"
+        return "stopping" if self._record.state is State.STOPPING else "live"
+
     async def stop(self) -> EquosSession | None:
         """Stop it. Calls at the same time, and later ones, get the same answer.
 
-        It goes on where its caller is cancelled. One that failed may be tried again; the fleet
-        itself does so when the session's time is over.
+        It goes on where its caller is cancelled. One that failed may be tried again; the client
+        itself does so, first after a second, until it is confirmed or the session's time is over.
 
         Returns:
             The ended session; None where it was not running, and the server sent no details.
@@ -105,7 +114,7 @@ class LiveSession:
 
     def __repr__(self) -> str:
         end = self._record.end
-        state = f"live, {self.remaining:.0f} s left" if end is None else end.outcome
+        state = f"{self.state}, {self.remaining:.0f} s left" if end is None else end.outcome
         return f"<LiveSession {self.key!r} {self.session.id} {state}>"
 
 
@@ -144,6 +153,7 @@ class SessionRecord:
         seconds: What is reserved for it in the session budget.
         unwanted: Why it is to end as soon as it is there.
         entry: What the ledger holds of it.
+        watch: What sees to its start beyond what the client tells.
         answer: What its caller waits for, until it is live; cancelled where the caller is gone.
         task: The start, then the stop, that is under way; at last the stop that ended it.
         started: The server's answer.
@@ -151,6 +161,7 @@ class SessionRecord:
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
         timer: What is to be done about it next; None when its time is over.
         reason: Why it is being stopped; ``claimed_by`` is the worker, where that is ``LOST``.
+        is_confirmed: Whether the client has stopped it after its stop had failed.
         renewing: The task that gets its replacement, until that is there.
         end: How it ended.
         over: What waits for that.
@@ -167,6 +178,7 @@ class SessionRecord:
     seconds: float = 0.0
     unwanted: EquosError | None = None
     entry: Entry = NO_ENTRY
+    watch: Watch | None = None
     answer: asyncio.Future[None] | None = None
     task: asyncio.Task[Any] | None = None
     started: CreateEquosSessionResponse | None = None
@@ -176,6 +188,7 @@ class SessionRecord:
     timer: SetTimer | None = None
     reason: Reason = Reason.ASKED
     claimed_by: str = ""
+    is_confirmed: bool = False
     renewing: asyncio.Task[None] | None = None
     end: SessionEnd | None = None
     over: asyncio.Future[SessionEnd] | None = None
@@ -192,7 +205,7 @@ class SessionRecord:
     @property
     def session_id(self) -> str | None:
         """Its id, where known."""
-        return None if self.started is None else self.started.session.id
+        return None if self.started is None else SESSION.id_of(self.started)
 
     @property
     def why(self) -> str:

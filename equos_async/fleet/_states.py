@@ -31,9 +31,14 @@ KEYED: Final = frozenset({State.WAITING, State.STARTING, State.LIVE, State.STOPP
 """The states in which a session may hold its key."""
 
 
+IN_DOUBT: Final = (State.STARTING, State.LIVE, State.STOPPING, State.UNKNOWN)
+"""The states in which a session may be running on the server."""
+
+
 class Reason(Enum):
     """Why a session is being stopped; its value is what a report says of it."""
 
     ASKED = ""
     EXPIRED = "its time was over"
+    OVER = "the server answered that it was over"
     LOST = "worker {by} claimed it, for this one was late"

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast
 
-from equos_async._emitter import Emitter
+from equos_async._api.operations import OVER, SESSION
+from equos_async._calls.watch import WATCH, Watch
 from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
-from equos_async.errors import (
-    ClientClosedError,
-    ConfigurationError,
-    EquosError,
-    FleetFullError,
-    StartOutcomeUnknownError,
-)
-from equos_async.events import logger
+from equos_async.errors import EquosError, StartOutcomeUnknownError
 from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 
-from ._admission import Slots
+from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
 from ._records import Records
-from ._session import HandOver, SessionRecord, granted
+from ._renewal import Renewals
+from ._session import SessionRecord, granted
 from ._states import Reason, State
-from ._worker import LedgerWorker, NoWorker
-from .values import DrainReport, FleetEvent, FleetEventKind, FleetStats, SessionEnd
+from ._tally import Tally
+from ._writer import NoRows, RowWriter
+from .values import DrainReport, FleetStats, SessionEnd
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
-
-
-def closed_error() -> ClientClosedError:
-    """For a fleet that is at its end."""
-    return ClientClosedError("the fleet is at its end", operation="start")
 
 
 class FleetSupervisor:
@@ -44,164 +33,90 @@ class FleetSupervisor:
 
     A task only waits for the client. What its result means is written down by its done callback,
     which runs before anybody who waits for it, and even where the task never ran a line.
+
+    Args:
+        client: What starts and stops the sessions.
+        records: The fleet's sessions.
+        admission: What they hold.
+        rows: What writes them down.
+        tally: Who tells.
+        renew_before: Seconds before a session's end at which its replacement is started.
+        clock: The source of time.
     """
 
     def __init__(
         self,
         client: EquosClient,
         *,
-        slots: int,
-        budget: float,
+        records: Records[SessionRecord],
+        admission: Admission,
+        rows: NoRows | RowWriter,
+        tally: Tally,
         renew_before: float,
-        on_event: Callable[[FleetEvent], object] | None,
         clock: Clock,
-        make_worker: Callable[[Callable[..., None]], LedgerWorker | NoWorker],
     ) -> None:
         self.clock = clock
-        self.slots: Slots = Slots(slots)
-        self.records: Records[SessionRecord] = Records()
-        self.closed: bool = False
         self._client = client
-        self._max_live = slots
+        self._records = records
+        self._admission = admission
+        self._rows = rows
+        self._tally = tally
         self._renew_before = renew_before
-        self._emitter = Emitter(on_event, "the fleet's on_event")
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
-        self._renewals: set[asyncio.Task[None]] = set()
-        self._counts: dict[FleetEventKind, int] = dict.fromkeys(get_args(FleetEventKind), 0)
-        self._budget = budget
-        self._committed = 0.0
-        self._seconds_ended = 0.0
-        self._sum_began = 0.0
-        self.worker: LedgerWorker | NoWorker = make_worker(self.emit)
+        self._renewals = Renewals(records, self.fulfil, self.stop)
 
     # Starting.
-
-    def reserve(self, record: SessionRecord) -> None:
-        """Take a key, so that two starts at the same time cannot both have it."""
-        if self.closed:
-            raise closed_error()
-        try:
-            holder = self.records.holder(record.key)
-        except TypeError:
-            raise ConfigurationError(
-                f"key must be hashable, which {type(record.key).__name__} is not"
-            ) from None
-        if holder is not None:
-            raise ConfigurationError(f"key {record.key!r} has a session already: stop it first")
-        self.records.add(record, holds_key=True)
 
     async def fulfil(
         self, record: SessionRecord, request: CreateSessionPassRequest, *, wait: bool
     ) -> None:
         """Wait for a slot, then for the session."""
-        try:
-            self._commit(record)
-            await self._sign_up(record, request, wait=wait)
-            await self._take_slot(record, wait=wait)
-        except BaseException as error:
-            self._forget(record)
-            if isinstance(error, EquosError):
-                self.emit("refused", record.key, reason=str(error))
-            raise
-        self.records.move(record, State.STARTING)
+        claimed = partial(self._claimed, record)
+        await self._admission.admit(record, request, wait=wait, claimed=claimed)
         answer = record.answer = asyncio.get_running_loop().create_future()
         record.task = asyncio.create_task(self._open(record, request))
         record.task.add_done_callback(partial(self._opened, record, answer))
         try:
             await answer
-        except asyncio.CancelledError:
-            if not answer.cancelled() and answer.exception() is None:
+        except (asyncio.CancelledError, GeneratorExit):
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self.stop(record)  # it arrived in the tick of the cancellation
+            else:
+                answer.cancel()  # as it is not where the coroutine is closed
+                self._withdraw(record)
             raise
 
     async def call_off(self, key: Hashable, why: EquosError) -> None:
         """Let a start that is under way end in an error; its session is stopped when it comes."""
-        record = self.records.holder(key)
+        record = self._records.holder(key)
         if record is None or record.state not in {State.WAITING, State.STARTING}:
             return
         self._turn_away(record, why)
         if record.task is not None:
             await asyncio.wait([record.task])
 
-    def _commit(self, record: SessionRecord) -> None:
-        """Reserve all that a session may use of the session budget."""
-        left = self._budget - self._committed
-        if record.duration > left:
-            raise FleetFullError(
-                f"the fleet's budget has {left:g} s left; this may take {record.duration:g} s",
-                operation="start",
-            )
-        record.seconds = record.duration
-        self._committed += record.seconds
-
-    async def _sign_up(
-        self, record: SessionRecord, request: CreateSessionPassRequest, *, wait: bool
-    ) -> None:
-        """Have a slot and a row in the ledger when this returns."""
-        record.entry = self.worker.entry(record.key, request)
-        deadline = self._client.timeouts.deadline if record.deadline is None else record.deadline
-        try:
-            await self.worker.place(
-                record.entry,
-                seconds=deadline + record.duration,
-                wait=wait,
-                waits=partial(self.emit, "waiting", record.key),
-            )
-        except asyncio.CancelledError:
-            self.emit("waiting", record.key, reason="gave up")
-            raise
-        if record.unwanted is not None:
-            raise record.unwanted
-
-    async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
-        """Have a slot when this returns, and none where it raises."""
-        if self.slots.take():
-            return
-        if not wait:
-            raise FleetFullError(
-                f"all {self._max_live} places of the fleet are taken", operation="start"
-            )
-        turn = self.slots.join(record)
-        self.emit("waiting", record.key)
-        try:
-            await self.slots.wait(record, turn)
-        except asyncio.CancelledError:
-            self.emit("waiting", record.key, reason="gave up")
-            raise
-        if record.unwanted is not None:  # in the very tick in which its turn came
-            self.slots.give()
-            raise record.unwanted
-
-    def _forget(self, record: SessionRecord) -> None:
-        """Nothing came of a start: give its key, its seconds and its row back."""
-        self.records.move(record, State.ENDED)
-        self._committed -= record.seconds
-        record.seconds = 0.0
-        self.worker.drop(record.entry)
-
     async def _open(
         self, record: SessionRecord, request: CreateSessionPassRequest
     ) -> CreateEquosSessionResponse:
         """Start a session, and have it written down when this returns."""
+        record.watch = Watch(record.key, partial(self._settled, record))
+        WATCH.set(record.watch)
         started = await self._client.start_session(request, deadline=record.deadline)
-        session = started.session
-        seconds = granted(record.duration, session.max_duration)
-        claimer = await self.worker.record(record.entry, session.id, seconds)
-        if claimer is not None:
-            late = f"this worker was late, and its place went to worker {claimer}"
-            self._unwant(record, EquosError(late, operation="start"))
+        seconds = granted(record.duration, SESSION.granted_of(started))
+        await self._rows.record(record.entry, SESSION.id_of(started), seconds)
         return started
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
-        """Let a start end in an error, at once where it waits for a slot."""
-        self._unwant(record, why)
-        self.slots.turn_away(record, why)
-        self.worker.turn_away(record.entry, why)
+        """Let a start end in an error, at once where nothing was sent."""
+        self._admission.turn_away(record, why)
+        self._withdraw(record)
 
-    def _unwant(self, record: SessionRecord, why: EquosError) -> None:
-        """Note why a start is to end in an error; the first reason stays."""
-        record.unwanted = record.unwanted or why
+    def _withdraw(self, record: SessionRecord) -> None:
+        """Send nothing more of a start, unless it was sent: then its session is stopped."""
+        is_unsent = record.watch is None or record.watch.is_unsent
+        if record.state is State.STARTING and record.task is not None and is_unsent:
+            record.task.cancel()
 
     def _opened(
         self,
@@ -214,10 +129,13 @@ class FleetSupervisor:
         if error is None:
             self._arrived(record, answer, task.result())
             return
+        if task.cancelled() and (record.watch is None or record.watch.is_withdrawn):
+            told = "it was called off before it was sent"
+            error = record.unwanted or EquosError(told, operation="start")
         if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
-            self._forget(record)
-            self.slots.give()
-            self.emit("refused", record.key, reason=str(error))
+            record.watch = record.task = None
+            self._admission.release(record, 0.0)
+            self._tally.emit("refused", record.key, reason=str(error))
             self._settle(record, None)
         else:
             self._keep_unknown(record, error)
@@ -231,14 +149,20 @@ class FleetSupervisor:
         started: CreateEquosSessionResponse,
     ) -> None:
         """A session is there: put it into the hands of whoever waits, or stop it."""
+        is_over = SESSION.status_of(started) in OVER
+        if is_over and record.replaces is not None:  # the old one is better
+            told = "the server answered that it is over"
+            record.unwanted = record.unwanted or EquosError(told, operation="start")
         unwanted, wanted = record.unwanted, not answer.done() and record.unwanted is None
         self._live(record, started, wanted=wanted)
-        self.emit("started", record.key, session_id=record.session_id)
+        self._tally.emit("started", record.key, session_id=record.session_id)
         for drain in self._drains:
             drain.arrived(record)
         if wanted:
             answer.set_result(None)
-            return
+            if not is_over:
+                return
+            record.reason = Reason.OVER
         self.stop(record)
         if not answer.done() and unwanted is not None:
             unwanted.session_id = record.session_id
@@ -248,57 +172,60 @@ class FleetSupervisor:
         self, record: SessionRecord, started: CreateEquosSessionResponse, *, wanted: bool
     ) -> None:
         """Write down that a session is live, and let go of what only its start needed."""
-        duration = granted(record.duration, started.session.max_duration)
+        duration = granted(record.duration, SESSION.granted_of(started))
         # From here on, not from the server's own date: clocks differ, and the fleet's end must
         # not come before the server's.
         record.started = started
         record.began = self.clock.now()
         record.ends = record.began + duration
         record.expires = min(self.clock.wall() + duration, LAST_DATE)
-        self._sum_began += record.began
-        self.records.move(record, State.LIVE)
+        self._tally.began(record)
+        self._records.move(record, State.LIVE)
         if record.replaces is not None and wanted:
-            self.records.hand_key(record.replaces, record)
+            self._records.hand_key(record.replaces, record)
             record.replaces.renewing = None  # the end of one is not the other's any more
         # Each would hold the one before it, and its caller's frame.
-        record.answer = record.task = record.replaces = record.unwanted = None
+        record.answer = record.task = record.replaces = record.unwanted = record.watch = None
         if record.hand_over is None:
             record.request = None
-        self._watch(record)
-        self.worker.watch(record.entry, partial(self._claimed, record))
+        self._set_timer(record)
 
     def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
         """A session may be live that nobody holds: its slot and seconds stay taken."""
-        record.answer = record.replaces = record.request = None
+        record.answer = record.replaces = record.request = record.task = None
         record.end = SessionEnd(
             key=record.key, session_id=None, outcome="unresolved", reason=str(error)
         )
-        self.records.move(record, State.UNKNOWN)
+        self._records.move(record, State.UNKNOWN)
         until = self.clock.now() + record.duration
-        record.timer = self._timers.at(until, self._resolve, record)
+        record.timer = self._timers.at(until, self._outlived, record)
         session_id = error.session_id if isinstance(error, EquosError) else None
-        self.emit("unknown", record.key, session_id=session_id, reason=str(error))
+        self._tally.emit("unknown", record.key, session_id=session_id, reason=str(error))
         self._settle(record, record.end)
-        if session_id is not None:
+        if record.watch is not None and record.watch.is_settled:
+            self._settled(record)
+        elif session_id is not None:
             # An unreadable answer whose session the client set out to stop: ask until confirmed.
             record.task = asyncio.create_task(self._client.stop_session(session_id))
             record.task.add_done_callback(partial(self._stray_stopped, record))
 
     def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
-        if _error_of(task, EquosError) is None and record.state is State.UNKNOWN:
+        if _error_of(task, EquosError) is None:
+            self._settled(record)
+
+    def _settled(self, record: SessionRecord) -> None:
+        """Nothing runs of a start of unknown outcome: the client has seen to it."""
+        if record.state is State.UNKNOWN:
             self._unset(record)
-            self._committed -= record.seconds
-            self._resolve(record)
+            self._admission.release(record, 0.0)
 
-    def _resolve(self, record: SessionRecord) -> None:
+    def _outlived(self, record: SessionRecord) -> None:
         """A session of unknown outcome is over by now, if there ever was one."""
-        self.records.move(record, State.ENDED)
-        self.slots.give()
-        self.worker.drop(record.entry)
+        self._admission.release(record, record.seconds)
 
-    # Watching and renewing.
+    # Watching.
 
-    def _watch(self, record: SessionRecord) -> None:
+    def _set_timer(self, record: SessionRecord) -> None:
         if record.request is None:
             record.timer = self._timers.at(record.ends, self._expire, record)
         else:
@@ -311,6 +238,11 @@ class FleetSupervisor:
             self._timers.cancel(record.timer)
             record.timer = None
 
+    def _renew(self, record: SessionRecord) -> None:
+        record.timer = self._timers.at(record.ends, self._expire, record)
+        if record.state is State.LIVE:
+            self._renewals.begin(record)
+
     def _expire(self, record: SessionRecord) -> None:
         """The time is over: stop it, for the server may have forgotten to."""
         record.timer = None
@@ -320,84 +252,66 @@ class FleetSupervisor:
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
+        if record.state is State.STARTING:
+            late = f"this worker was late, and its place went to worker {by}"
+            record.unwanted = record.unwanted or EquosError(late, operation="start")
+            return
         if record.reason is Reason.ASKED:
             record.reason, record.claimed_by = Reason.LOST, by
-        self.emit("lost", record.key, session_id=record.session_id, reason=record.why)
+        self._tally.emit("lost", record.key, session_id=record.session_id, reason=record.why)
         self.stop(record)
-
-    def _renew(self, record: SessionRecord) -> None:
-        record.timer = self._timers.at(record.ends, self._expire, record)
-        request = cast("CreateSessionPassRequest", record.request)
-        if record.state is not State.LIVE:
-            return
-        new = SessionRecord(
-            owner=self,
-            key=record.key,
-            request=request,
-            duration=record.duration,
-            deadline=record.ends - self.clock.now(),
-            hand_over=record.hand_over,
-            replaces=record,
-        )
-        record.renewing = asyncio.create_task(self._replace(record, new, request))
-        self._renewals.add(record.renewing)
-        record.renewing.add_done_callback(self._renewals.discard)
-
-    async def _replace(
-        self, old: SessionRecord, new: SessionRecord, request: CreateSessionPassRequest
-    ) -> None:
-        self.records.add(new, holds_key=False)
-        hand_over = cast("HandOver", old.hand_over)
-        try:
-            await self.fulfil(new, request, wait=True)
-        except EquosError:
-            return  # an event told it; the old session goes on to its end
-        try:
-            result = hand_over(old.handle, new.handle)
-            if inspect.isawaitable(result):
-                await result
-        except Exception:
-            logger.exception("on_renewed raised for %r: its new session is stopped", old.key)
-            self._swap_back(old, new)
-            self.stop(new)
-        else:
-            self.stop(old)
-
-    def _swap_back(self, old: SessionRecord, new: SessionRecord) -> None:
-        in_place = self.records.holder(old.key) is new and new.state is State.LIVE
-        if in_place and old.state is State.LIVE:
-            self.records.hand_key(new, old)
-        elif old.state is not State.ENDED:
-            self.stop(old)  # the key's conversation was ended meanwhile
 
     # Stopping.
 
     def stop(self, record: SessionRecord) -> asyncio.Task[EquosSession | None]:
         """Set out to stop a session, unless that is under way or done."""
         if record.state is State.LIVE:
-            if record.renewing is not None:
-                record.renewing.cancel()
-                record.renewing = None
-            self.records.move(record, State.STOPPING)
-            record.task = asyncio.create_task(self._close(record))
-            record.task.add_done_callback(partial(self._stopped, record))
+            self._close(record, self._end_it(record))
         return cast("asyncio.Task[EquosSession | None]", record.task)
 
-    async def _close(self, record: SessionRecord) -> EquosSession | None:
+    def _close(self, record: SessionRecord, work: Coroutine[Any, Any, EquosSession | None]) -> None:
+        if record.renewing is not None:
+            record.renewing.cancel()
+            record.renewing = None
+        self._records.move(record, State.STOPPING)
+        self._run(record, work)
+
+    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, EquosSession | None]) -> None:
+        record.watch = None
+        record.task = asyncio.create_task(work)
+        record.task.add_done_callback(partial(self._stopped, record))
+
+    async def _end_it(self, record: SessionRecord) -> EquosSession | None:
         """Stop a session, and have its row gone when this returns."""
-        ended = await self._client.stop_session(record.response.session.id)
-        await self.worker.remove(record.entry)
+        record.watch = Watch(record.key, partial(self._stopped_late, record))
+        WATCH.set(record.watch)
+        ended = await self._client.stop_session(SESSION.id_of(record.response))
+        await self._rows.remove(record.entry)
         return ended
+
+    def _stopped_late(self, record: SessionRecord) -> None:
+        """The client has gone on asking for a stop that failed, and it is confirmed."""
+        if record.state is State.LIVE:
+            record.is_confirmed = True
+            self._close(record, self._forget(record))
+
+    async def _forget(self, record: SessionRecord) -> None:
+        """Have the row gone of a session that is over."""
+        await self._rows.remove(record.entry)
 
     def _stopped(self, record: SessionRecord, task: asyncio.Task[EquosSession | None]) -> None:
         """The task of a stop is over: a done callback."""
+        is_awaited = any(record in drain.pending for drain in self._drains)
+        if task.cancelled() and record.watch is None and is_awaited:
+            # The loop's shutdown cancels what was made just before, which never ran a line.
+            self._run(record, self._end_it(record))
+            return
+        record.watch = None
         error = _error_of(task, EquosError)
-        if error is None:
-            outcome: Literal["stopped", "already_ended"] = (
-                "already_ended" if task.result() is None else "stopped"
-            )
-            self._finish(record, self._end(record, outcome, record.why))
-            self.emit(
+        if error is None or record.is_confirmed:
+            is_ours = record.is_confirmed or task.result() is not None
+            self._finish(record, self._end(record, "stopped" if is_ours else "already_ended"))
+            self._tally.emit(
                 "expired" if record.reason is Reason.EXPIRED else "stopped",
                 record.key,
                 session_id=record.session_id,
@@ -407,22 +321,18 @@ class FleetSupervisor:
         end = self._end(record, "failed", str(error))
         if record.timer is None or self.clock.now() >= record.ends:
             self._finish(record, end)
-            self.worker.drop(record.entry)
         else:
             record.task = None  # it keeps its slot and its timer, and may be stopped again
-            self.records.move(record, State.LIVE)
+            self._records.move(record, State.LIVE)
             self._settle(record, end)
-        self.emit("failed", record.key, session_id=end.session_id, reason=end.reason)
+        self._tally.emit("failed", record.key, session_id=end.session_id, reason=end.reason)
 
     def _finish(self, record: SessionRecord, end: SessionEnd) -> None:
         """A session is over: let go of all that was held for it."""
         record.end = end
-        self.records.move(record, State.ENDED)
         self._unset(record)
-        self._sum_began -= record.began
-        self._seconds_ended += end.seconds
-        self._committed += end.seconds - record.seconds
-        self.slots.give()
+        self._tally.ended(record, end.seconds)
+        self._admission.release(record, end.seconds)
         if record.over is not None:
             set_unless_done(record.over, end)
         self._settle(record, end)
@@ -431,36 +341,35 @@ class FleetSupervisor:
         self,
         record: SessionRecord,
         outcome: Literal["stopped", "already_ended", "failed"],
-        reason: str,
+        reason: str | None = None,
     ) -> SessionEnd:
         return SessionEnd(
             key=record.key,
             session_id=record.session_id,
             outcome=outcome,
             seconds=self.clock.now() - record.began,
-            reason=reason,
+            reason=record.why if reason is None else reason,
         )
 
     # Draining.
 
     def close(self) -> None:
         """Take no more starts, and turn away those that wait."""
-        self.closed = True
-        for record in self.records.every(State.WAITING, State.STARTING):
-            if self.records.holder(record.key) is record:  # a replacement is cancelled instead
+        self._admission.closed = True
+        for record in self._records.every(State.WAITING, State.STARTING):
+            if self._records.holder(record.key) is record:  # a replacement is cancelled instead
                 self._turn_away(record, closed_error())
-        for renewal in self._renewals:
-            renewal.cancel()
+        self._renewals.cancel()
 
     def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
         """Set out to stop everything; the drain's future is done when all is, or in time."""
         drain = Drain(self.clock.call_at, self.clock.now() + seconds)
-        for record in self.records.every(State.UNKNOWN):
+        for record in self._records.every(State.UNKNOWN):
             drain.ends.append(cast("SessionEnd", record.end))
-        for record in self.records.every(State.STARTING):
+        for record in self._records.every(State.STARTING):
             drain.pending[record] = START_LATE
-            self._unwant(record, why())
-        for record in self.records.every(State.LIVE, State.STOPPING):
+            self._turn_away(record, why())
+        for record in self._records.every(State.LIVE, State.STOPPING):
             drain.pending[record] = STOP_LATE
             self.stop(record)
         self._drains.add(drain)
@@ -471,7 +380,7 @@ class FleetSupervisor:
         """Stop waiting for a drain, and say what is known of it."""
         self._drains.discard(drain)
         drain.timer.cancel()
-        if self.closed:
+        if self._admission.closed:
             self._timers.clear()
         return drain.report()
 
@@ -484,57 +393,9 @@ class FleetSupervisor:
         for drain in self._drains:
             drain.settle(record, end)
 
-    # Telling.
-
-    @property
-    def _waiting(self) -> int:
-        return self.slots.waiting + self.worker.waiting
-
-    @property
-    def _running(self) -> int:
-        return self.records.count(State.LIVE, State.STOPPING)
-
     def stats(self) -> FleetStats:
         """The numbers now."""
-        live = self._running
-        counts = self._counts
-        return FleetStats(
-            live=live,
-            starting=self.records.count(State.STARTING),
-            waiting=self._waiting,
-            free=self.slots.free,
-            started=counts["started"],
-            stopped=counts["stopped"],
-            expired=counts["expired"],
-            refused=counts["refused"],
-            failed=counts["failed"],
-            unknown=counts["unknown"],
-            lost=counts["lost"],
-            reaped=counts["reaped"],
-            seconds_live=self._seconds_ended + live * self.clock.now() - self._sum_began,
-            budget_left=None if math.isinf(self._budget) else self._budget - self._committed,
-        )
-
-    def emit(
-        self,
-        kind: FleetEventKind,
-        key: Hashable,
-        *,
-        session_id: str | None = None,
-        reason: str = "",
-    ) -> None:
-        """Count what happened and tell of it."""
-        self._counts[kind] += 1
-        self._emitter.emit(
-            FleetEvent(
-                kind=kind,
-                key=key,
-                live=self._running,
-                waiting=self._waiting,
-                session_id=session_id,
-                reason=reason,
-            )
-        )
+        return self._tally.stats(free=self._admission.free, budget_left=self._admission.budget_left)
 
 
 def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from typing import Literal
+from typing import Final, Literal
 
 from attrs import frozen
 
 from equos_async._shown import brief, shown
+from equos_async.events import MAX_REASON
 
 FleetEventKind = Literal[
     "waiting",
@@ -99,9 +100,16 @@ class SessionEnd:
         return f"{brief(repr(self.key))} (session {session}) {self.outcome}{told}"
 
 
-@frozen(kw_only=True)
+MAX_TOLD: Final = 10
+"""How many sessions that are left a report tells in words."""
+
+
+@frozen(kw_only=True, repr=False)
 class DrainReport:
-    """What became of every session that a drain was to stop, by key and session id."""
+    """What became of every session that a drain was to stop, by key and session id.
+
+    In words it tells the numbers, and the first ten of those that are left.
+    """
 
     stopped: tuple[SessionEnd, ...] = ()
     already_ended: tuple[SessionEnd, ...] = ()
@@ -114,8 +122,20 @@ class DrainReport:
         return self.failed + self.unresolved
 
     def __str__(self) -> str:
+        left = self.left
         ended = f"{len(self.stopped)} stopped, {len(self.already_ended)} had ended"
-        return "; ".join([f"{ended}, {len(self.left)} left", *map(str, self.left)])
+        told = [f"{ended}, {len(left)} left", *map(_shortly, left[:MAX_TOLD])]
+        if len(left) > MAX_TOLD:
+            told.append(f"and {len(left) - MAX_TOLD} more")
+        return "; ".join(told)
+
+    def __repr__(self) -> str:
+        return f"<DrainReport {self}>"
+
+
+def _shortly(end: SessionEnd) -> str:
+    told = str(end)
+    return told if len(told) <= MAX_REASON else f"{told[:MAX_REASON]}..."
 
 
 @frozen(kw_only=True)

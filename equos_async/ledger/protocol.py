@@ -63,10 +63,13 @@ class Placing:
     Attributes:
         placed: The place is taken, and the row is written.
         holder: The other worker that has a session for this key.
+        recovers_in: Seconds for which an engine that may have forgotten rows places nobody,
+            whatever is free; 0 where all places are counted.
     """
 
     placed: bool
     holder: str | None = None
+    recovers_in: float = 0.0
 
 
 @runtime_checkable
@@ -88,10 +91,12 @@ class SessionLedger(Protocol):
         """Write an intent, where its key is free and there is a place; renew its worker's lease.
 
         Refused while the key belongs to another worker. Otherwise it is placed where there are
-        fewer than ``limit`` rows and nobody stands before it in the line; else it joins the
-        line, with ``wait``. Asking again with the same row keeps its position, and changes
-        nothing where it was placed. An engine that may have forgotten rows places nobody until
-        all workers had a lease's time to write them anew.
+        fewer than ``limit`` rows, counting those before it in the line that have places, too:
+        as many are placed at once as there are places free. Who waits with a smaller limit that
+        is reached stands in nobody's way. Else it joins the line, with ``wait``. Asking again
+        with the same row keeps its position, and changes nothing where it was placed. An engine
+        that may have forgotten rows places nobody until all workers had a lease's time to write
+        them anew.
 
         Args:
             row: The intent; its times are the engine's to fill in.
@@ -149,5 +154,8 @@ class SessionLedger(Protocol):
         ...
 
     def turns(self, worker: str) -> AsyncIterator[str]:
-        """Tell the worker, without end, which of its rows in the line should ask again."""
+        """Tell the worker, without end, which of its rows in the line should ask again.
+
+        That is each one that has a place by now; it may be told more than once.
+        """
         ...

@@ -29,6 +29,7 @@ _KEYS: Final = (
     "claimed",
     "claimed_at",
     "engine",
+    "foreign",
 )
 
 
@@ -136,8 +137,8 @@ class RedisLedger:
         self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
     ) -> Placing:
         """As :meth:`SessionLedger.place`."""
-        told, *holder = await self._hear("place", _text(row), seconds, limit, int(wait), lease)
-        return Placing(placed=told == "placed", holder=holder[0] if holder else None)
+        what, holder, left = await self._hear("place", _text(row), seconds, limit, int(wait), lease)
+        return Placing(what == "placed", holder or None, recovers_in=float(left))
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         """As :meth:`SessionLedger.record`."""
@@ -175,7 +176,7 @@ class RedisLedger:
         try:
             async with self._redis.pubsub(ignore_subscribe_messages=True) as listener:
                 await listener.subscribe(self._channel + worker)
-                await self._run("call")
+                await self._run("call", worker)
                 while True:
                     message = await listener.get_message(timeout=self._timeout)
                     if message is not None:

@@ -9,11 +9,15 @@ SCRIPT: Final = r"""
 -- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
--- unresolved  sorted  id by its expiry, nobody's        claimed   hash        id -> who claimed it
--- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, number
-local ROWS, OWNED, HELD_KEYS, UNRESOLVED, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE =
+-- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, number
+-- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
+--
+-- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
+local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN =
   unpack(KEYS)
-local CHANNEL, REMEMBERED, MOST_CLAIMED, PORTION, NOBODY = ARGV[2], 86400, 500, 500, ''
+local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY =
+  ARGV[2], 86400, 500, 2000, 500, ''
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
@@ -40,11 +44,8 @@ local function write(row)
   local session = row.session_id or ''
   redis.call('HSET', ROWS, row.id, #session .. ':' .. session .. cjson.encode(row))
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
-  if row.owner == NOBODY then
-    redis.call('ZADD', UNRESOLVED, row.expires, row.id)
-  else
-    redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
-  end
+  redis.call('ZADD', EXPIRING, row.expires, row.id)
+  if row.owner ~= NOBODY then redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id) end
 end
 
 local function forget(id)
@@ -53,7 +54,7 @@ local function forget(id)
   redis.call('HDEL', ROWS, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
-  redis.call('ZREM', UNRESOLVED, id)
+  redis.call('ZREM', EXPIRING, id)
 end
 
 local function leave_line(id)
@@ -66,17 +67,45 @@ local function leave_line(id)
   redis.call('ZREM', OWNED, ticket.owner .. '\0' .. id)
 end
 
--- Call the first in the line, if there is a place for it.
-local function call_first()
-  local first = redis.call('ZRANGE', LINE, 0, 0)[1]
-  if not first then return end
-  local ticket = cjson.decode(redis.call('HGET', TICKETS, first))
-  if redis.call('HLEN', ROWS) < ticket.most then
-    redis.call('PUBLISH', CHANNEL .. ticket.owner, first)
+-- Walk the line, and see who has a place: whoever finds fewer than its limit before it, be they rows
+-- or others that have places. One whose own limit is reached stands in nobody's way.
+local function walk(visit, least)
+  local taken, first = redis.call('HLEN', ROWS), 0
+  local most = math.max(tonumber(redis.call('HGET', ENGINE, 'most') or math.huge), least or 0)
+  while taken < most and first < MOST_PASSED do
+    local last = first + math.max(8, math.min(most - taken, PORTION)) - 1
+    local ids = redis.call('ZRANGE', LINE, first, last)
+    if #ids == 0 then return taken end
+    for place, text in ipairs(redis.call('HMGET', TICKETS, unpack(ids))) do
+      local ticket = text and cjson.decode(text)
+      if ticket and taken < ticket.most then
+        if visit(ids[place], ticket, taken) then return taken end
+        taken = taken + 1
+      end
+    end
+    first = last + 1
   end
+  return math.max(taken, most)
 end
 
--- Note that a worker lives, forget what expired in nobody's hands, and tell which ledger this is.
+-- Whether there is a place for a row, with all that stand before it.
+local function has_place(id, most)
+  local live, ahead = redis.call('HLEN', ROWS), redis.call('ZRANK', LINE, id)
+  if live + (ahead or redis.call('ZCARD', LINE)) < most then return true end
+  return live < most and walk(function(one) return one == id end, most) < most
+end
+
+-- Call those who have a place since some became free, or all who have one, or all of one worker's.
+local function call(free, worker)
+  walk(function(id, ticket, taken)
+    local is_new = not free or taken + free >= ticket.most
+    if is_new and (not worker or ticket.owner == worker) then
+      redis.call('PUBLISH', CHANNEL .. ticket.owner, id)
+    end
+  end)
+end
+
+-- Note that a worker lives, forget what is over at the latest by now, and tell which ledger this is.
 -- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
 -- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
 -- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
@@ -105,7 +134,13 @@ local function hear(worker, lease, knew)
   if lost then redis.call('HSET', ENGINE, 'counted', now + lease) end
   redis.call('HSET', ENGINE, 'heard', now, 'run', run, 'born', born)
   redis.call('ZADD', WORKERS, now + lease, worker)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', UNRESOLVED, '-inf', now)) do forget(id) end
+  redis.call('HDEL', FOREIGN, worker)
+  local over = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, PORTION)
+  for _, id in ipairs(over) do
+    forget(id)
+    redis.call('ZREM', EXPIRING, id)
+  end
+  if #over > 0 then call(#over) end
   return born
 end
 
@@ -121,29 +156,32 @@ local steps = {}
 function steps.place(knew, text, seconds, most, wait, lease)
   local row = cjson.decode(text)
   local born = hear(row.owner, tonumber(lease), knew)
-  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed'} end
+  if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed', '', '0'} end
   local holder = holder_of(row.key, row.owner)
   if holder then
     leave_line(row.id)
-    return {born, 'held', holder}
+    return {born, 'held', holder, '0'}
   end
-  local first = redis.call('ZRANGE', LINE, 0, 0)[1]
-  local counted = tonumber(redis.call('HGET', ENGINE, 'counted') or 0) <= now
-  if counted and redis.call('HLEN', ROWS) < tonumber(most) and (not first or first == row.id) then
+  local left = math.max(0, tonumber(redis.call('HGET', ENGINE, 'counted') or 0) - now)
+  most = tonumber(most)
+  if left == 0 and has_place(row.id, most) then
     leave_line(row.id)
     row.started, row.expires = now, now + tonumber(seconds)
     write(row)
-    call_first()
-    return {born, 'placed'}
+    return {born, 'placed', '', '0'}
   end
-  if wait == '1' and redis.call('HEXISTS', TICKETS, row.id) == 0 then
-    redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
+  if wait == '1' then
+    local greatest = redis.call('ZCARD', LINE) > 0 and redis.call('HGET', ENGINE, 'most') or 0
+    redis.call('HSET', ENGINE, 'most', math.max(most, tonumber(greatest)))
+    if redis.call('HEXISTS', TICKETS, row.id) == 0 then
+      redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
+    end
     redis.call('HSET', TICKETS, row.id,
-      cjson.encode({key = row.key, owner = row.owner, most = tonumber(most)}))
+      cjson.encode({key = row.key, owner = row.owner, most = most}))
     redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
     redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   end
-  return {born, 'full'}
+  return {born, 'full', '', tostring(left)}
 end
 
 function steps.record(text, seconds)
@@ -161,13 +199,14 @@ function steps.record(text, seconds)
   write(row)
   -- It may have been late, and forgotten: if it says no more, it must be late again.
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
+  redis.call('HDEL', FOREIGN, row.owner)
   return holder_of(row.key, row.owner) or row.owner
 end
 
 function steps.remove(id)
   forget(id)
   leave_line(id)
-  call_first()
+  call(1)
 end
 
 function steps.renew(knew, worker, lease)
@@ -183,11 +222,15 @@ function steps.renew(knew, worker, lease)
   return {born, #told > 0 and cjson.encode(told) or '[]'}
 end
 
--- Claim of one owner; whether there may be more.
+-- Claim of one owner; whether there may be more. What another endpoint has to stop is read once.
 local function claim_of(owner, worker, endpoint, taken)
-  local left, ids = 0, nil
+  local known = cjson.decode(redis.call('HGET', FOREIGN, owner) or '{}')
+  local count = redis.call('ZLEXCOUNT', OWNED, '[' .. owner .. '\0', '(' .. owner .. '\1')
+  local passed = math.min(known[endpoint] or 0, count)
+  if count > 0 and passed == count then return true end
+  local left, ids = passed, nil
   repeat
-    ids = of(OWNED, owner, left, PORTION)
+    ids = left < passed + MOST_PASSED and of(OWNED, owner, left, PORTION) or {}
     for _, id in ipairs(ids) do
       if #taken == MOST_CLAIMED then return true end
       local row = read(id)
@@ -196,6 +239,7 @@ local function claim_of(owner, worker, endpoint, taken)
         redis.call('ZREM', OWNED, owner .. '\0' .. id)
       elseif row.session_id and row.endpoint ~= endpoint then
         left = left + 1
+        redis.call('ZADD', EXPIRING, row.expires, id)
       else
         forget(id)
         taken[#taken + 1] = cjson.encode(row)
@@ -206,14 +250,20 @@ local function claim_of(owner, worker, endpoint, taken)
       end
     end
   until #ids == 0
-  return left > 0
+  if left == 0 then
+    redis.call('HDEL', FOREIGN, owner)
+    return false
+  end
+  known[endpoint] = left
+  redis.call('HSET', FOREIGN, owner, cjson.encode(known))
+  return true
 end
 
 function steps.claim(knew, worker, endpoint, lease, at_once)
   local born = hear(worker, tonumber(lease), knew)
   local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
   if now - since < tonumber(lease) and at_once == '0' then
-    call_first()
+    call()
     return {born, tostring(now)}
   end
   local taken = {}
@@ -226,7 +276,7 @@ function steps.claim(knew, worker, endpoint, lease, at_once)
     redis.call('ZREM', CLAIMED_AT, id)
     redis.call('HDEL', CLAIMED, id)
   end
-  call_first()
+  call()
   return {born, tostring(now), unpack(taken)}
 end
 
@@ -239,8 +289,8 @@ function steps.rows(cursor)
   return told
 end
 
-function steps.call()
-  call_first()
+function steps.call(worker)
+  call(nil, worker)
 end
 
 return steps[ARGV[1]](unpack(ARGV, 3))

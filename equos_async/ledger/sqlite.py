@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
 
-from equos_async.errors import ConfigurationError, LedgerError
+from equos_async.errors import ConfigurationError
 
 from .protocol import NOBODY, LedgerRow, Placing
-from .sqlite_schema import SCHEMA
+from .sqlite_file import SQLiteFile
 
 T = TypeVar("T")
-SCHEMA_VERSION: Final = 1
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
 LOOK: Final = 0.05
+LOOKS_A_SECOND: Final = 20
 # How long it is remembered who claimed a row, for its slow worker to learn of it.
 REMEMBERED: Final = 86_400.0
 MOST_CLAIMED: Final = 500
+# How far those are looked for who have places, behind others whose own limits are reached.
+MOST_PASSED: Final = 2000
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
 _INSERT: Final = (
@@ -32,11 +34,14 @@ _INSERT: Final = (
 )
 _LATE: Final = "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker)"
 _LATE_ROWS: Final = (
-    f"{_SELECT} WHERE {_LATE} AND (session_id IS NULL OR endpoint = :endpoint) LIMIT :most"
+    f"{_SELECT} WHERE {_LATE} AND session_id IS NULL "
+    f"UNION ALL {_SELECT} "
+    f"WHERE {_LATE} AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
 )
 _DROP_LATE_TURNS: Final = f"DELETE FROM line WHERE {_LATE}"  # noqa: S608 - our own names
 _DROP_LATE_WORKERS: Final = (
-    f"DELETE FROM workers WHERE {_LATE} AND owner NOT IN (SELECT owner FROM rows)"  # noqa: S608
+    "DELETE FROM workers WHERE until <= :now AND owner <> :worker "
+    "AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.owner = workers.owner)"
 )
 
 
@@ -58,11 +63,7 @@ class SQLiteLedger:
         except TypeError:
             kind = type(path).__name__
             raise ConfigurationError(f"path must be a string or a path, not {kind}") from None
-        self._timeout = timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
-        self._connection: sqlite3.Connection | None = None
-        self._opened: int | None = None
-        self._closed = False
+        self._file = SQLiteFile(self._path, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,10 +73,7 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Close the file; safe to call again."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-            self._thread.shutdown(wait=False)
+        await self._file.aclose()
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self._path}>"
@@ -92,18 +90,18 @@ class SQLiteLedger:
             if holder := _holder(db, row):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 return Placing(placed=False, holder=holder)
-            first = db.execute("SELECT id FROM line ORDER BY seq LIMIT 1").fetchone()
-            (live,) = db.execute("SELECT live FROM engine").fetchone()
-            if live < limit and (first is None or first[0] == row.id):
+            (counted,) = db.execute("SELECT counted FROM memory").fetchone()
+            if counted <= now and _has_place(db, row.id, limit):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 db.execute(_INSERT, _values(row, now, now + seconds))
                 return Placing(placed=True)
             if wait:
                 db.execute(
-                    "INSERT OR IGNORE INTO line (id, key, owner, most) VALUES (?, ?, ?, ?)",
+                    "INSERT INTO line (id, key, owner, most) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (id) DO UPDATE SET most = excluded.most",
                     [row.id, row.key, row.owner, limit],
                 )
-            return Placing(placed=False)
+            return Placing(placed=False, recovers_in=max(0.0, counted - now))
 
         return await self._run(work)
 
@@ -187,86 +185,21 @@ class SQLiteLedger:
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`: looks at the line every 50 ms."""
 
-        def work(db: sqlite3.Connection) -> str | None:
-            first = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT 1").fetchone()
-            if first is None or first[1] != worker:
-                return None
-            (live,) = db.execute("SELECT live FROM engine").fetchone()
-            return str(first[0]) if live < first[2] else None
+        def work(db: sqlite3.Connection) -> list[str]:
+            return [row_id for row_id, owner in _with_places(db) if owner == worker]
 
-        while True:
-            if (first := await self._run(work, write=False)) is not None:
-                yield first
+        told: frozenset[str] = frozenset()
+        for look in count():
+            called = await self._run(work, write=False)
+            # Once a second all are told, for a call may have come to nothing.
+            for row_id in called:
+                if row_id not in told or look % LOOKS_A_SECOND == 0:
+                    yield row_id
+            told = frozenset(called)
             await asyncio.sleep(LOOK)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
-        """Do something in the thread, as one transaction."""
-
-        def transact() -> T:
-            try:
-                db = self._connect()
-                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                self._disconnect()  # rolls back; the next call finds the file as it is then
-                raise
-            return result
-
-        if self._closed:
-            raise LedgerError(f"{self._path}: the ledger is closed")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self._path}: {error}") from None
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and _file(self._path) != self._opened:
-            self._disconnect()  # it was removed: what is written there nobody else can see
-        if self._connection is None:
-            db = self._connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None
-            )
-            self._prepare(db)
-            self._opened = _file(self._path)
-        return self._connection
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Make the tables, unless another process has done so, were it at this moment."""
-        until = time.monotonic() + self._timeout
-        # The one statement for which SQLite does not wait, lest two wait for each other.
-        while not _write_ahead(db, last_try=time.monotonic() > until):
-            time.sleep(LOOK)
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(SCHEMA)
-        elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _file(path: str) -> int | None:
-    """Which file a path leads to now."""
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - before each step
-    except FileNotFoundError:
-        return None
-
-
-def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
-    """Let readers and a writer not wait for each other; whether that is so now."""
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError:
-        if last_try:
-            raise
-        return False
-    return True
+        return await self._file.run(work, write=write)
 
 
 def _now(db: sqlite3.Connection) -> float:
@@ -276,7 +209,7 @@ def _now(db: sqlite3.Connection) -> float:
 
 
 def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
-    """Note that a worker lives, forget what expired in nobody's hands, and tell the time."""
+    """Note that a worker lives, forget what is over by now at the latest, and tell the time."""
     now = _now(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
@@ -285,11 +218,14 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     if now < heard:
         # The clock was set back: everybody has as long as before.
         db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
+        db.execute("UPDATE memory SET counted = counted + ? WHERE counted > ?", [now - heard, now])
+    # Places are counted again when all had the time to write anew what the file may have forgotten.
+    db.execute("UPDATE memory SET counted = ? WHERE counted < 0", [now + lease])
     if abs(now - heard) > lease / 2:
         # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
         db.execute("UPDATE engine SET since = ?", [now])
     db.execute("UPDATE engine SET heard = ?", [now])
-    db.execute("DELETE FROM rows WHERE owner = ? AND expires <= ?", [NOBODY, now])
+    db.execute("DELETE FROM rows WHERE expires <= ?", [now])
     return now
 
 
@@ -301,6 +237,38 @@ def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
         {"key": row.key, "owner": row.owner, "nobody": NOBODY},
     ).fetchone()
     return holder and str(holder[0])
+
+
+def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Those in the line that have places, with their owners.
+
+    That is whoever finds fewer than its limit before it, be they rows or others with places.
+    """
+    (taken,) = db.execute("SELECT live FROM engine").fetchone()
+    (most,) = db.execute("SELECT max(most) FROM line").fetchone()
+    line = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT ?", [MOST_PASSED])
+    while most is not None and taken < most and (first := line.fetchone()):
+        row_id, owner, limit = first
+        if taken < limit:
+            yield row_id, owner
+            taken += 1
+
+
+def _has_place(db: sqlite3.Connection, row_id: str, limit: int) -> bool:
+    """Whether there is a place for a row, with all that stand before it."""
+    (live,) = db.execute("SELECT live FROM engine").fetchone()
+    if live >= limit:
+        return False
+    (seq,) = db.execute("SELECT max(seq) FROM line WHERE id = ?", [row_id]).fetchone()
+    before = "SELECT 1 FROM line WHERE seq < ? LIMIT ?"
+    (ahead,) = db.execute(
+        f"SELECT count(*) FROM ({before})",  # noqa: S608 - our own words
+        [math.inf if seq is None else seq, limit - live],
+    ).fetchone()
+    if live + ahead < limit:
+        return True
+    ahead = sum(1 for _ in takewhile(lambda one: one[0] != row_id, _with_places(db)))
+    return bool(live + ahead < limit)
 
 
 def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:

@@ -20,6 +20,10 @@ CREATE TABLE IF NOT EXISTS rows (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
 CREATE INDEX IF NOT EXISTS rows_by_owner ON rows (owner, expires);
+CREATE INDEX IF NOT EXISTS rows_by_end ON rows (expires);
+-- A claim reads what it may take, and nothing else.
+CREATE INDEX IF NOT EXISTS rows_by_endpoint ON rows (owner, endpoint);
+CREATE INDEX IF NOT EXISTS intents ON rows (owner) WHERE session_id IS NULL;
 
 -- Who waits for a place, with the limit that it goes by.
 CREATE TABLE IF NOT EXISTS line (
@@ -29,6 +33,7 @@ CREATE TABLE IF NOT EXISTS line (
     owner TEXT NOT NULL,
     most INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS line_by_most ON line (most);
 
 -- Until when a worker need not be heard of.
 CREATE TABLE IF NOT EXISTS workers (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
@@ -49,6 +54,16 @@ CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON rows
 CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     BEGIN UPDATE engine SET live = live - 1; END;
 
+-- Which file this is and where it lies, and from when on places are counted; below 0 where that is
+-- a lease after the next word of any worker.
+CREATE TABLE IF NOT EXISTS memory (
+    born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL
+);
+
+-- Older workers open no other version: what is added since must mean nothing to them.
 PRAGMA user_version = 1;
 COMMIT;
 """
+
+# What was added last: a file that has it needs nothing.
+NEWEST: Final = "memory"

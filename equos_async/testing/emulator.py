@@ -129,7 +129,7 @@ class EquosEmulator:
 
     @property
     def live_sessions(self) -> Mapping[str, EmulatedSession]:
-        """The sessions among :attr:`live`: what session passes started."""
+        """The sessions among :attr:`live`, which session passes started."""
         return self._books.live("session")
 
     @property
@@ -189,7 +189,7 @@ class EquosEmulator:
 
     @property
     def limit_duration(self) -> float | None:
-        """How many seconds a session or conversation may ask for; None: any number."""
+        """How many seconds a session or conversation may ask for; any number where it is None."""
         return self._service.limit_duration
 
     @limit_duration.setter
@@ -198,7 +198,7 @@ class EquosEmulator:
 
     @property
     def client_key(self) -> str | None:
-        """The only client key that is accepted; None: any. A new one replaces it at once."""
+        """The only client key that is accepted; any where it is None. It is replaced at once."""
         return self._keys.client_key
 
     @client_key.setter
@@ -207,7 +207,7 @@ class EquosEmulator:
 
     @property
     def api_key(self) -> str | None:
-        """The only server key that is accepted; None: any. A new one replaces it at once."""
+        """The only server key that is accepted; any where it is None. It is replaced at once."""
         return self._keys.api_key
 
     @api_key.setter
@@ -220,7 +220,7 @@ class EquosEmulator:
 
     @property
     def page_order(self) -> PageOrder:
-        """In which order lists are: ``newest`` or ``oldest`` first, or ``shuffled``."""
+        """The order of lists, ``newest`` or ``oldest`` first, or ``shuffled``."""
         return self._service.page_order
 
     @page_order.setter

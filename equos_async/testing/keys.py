@@ -10,7 +10,7 @@ from attrs import Factory, define
 Key = Literal["client_key", "api_key"]
 
 
-@define
+@define(repr=False)
 class Keys:
     """Which keys open what.
 

@@ -176,6 +176,54 @@ class LedgerContract:
         last.cancel()
         await asyncio.wait([last])
 
+    async def test_all_places_are_handed_out_at_once(self, open_ledger: OpenLedger) -> None:
+        """As many that wait have places as there are free, in any order, and nobody else."""
+        mine, other = open_ledger(), open_ledger()
+        for n in range(3):
+            await place(other, row(f"old-{n}", "worker-2"), limit=3)
+        for n in range(4):
+            assert not await place(mine, row(f"{n}"), limit=3)
+        assert not await place(other, row("theirs", "worker-2"), limit=3)
+        for n in range(3):
+            await other.remove(f"worker-2/old-{n}")
+        turns = mine.turns("worker-1")
+        async with asyncio.timeout(5):
+            told = {await anext(turns)}
+            while len(told) < 3:
+                told.add(await anext(turns))
+        assert told == {f"worker-1/{n}" for n in range(3)}
+        assert not await place(other, row("new", "worker-2"), limit=3, wait=False)
+        for n, placed in ((3, False), (2, True), (0, True), (3, False), (1, True), (3, False)):
+            assert await place(mine, row(f"{n}"), limit=3) == placed, n
+        await mine.remove("worker-1/3")  # gives up
+        await mine.remove("worker-1/0")
+        assert await place(other, row("theirs", "worker-2"), limit=3)
+
+    async def test_a_smaller_limit_holds_up_its_own_only(self, open_ledger: OpenLedger) -> None:
+        """While a deploy changes the limit, who goes by the larger one passes the others."""
+        ledger = open_ledger()
+        for n in range(3):
+            await place(ledger, row(f"{n}"), limit=3)
+        for n in range(2):
+            assert not await place(ledger, row(f"small-{n}", "worker-2"), limit=2)
+        for n in range(3):
+            assert not await place(ledger, row(f"large-{n}"), limit=3)
+        await ledger.remove("worker-1/0")
+        turns = ledger.turns("worker-1")
+        assert await asyncio.wait_for(anext(turns), 5) == "worker-1/large-0"
+        assert not await place(ledger, row("large-1"), limit=3)
+        assert not await place(ledger, row("new"), limit=3, wait=False)
+        assert not await place(ledger, row("small-0", "worker-2"), limit=2)
+        assert await place(ledger, row("large-0"), limit=3)
+        await ledger.remove("worker-1/1")
+        await ledger.remove("worker-1/2")
+        assert await place(ledger, row("small-0", "worker-2"), limit=2)
+        assert not await place(ledger, row("small-1", "worker-2"), limit=2)
+        assert await place(ledger, row("large-1"), limit=3)
+        assert not await place(ledger, row("large-2"), limit=3)
+        assert await place(ledger, row("small-1", "worker-2"), limit=4)
+        assert not await place(ledger, row("large-2"), limit=4)
+
     async def test_a_key_belongs_to_one_worker(self, open_ledger: OpenLedger) -> None:
         """Another worker learns who has it, were it in the line; the same one may renew."""
         ledger = open_ledger()
@@ -357,6 +405,39 @@ class LedgerContract:
             "worker-3", endpoint="https://other.example.test", lease=LEASE, at_once=True
         )
         assert [one.session_id for one in there] == ["s1"]
+
+    async def test_all_goes_at_its_end(self, open_ledger: OpenLedger) -> None:
+        """Whoever holds it, were its worker alive, late, or its endpoint one that nobody has."""
+        ledger = open_ledger()
+        elsewhere = "https://other.example.test"
+        for one in (row("a"), row("b", "worker-2"), row("c", "worker-3", endpoint=elsewhere)):
+            session = evolve(one, session_id=f"s-{one.key}")
+            assert await ledger.record(session, seconds=SHORT * 2) == one.owner
+        await live(ledger, row("d"), "s-d")
+        for gone in ("worker-2", "worker-3"):
+            await ledger.renew(gone, lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-4")] == ["s-b"]
+        async with asyncio.timeout(10):
+            while len(await ledger.rows()) > 1:
+                await asyncio.sleep(SHORT / 4)
+                await ledger.renew("worker-1", lease=LEASE)
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/d": "s-d"}
+        assert await place(ledger, row("c", "worker-4"), limit=2), "its place or key is still taken"
+
+    async def test_what_is_passed_over_is_not_forgotten(self, open_ledger: OpenLedger) -> None:
+        """Rows of another endpoint are its worker's when that is back, and claimed when late."""
+        ledger = open_ledger()
+        elsewhere = "https://other.example.test"
+        abroad = await live(ledger, row("a", endpoint=elsewhere), "s1")
+        for _ in range(2):
+            await ledger.renew("worker-1", lease=0)
+            assert await claim(ledger, "worker-2") == []
+            assert await claim(ledger, "worker-2") == []
+        assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
+        await ledger.remove(abroad.id)
+        await live(ledger, row("b"), "s2")
+        await ledger.renew("worker-1", lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
 
     async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
         """When the engine was not heard of for a while, all workers have a lease to come back."""

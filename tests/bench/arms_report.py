@@ -17,6 +17,7 @@ LABELS: Final = {
     "injected": "equos-async, your session",
     "slow way": "equos-async, your session with a trace",
     "raw": "raw aiohttp",
+    "traced": "raw aiohttp with a trace",
     "aiohttp-retry": "aiohttp-retry",
     "pyreqwest": "pyreqwest",
     "httpx": "httpx",

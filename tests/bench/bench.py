@@ -27,8 +27,9 @@ from attrs import frozen
 from . import arms_report, importtime, server
 from .arms import ARMS
 
-VENDOR_SHARE: Final = 0.1
-"""The vendor's SDK takes so long that fewer pairs measure it as well."""
+SLOW: Final = ("httpx", "vendor-sdk")
+SLOW_SHARE: Final = 0.1
+"""These take so long that fewer pairs measure them as well."""
 
 PACKAGES: Final = (
     *("aiohttp", "aiohttp-retry", "cattrs", "equos", "httpx", "pyreqwest", "uvloop"),
@@ -100,7 +101,7 @@ class Bench:
     def _measure(self, arm: str, url: str, setting: Setting) -> dict[str, float] | None:
         if arm in self.skipped:
             return None
-        pairs = max(50, int(self.pairs * (VENDOR_SHARE if arm == "vendor-sdk" else 1.0)))
+        pairs = max(50, int(self.pairs * (SLOW_SHARE if arm in SLOW else 1.0)))
         found = self._child(arm, url, setting, pairs)
         if found.returncode == 0:
             figures: dict[str, float] = json.loads(found.stdout)
@@ -164,7 +165,7 @@ def describe(found: dict[str, Any], rounds: int, pairs: int) -> str:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="of the main setting")
+    parser.add_argument("--rounds", type=int, default=7, help="of the main setting")
     parser.add_argument("--pairs", type=int, default=1500, help="in each arm of each round")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--also", nargs="*", default=[], help="interpreters of other releases")
@@ -195,7 +196,7 @@ def main() -> None:
             release(one.python): importtime.measure(one.python, 4 * args.rounds) for one in mains
         }
         if not args.quick:
-            fewer = max(1, args.rounds // 3)
+            fewer = (args.rounds + 2) // 3
             settings |= {str(one): bench.run(one, fewer) for one in OTHERS}
     write(args, bench, settings, imports)
 

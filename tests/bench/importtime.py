@@ -6,6 +6,7 @@ ratio is taken of neighbours, so that what the machine does meanwhile falls on b
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Final
 
@@ -27,7 +28,10 @@ print((time.process_time() - begun) * 1e3)
 def import_ms(python: str, statement: str) -> float:
     """Milliseconds of CPU that one import takes in a fresh process."""
     command = [python, "-c", _MEASURE.format(statement=statement)]
-    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    # Else each import would compile its modules anew, which no user's does.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, check=True, text=True, env=env)
+    return float(done.stdout)
 
 
 def measure(python: str, rounds: int) -> list[dict[str, float]]:

@@ -112,7 +112,7 @@ def test_fields(name: str) -> None:
         assert not in_model or in_model == in_schema - {"null"}, field
 
 
-SECURITY = {
+SECURITY: dict[operations.Credential, Any] = {
     operations.Credential.CLIENT_KEY: [{"clientAuth": []}],
     operations.Credential.SERVER_KEY: DOCUMENT["security"],
     operations.Credential.NONE: [],

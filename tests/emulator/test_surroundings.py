@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from equos_async.testing import EmulatorClock, EquosEmulator
-from tests.emulator.support import CONVERSATIONS, STARTS, Answer, Caller, post
+from tests.emulator.support import API_KEY, CONVERSATIONS, KEY, STARTS, Answer, Caller, post
 
 ORIGIN = "http://localhost:5173"
 
@@ -75,7 +75,10 @@ class TestLiveKit:
             livekit_key="devkey",
             livekit_secret="devsecret",
         )
-        assert "devsecret" not in repr(vars(emulator))
+        emulator.client_key, emulator.api_key = KEY, API_KEY
+        parts: list[Any] = [getattr(one, "__dict__", None) for one in vars(emulator).values()]
+        told = repr(parts)
+        assert not any(secret in told for secret in ("devsecret", KEY, API_KEY))
         async with emulator:
             own = Caller(emulator, caller.http)
             session, conversation = (await own.start()).json, (await own.converse()).json

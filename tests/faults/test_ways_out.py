@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from equos_async import (
     EquosClient,
     Event,
 )
+from equos_async.testing import Delay, EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY
 from tests.faults.server import Connection, RawServer, good
@@ -207,3 +209,96 @@ class TestCallersThatAreGone:
                     await asyncio.wait([task])
                     await settle()
                 assert server.requests == before
+
+
+class TestTheLoopShutsDown:
+    async def hold(self, client: EquosClient, request: CreateSessionPassRequest) -> None:
+        """Hold a session, and stop it in the end, by hand."""
+        started = await client.start_session(request)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await client.stop_session(started.session.id)
+
+    async def hold_three(self, client: EquosClient, request: CreateSessionPassRequest) -> None:
+        """Hold sessions in a group, and call ``sys.exit`` in the event loop."""
+        async with asyncio.TaskGroup() as group:
+            live = [group.create_task(self.hold(client, request)) for _ in range(3)]
+            await asyncio.wait(live, timeout=0.2)
+            asyncio.get_running_loop().call_soon(sys.exit, 3)
+
+    async def shut_down(self) -> None:
+        """What ``asyncio.run`` does at its end."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+
+    def test_stops_that_begin_then(self, request_: CreateSessionPassRequest) -> None:
+        """Their callers are cancelled twice, as children of a group are, and wait no more."""
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            emulator.faults.stop.add(Delay(0.1), times=None)
+            client = EquosClient(KEY, endpoint=emulator.endpoint)
+            with pytest.raises(SystemExit, match="3"):
+                runner.run(self.hold_three(client, request_))
+            assert len(emulator.live_sessions) == 3
+            runner.run(self.shut_down())
+            assert emulator.live_sessions == {}
+            runner.run(client.aclose())
+
+    def test_the_client_is_closed_then(self, request_: CreateSessionPassRequest) -> None:
+        """An asynchronous generator of the caller's own may do that, while its stops go on."""
+
+        async def closing(client: EquosClient) -> AsyncGenerator[None, None]:
+            try:
+                yield
+            finally:
+                await client.aclose()
+
+        async def main() -> None:
+            generator = closing(client)
+            kept.append(generator)
+            await anext(generator)
+            await self.hold_three(client, request_)
+
+        kept: list[AsyncGenerator[None, None]] = []
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            emulator.faults.stop.add(Delay(0.1), times=None)
+            client = EquosClient(KEY, endpoint=emulator.endpoint)
+            with pytest.raises(SystemExit, match="3"):
+                runner.run(main())
+            runner.run(self.shut_down())
+            assert len(emulator.ended_sessions) == 3
+
+    def test_stops_that_are_in_their_grace(self) -> None:
+        """They are waited for, also where nobody else does."""
+
+        async def main() -> None:
+            stop = asyncio.create_task(client.stop_session("s-1"))
+            await until(lambda: emulator.request_count)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            assert stop.cancelled()
+            assert [one.status for one in emulator.requests][-1] == 200
+
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            emulator.faults.stop.add(Delay(0.1), times=None)
+            client = EquosClient(KEY, endpoint=emulator.endpoint)
+            runner.run(main())
+            runner.run(client.aclose())
+
+    async def test_it_was_closed_under_a_start(
+        self, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody will hear of that one any more: it is unresolved."""
+        async with RawServer(always=only_starts(slow)) as server:
+            async with EquosClient(KEY, endpoint=server.endpoint) as client:
+                starting = asyncio.create_task(client.start_session(request_))
+                await until(lambda: server.requests)
+                with monkeypatch.context() as patch:
+                    patch.setattr(asyncio.get_running_loop(), "is_closed", lambda: True)
+                    (left,) = client.unresolved
+                assert (left.operation, left.reason) == ("start", "the event loop was closed")
+                starting.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from typing import Any
 
 from equos_async import (
@@ -15,6 +15,8 @@ from equos_async import (
     EquosParticipantIdentity,
     EquosSession,
     FleetEvent,
+    LedgerRow,
+    Placing,
 )
 from equos_async._api.codec import Structured
 from equos_async._api.operations import START_SESSION
@@ -30,7 +32,9 @@ TOKEN = "eyJsecret.eyJsecret.secret"
 _AT = "2025-12-10T09:11:47.123Z"
 
 
-def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionResponse:
+def answer(
+    session_id: str, max_duration: float | None, status: str = "starting"
+) -> CreateEquosSessionResponse:
     """What a server answers to a start."""
     avatar = {
         "id": "av_1",
@@ -47,7 +51,7 @@ def answer(session_id: str, max_duration: float | None) -> CreateEquosSessionRes
         "freemium": False,
         "name": "support call",
         "provider": "livekit",
-        "status": "starting",
+        "status": status,
         "maxDuration": max_duration,
         "host": {"serverUrl": "wss://rtc.example.test"},
         "avatar": avatar,
@@ -72,6 +76,7 @@ class ScriptedClient(EquosClient):
         most: The most that ever ran there at once.
         start_errors: Raised by the next starts, one each; None starts.
         stop_errors: Raised by the next stops, one each; None stops.
+        statuses: What the next answers say of their sessions, one each.
         grant: The max_duration that answers tell instead of the one that was asked for.
     """
 
@@ -84,6 +89,7 @@ class ScriptedClient(EquosClient):
         self.start_errors: list[BaseException | None] = []
         self.stop_errors: list[BaseException | None] = []
         self.grant: float | None = None
+        self.statuses: list[str] = []
         self.starts_go = asyncio.Event()
         self.stops_go = asyncio.Event()
         self.starts_go.set()
@@ -100,7 +106,9 @@ class ScriptedClient(EquosClient):
             raise error
         self.live[session_id] = request
         self.most = max(self.most, len(self.live))
-        return answer(session_id, request.max_duration if self.grant is None else self.grant)
+        status = self.statuses.pop(0) if self.statuses else "starting"
+        granted = request.max_duration if self.grant is None else self.grant
+        return answer(session_id, granted, status)
 
     async def stop_session(
         self, session_id: str, *, deadline: float | None = None
@@ -112,6 +120,68 @@ class ScriptedClient(EquosClient):
         self.stopped.append(session_id)
         request = self.live.pop(session_id, None)
         return None if request is None else answer(session_id, None).session
+
+
+class MemoryLedger:
+    """A ledger of one worker in this loop: each step takes two turns of it, and nothing fails."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, LedgerRow] = {}
+        self._line: list[str] = []
+        self._freed = asyncio.Event()
+
+    async def place(
+        self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
+    ) -> Placing:
+        await asyncio.sleep(0)
+        if row.id not in self.held:
+            is_first = self._line[:1] in ([], [row.id])
+            if not is_first or len(self.held) >= limit:
+                if wait and row.id not in self._line:
+                    self._line.append(row.id)
+                return Placing(placed=False)
+            self._forget_turn(row.id)
+            self.held[row.id] = row
+        await asyncio.sleep(0)
+        return Placing(placed=True)
+
+    async def record(self, row: LedgerRow, *, seconds: float) -> str:
+        await asyncio.sleep(0)
+        self.held[row.id] = row
+        await asyncio.sleep(0)
+        return row.owner
+
+    async def remove(self, row_id: str) -> None:
+        await asyncio.sleep(0)
+        self.held.pop(row_id, None)
+        self._forget_turn(row_id)
+        self._freed.set()
+        await asyncio.sleep(0)
+
+    async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
+        await asyncio.sleep(0)
+        return {row.id: row.session_id for row in self.held.values()}
+
+    async def claim(
+        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+    ) -> Sequence[LedgerRow]:
+        await asyncio.sleep(0)
+        return []
+
+    async def rows(self) -> Sequence[LedgerRow]:
+        return list(self.held.values())
+
+    async def turns(self, worker: str) -> AsyncIterator[str]:
+        while True:
+            await self._freed.wait()
+            self._freed.clear()
+            for row_id in self._line[:1]:
+                yield row_id
+
+    def _forget_turn(self, row_id: str) -> None:
+        if row_id in self._line:
+            self._line.remove(row_id)
+            self._freed.set()
 
 
 class Events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ from equos_async import (
 )
 from equos_async.testing import EquosEmulator, Hang, Status
 from tests.clocks import FakeClock, SkippingClock, settle
-from tests.fleet.support import REQUEST, Events, ScriptedClient, others
+from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient, others
 
 
 async def fail_in(
@@ -419,13 +420,16 @@ async def _renew(fleet: SessionFleet, clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("scenario", [_one, _in_line, _block, _drain, _renew])
 @pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("make_ledger", [lambda: None, MemoryLedger], ids=["alone", "ledger"])
 async def test_cancelled_anywhere_nothing_is_left(
-    scenario: Callable[[SessionFleet, FakeClock], Awaitable[None]], twice: bool
+    scenario: Callable[[SessionFleet, FakeClock], Awaitable[None]],
+    twice: bool,
+    make_ledger: Callable[[], MemoryLedger | None],
 ) -> None:
     """Cancelled at each step of the loop, once or twice, a fleet leaves no session or task."""
-    for steps in range(200):
-        client, clock = ScriptedClient(), FakeClock()
-        fleet = SessionFleet(client, max_live=2, clock=clock)
+    for steps in range(300):
+        client, clock, ledger = ScriptedClient(), FakeClock(), make_ledger()
+        fleet = SessionFleet(client, max_live=2, clock=clock, ledger=ledger)
 
         async def bot(fleet: SessionFleet = fleet, clock: FakeClock = clock) -> None:
             async with fleet:
@@ -446,6 +450,7 @@ async def test_cancelled_anywhere_nothing_is_left(
         assert (stats.live, stats.starting, stats.waiting, stats.free) == (0, 0, 0, 2), steps
         assert client.most <= 2
         assert not others()
+        assert ledger is None or ledger.held == {}, steps
         if done:
             return
     pytest.fail("the scenario did not end")
@@ -480,7 +485,7 @@ def test_the_loop_shuts_down_under_a_fleet(caplog: pytest.LogCaptureFixture) -> 
 
     async def main() -> None:
         client = ScriptedClient()
-        fleet = SessionFleet(client, on_event=events)
+        fleet = await SessionFleet(client, on_event=events).__aenter__()
         live = await fleet.start(REQUEST, key=1)
         client.starts_go.clear()
         client.stops_go.clear()
@@ -495,7 +500,14 @@ def test_the_loop_shuts_down_under_a_fleet(caplog: pytest.LogCaptureFixture) -> 
             "CancelledError",
         ]
 
-    asyncio.run(main())
+    def run() -> None:
+        asyncio.run(main())
+        gc.collect()  # the errors' tracebacks hold it
+
+    with pytest.warns(ResourceWarning, match="was dropped with 2 sessions"):
+        run()
     assert sorted(events.kinds) == [("failed", 1), ("started", 1), ("unknown", 2)]
-    told = {(vars(one)["equos_event"], vars(one)["equos_key"]) for one in caplog.records}
+    *records, last = caplog.records
+    told = {(vars(one)["equos_event"], vars(one)["equos_key"]) for one in records}
     assert told == {("failed", 1), ("unknown", 2)}, "and nothing else, from asyncio, say"
+    assert "was dropped with 2 sessions" in last.getMessage()

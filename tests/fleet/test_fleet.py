@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -13,11 +13,13 @@ from attrs import evolve
 from equos_async import (
     ClientClosedError,
     ConfigurationError,
+    DrainReport,
     EquosClient,
     EquosError,
     FleetFullError,
     LiveSession,
     RateLimitError,
+    SessionEnd,
     SessionFleet,
     StartOutcomeUnknownError,
     StartUnreadableError,
@@ -561,3 +563,77 @@ async def test_a_server_that_says_wait_is_waited_for(
     async with SessionFleet(client) as fleet:
         await fleet.start(REQUEST, key=1)
         assert fleet.stats().refused == 0
+
+
+async def test_a_fleet_must_be_entered(scripted: ScriptedClient) -> None:
+    """Nothing would stop what it starts; nothing is started, and it is entered once."""
+    fleet = SessionFleet(scripted)
+    with pytest.raises(ConfigurationError, match="async with"):
+        await fleet.start(REQUEST, key=1)
+    assert scripted.requests == []
+    async with fleet:
+        with pytest.raises(ConfigurationError, match="entered already"):
+            await fleet.open()
+        await fleet.start(REQUEST, key=1)
+
+
+async def test_opened_and_closed_by_hand(scripted: ScriptedClient) -> None:
+    """For programs that are set up and torn down; the same report, as often as asked for."""
+    fleet = SessionFleet(scripted)
+    await fleet.open()
+    await fleet.start(REQUEST, key=1)
+    report = await fleet.aclose()
+    assert [end.key for end in report.stopped] == [1]
+    assert await fleet.aclose() is report
+    assert scripted.live == {}
+    with pytest.raises(ClientClosedError):
+        await fleet.open()
+
+
+async def test_dropped_with_sessions(
+    scripted: ScriptedClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fleet that nobody has left says that its sessions go on, by a warning and in the log."""
+    fleet = await SessionFleet(scripted).__aenter__()
+    await fleet.start(REQUEST, key=1)
+    with pytest.warns(ResourceWarning, match="dropped with 1 sessions that may be running"):
+        del fleet
+    (record,) = caplog.records
+    assert "dropped with 1 sessions" in record.getMessage()
+
+
+async def test_a_key_is_free_when_stop_returns(scripted: ScriptedClient) -> None:
+    """A start that stood in line is gone then: another one may have its key."""
+    async with SessionFleet(scripted, max_live=1, budget_seconds=1200) as fleet:
+        live = await fleet.start(REQUEST, key="a")
+        waiting = asyncio.create_task(fleet.start(REQUEST, key="b"))
+        await settle()
+        await fleet.stop("b")
+        assert fleet.stats().budget_left == 600
+        again = asyncio.create_task(fleet.start(REQUEST, key="b"))
+        with pytest.raises(EquosError, match="before the session was started"):
+            await waiting
+        await live.stop()
+        assert (await again).key == "b"
+        assert fleet.stats().refused == 1
+
+
+async def test_on_renewed_must_be_callable(scripted: ScriptedClient) -> None:
+    """What cannot be called is refused before anything is sent."""
+    async with SessionFleet(scripted) as fleet:
+        with pytest.raises(ConfigurationError, match="on_renewed must be callable"):
+            await fleet.start(REQUEST, key=1, renew=True, on_renewed=cast("Any", "move"))
+    assert scripted.requests == []
+
+
+def test_a_report_is_short() -> None:
+    """However many are left, and for whatever reasons: it is one line for a log."""
+    left = tuple(
+        SessionEnd(key=n, session_id=None, outcome="unresolved", reason="x" * 1000)
+        for n in range(100)
+    )
+    report = DrainReport(unresolved=left)
+    assert str(report).startswith("0 stopped, 0 had ended, 100 left; 0 (session unknown)")
+    assert str(report).endswith("...; and 90 more")
+    assert len(repr(report)) < 4000
+    assert len(report.left) == 100

@@ -417,3 +417,82 @@ async def test_the_fleets_clock_is_its_clients(still: FakeClock) -> None:
         live = await fleet.start(REQUEST, key=1)
         still.advance(600)
         assert (await live.ended()).reason == "its time was over"
+
+
+class Stop(BaseException):
+    """What some libraries end a program with."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Stop()])
+async def test_a_callback_that_raises_what_is_no_exception(
+    scripted: ScriptedClient,
+    still: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    """The result of a cancelled future, say: the old session goes on, the new one is stopped."""
+
+    def hand_over(old: LiveSession, new: LiveSession) -> None:
+        raise error
+
+    async with SessionFleet(scripted, clock=still) as fleet:
+        old = await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand_over)
+        still.advance(570)
+        await settle()
+        assert dict(fleet.live) == {1: old}
+        assert list(scripted.live) == ["s1"]
+    assert "on_renewed raised for 1" in caplog.text
+
+
+def test_a_callback_that_ends_the_program() -> None:
+    """What is to end the program does, and no session is left."""
+
+    def hand_over(old: LiveSession, new: LiveSession) -> None:
+        raise SystemExit(3)
+
+    async def main(endpoint: str) -> None:
+        clock = FakeClock()
+        async with (
+            EquosClient("key", endpoint=endpoint) as client,
+            SessionFleet(client, clock=clock) as fleet,
+        ):
+            await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand_over)
+            clock.advance(570)
+            await asyncio.Event().wait()
+
+    with EquosEmulator() as emulator:
+        with pytest.raises(SystemExit):
+            asyncio.run(main(emulator.endpoint))
+        assert emulator.ended_count == 2
+        assert emulator.live_sessions == {}
+
+
+async def test_a_callback_that_never_returns(scripted: ScriptedClient, still: FakeClock) -> None:
+    """Leaving does not wait for it, and stops both sessions."""
+    async with SessionFleet(scripted, clock=still) as fleet:
+        await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
+        still.advance(570)
+        await settle()
+        assert len(scripted.live) == 2
+    await settle()
+    assert scripted.live == {}
+    assert others() == set()
+
+
+async def test_renewals_come_before_newcomers(scripted: ScriptedClient, still: FakeClock) -> None:
+    """A conversation that is promised to go on gets the next place."""
+    hand = Handover()
+    async with SessionFleet(scripted, clock=still, max_live=2) as fleet:
+        await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand)
+        other = await fleet.start(REQUEST, key=2)
+        newcomers = [asyncio.create_task(fleet.start(REQUEST, key=key)) for key in (3, 4)]
+        await settle()
+        still.advance(570)
+        await settle()
+        assert fleet.stats().waiting == 3
+        await other.stop()
+        await settle()
+        assert [pair[0].key for pair in hand.calls] == [1]
+        assert not any(newcomer.done() for newcomer in newcomers)
+        for newcomer in newcomers:
+            newcomer.cancel()

@@ -20,8 +20,10 @@ import pytest
 from tests.bench import arms
 from tests.bench.server import Answerer
 
-BOUND = 1.5
-"""Calls of ours for each of raw aiohttp's: what was counted is 1.20 on 3.11 to 1.37 on 3.13."""
+BOUNDS = {"ours": 1.48, "injected": 1.6, "slow way": 2.04}
+"""Calls of ours for each of raw aiohttp's. Counted on 3.13, where raw makes the fewest, were 1.46,
+1.57 and 2.00; on 3.11, 1.26, 1.38 and 1.88.
+"""
 
 PAIRS = 20
 
@@ -79,10 +81,11 @@ class profiled:  # noqa: N801 - reads as the verb that it is
         sys.setprofile(self._before)
 
 
-def test_a_pair_makes_about_as_many_calls_as_raw_aiohttp(url: str) -> None:
+@pytest.mark.parametrize("arm", BOUNDS)
+def test_a_pair_makes_about_as_many_calls_as_raw_aiohttp(arm: str, url: str) -> None:
     """The bound holds on every Python; a change that breaks it made the client do more."""
-    ratio = count_calls("ours", url) / count_calls("raw", url)
-    assert ratio <= BOUND, f"{ratio:.2f} calls for each of raw aiohttp's"
+    ratio = count_calls(arm, url) / count_calls("raw", url)
+    assert ratio <= BOUNDS[arm], f"{ratio:.2f} calls for each of raw aiohttp's"
 
 
 def test_the_count_is_the_same_each_time(url: str) -> None:
@@ -108,7 +111,7 @@ def count_garbage(arm: str, url: str) -> int:
     return asyncio.run(collect())
 
 
-@pytest.mark.parametrize("arm", ["ours", "injected", "slow way"])
+@pytest.mark.parametrize("arm", BOUNDS)
 def test_a_pair_leaves_no_cycle(arm: str, url: str) -> None:
     """What refers to itself takes the collector a tenth of the time of a pair."""
     assert count_garbage(arm, url) < PAIRS

@@ -193,6 +193,29 @@ async def test_what_was_done_is_told(
     assert "the engine is down" in told.err
 
 
+async def test_a_row_that_stays(
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A session that is stopped is, though its row could not be removed: the next one does it."""
+    session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
+
+    async def fail(*_: object) -> None:
+        raise LedgerError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SQLiteLedger, "remove", fail)
+        assert await command("reap", "--wait=0", "--ledger", where) == 0
+    assert f"stopped {session_id}" in capsys.readouterr().out
+    async with SQLiteLedger(where[7:]) as ledger:
+        assert session_id in {row.session_id for row in await ledger.rows()}
+        assert await command("reap", "--wait=0", "--ledger", where) == 0
+        assert session_id not in {row.session_id for row in await ledger.rows()}
+
+
 async def test_no_time_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
     """What is no number of seconds is wrong usage."""
     assert await command("reap", "--wait=-1", "--ledger=sqlite:x") == 2

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
+import shutil
 import sqlite3
+import stat
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,8 +20,16 @@ from typing import Any, Self
 import pytest
 from attrs import evolve
 
-from equos_async import ConfigurationError, LedgerError, RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import LEASE, live, place, row
+from equos_async import (
+    ConfigurationError,
+    LedgerError,
+    RedisLedger,
+    SessionLedger,
+    SQLiteLedger,
+)
+from equos_async.ledger.sqlite_file import MOST_LOG, before_fork, in_child, in_parent
+from equos_async.ledger.sqlite_schema import SCHEMA
+from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
 from tests.fleet.programs import free_port
 from tests.ledger.conftest import RedisServer
 
@@ -48,6 +61,28 @@ def at_first(
 
     monkeypatch.setattr(sqlite3, "connect", prepared)
     return opened
+
+
+async def leave_abroad(ledger: SessionLedger, rows: int) -> None:
+    """What a worker for another endpoint leaves when it is killed."""
+    for n in range(rows):
+        one = row(f"{n}", "abroad", endpoint="https://other.example.test", session_id=f"s{n}")
+        await ledger.record(one, seconds=600)
+    await ledger.renew("abroad", lease=0)
+
+
+def read_in_turns(path: Path, done: threading.Event, seconds: float) -> None:
+    """Read, each time for so long, with two connections of which one always reads."""
+    both = [sqlite3.connect(path, isolation_level=None) for _ in range(2)]
+    while not done.is_set():
+        for mine, other in (both, both[::-1]):
+            mine.execute("BEGIN")
+            mine.execute("SELECT count(*) FROM rows").fetchone()
+            if other.in_transaction:
+                other.execute("COMMIT")
+            time.sleep(seconds)
+    for one in both:
+        one.close()
 
 
 class TestSQLite:
@@ -153,6 +188,40 @@ class TestSQLite:
             db.close()
             assert LEASE - 5 < until - time.time() <= LEASE
 
+    async def test_a_claim_reads_only_what_it_may_take(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many rows of another endpoint there are."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        at_first(lambda db: db.set_progress_handler(count, 100), monkeypatch)
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await leave_abroad(ledger, 300)
+            steps = 0
+            assert await claim(ledger, "worker-2") == []
+            assert steps < 10
+
+    async def test_a_file_of_an_older_release(self, tmp_path: Path) -> None:
+        """What was added since is made, and older workers go on with it."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+        with sqlite3.connect(path) as db:
+            for index in ("intents", "rows_by_end", "rows_by_endpoint", "line_by_most"):
+                db.execute(f"DROP INDEX {index}")
+        db.close()
+        async with SQLiteLedger(path) as ledger:
+            await ledger.renew("worker-1", lease=0)
+            assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        db.close()
+
     async def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
         """Whoever has it open does not go on in a file that nobody else can see."""
         path = tmp_path / "ledger.db"
@@ -162,10 +231,70 @@ class TestSQLite:
                 for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
                     (tmp_path / part).unlink()
                 assert await first.renew("worker-2", lease=LEASE) == {}
-            assert await place(other, row("b", "worker-2"))
             assert await mine.renew("worker-1", lease=LEASE) == {}
             assert await mine.record(session, seconds=600) == "worker-1"
-            assert len(await other.rows()) == 2
+            assert len(await other.rows()) == 1
+
+    async def test_a_file_that_is_gone_forgets_no_limit(self, tmp_path: Path) -> None:
+        """Places are counted when all had a lease's time to write theirs anew; once."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
+            session = await live(mine, row("a"), "s1")
+            theirs = await live(other, row("b", "worker-2"), "s2")
+            for part in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+                (tmp_path / part).unlink()
+            asked = await mine.place(row("c"), seconds=9, limit=2, wait=False, lease=0.2)
+            assert not asked.placed
+            assert 0 < asked.recovers_in < 0.21  # in doubles of that size
+            assert await mine.record(session, seconds=600) == "worker-1"
+            assert await other.record(theirs, seconds=600) == "worker-2"
+            await asyncio.sleep(0.25)
+            asked = await other.place(row("c"), seconds=9, limit=2, wait=False, lease=LEASE)
+            assert (asked.placed, asked.recovers_in) == (False, 0)
+            assert await place(mine, row("c"), limit=3, wait=False)
+
+    async def test_a_copy_forgets_no_limit(self, tmp_path: Path) -> None:
+        """Nor does a file that is put back from a copy, for one that never saw the other."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+        shutil.copy(path, tmp_path / "copy.db")
+        path.unlink()
+        (tmp_path / "copy.db").rename(path)
+        async with SQLiteLedger(path) as ledger:
+            assert len(await ledger.rows()) == 1
+            assert not await place(ledger, row("b", "worker-2"), lease=0.2)
+            await asyncio.sleep(0.25)
+            assert await place(ledger, row("b", "worker-2"))
+
+    async def test_a_file_of_the_first_release(self, tmp_path: Path) -> None:
+        """It goes on with all that is in it, and an old worker's words are valid in it."""
+        path = tmp_path / "ledger.db"
+        db = sqlite3.connect(path)
+        db.executescript(SCHEMA)
+        db.execute("DROP TABLE memory")
+        async with SQLiteLedger(path) as ledger:
+            session = await live(ledger, row("a"), "s1")
+            assert await place(ledger, row("b"), limit=2)
+            # As a worker of the first release does.
+            db.execute("UPDATE engine SET heard = 1, since = 1")
+            db.execute("DELETE FROM rows WHERE id = ?", [session.id])
+            db.execute("ALTER TABLE rows ADD COLUMN newer TEXT")
+            db.commit()
+            assert await place(ledger, row("c", "worker-2"), limit=2)
+            assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        db.close()
+
+    async def test_its_files_are_for_their_owner(self, tmp_path: Path) -> None:
+        """Others on the machine read none of them; who is there already keeps its rights."""
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await live(ledger, row("a"), "s1")
+            parts = [tmp_path / f"ledger.db{part}" for part in ("", "-wal", "-shm")]
+            assert [stat.S_IMODE(part.stat().st_mode) for part in parts] == [0o600] * 3
+            parts[0].chmod(0o640)
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await ledger.renew("worker-1", lease=LEASE)
+        assert stat.S_IMODE(parts[0].stat().st_mode) == 0o640
 
     async def test_a_file_that_is_damaged_inside(self, tmp_path: Path) -> None:
         """It is told, and when the file is another one all works again."""
@@ -204,6 +333,71 @@ class TestSQLite:
             (db,) = opened
             with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
                 db.execute("SELECT 1")
+
+    async def test_readers_do_not_make_the_log_grow(self, tmp_path: Path) -> None:
+        """Where somebody reads at every moment, it begins anew between them all the same."""
+        path, log = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
+        done, largest = threading.Event(), 0
+        session = row("a", session_id="s1", name="x" * 100_000)
+        async with SQLiteLedger(path) as ledger:
+            await ledger.record(session, seconds=600)
+            reading = [asyncio.to_thread(read_in_turns, path, done, n) for n in (0.01, 0.015)]
+            readers = [asyncio.ensure_future(one) for one in reading]
+            for _ in range(250):
+                await ledger.record(session, seconds=600)
+                largest = max(largest, log.stat().st_size)
+            done.set()
+            await asyncio.gather(*readers)
+        assert largest < 2 * MOST_LOG, "25 MB were written, and all of it is in the log"
+
+    async def test_a_reader_that_stays_holds_up_nobody(self, tmp_path: Path) -> None:
+        """Who is waited for in vain is waited for only now and then."""
+        path = tmp_path / "ledger.db"
+        session = row("a", session_id="s1", name="x" * 100_000)
+        async with SQLiteLedger(path) as ledger:
+            await ledger.record(session, seconds=600)
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM rows").fetchone()
+            async with asyncio.timeout(10):
+                for _ in range(150):
+                    await ledger.record(session, seconds=600)
+            reader.close()
+
+    async def test_a_fork_step_by_step(self, tmp_path: Path) -> None:
+        """What a fork calls: the file is closed meanwhile, and opened again on both sides."""
+        path, log = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
+        async with SQLiteLedger(path) as ledger:
+            for goes_on in (in_parent, in_child):
+                assert await place(ledger, row("a"))
+                assert log.exists()
+                before_fork()
+                assert not log.exists(), "the last connection takes the log with it"
+                goes_on()
+            assert await place(ledger, row("b"))
+            in_parent()  # for the thread that would not be there in a child
+
+    async def test_a_fork_of_what_is_in_memory(self) -> None:
+        """It is not closed, for it would be gone."""
+        async with SQLiteLedger(":memory:") as ledger:
+            assert await place(ledger, row("a"))
+            before_fork()
+            in_parent()
+            assert await ids(ledger) == ["worker-1/a"]
+
+    async def test_a_fork(self, tmp_path: Path) -> None:
+        """Parent and child go on with the same file; what is in memory stays the parent's."""
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.ledger.forker", str(tmp_path / "ledger.db")),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            told, _ = await program.communicate()
+        assert told.decode().split("\n") == [
+            "child: worker-1/file worker-2/file | worker-2/memory",
+            "parent: worker-1/after worker-1/file worker-2/file | worker-1/memory",
+            "",
+        ]
 
 
 class Doorkeeper:
@@ -278,7 +472,9 @@ class TestRedis:
             own_redis.stop()
             own_redis.forget()
             own_redis.start()
-            assert not await place(mine, row("c"), limit=2, wait=False, lease=0.2)
+            waits = await mine.place(row("c"), seconds=600, limit=2, wait=False, lease=0.2)
+            assert not waits.placed
+            assert 0 < waits.recovers_in < 0.25
             assert await other.renew("worker-2", lease=LEASE) == {}
             assert await other.record(theirs, seconds=600) == "worker-2"
             session = row("a", session_id="s1")
@@ -401,6 +597,19 @@ class TestRedis:
             await place(ledger, row("a"))
             redis.ask("SCRIPT", "FLUSH")
             assert await place(ledger, row("b"))
+
+    async def test_a_claim_reads_only_what_it_may_take(self, redis: RedisServer) -> None:
+        """Rows of another endpoint are read once, by one worker for all."""
+        async with RedisLedger(redis.url) as ledger:
+            await leave_abroad(ledger, 2200)
+            for _ in range(2):
+                assert await claim(ledger, "worker-2") == []
+            redis.ask("CONFIG", "RESETSTAT")
+            for n in range(10):
+                assert await claim(ledger, f"worker-{n}") == []
+            stats = redis.ask("INFO", "commandstats")
+            calls = sum(map(int, re.findall(r"calls=(\d+)", stats)))
+            assert calls < 10 * 30, stats
 
     async def test_any_number_of_rows(self, redis: RedisServer) -> None:
         """They are read in portions, each once."""

@@ -29,7 +29,7 @@ from equos_async import (
     StartOutcomeUnknownError,
     StartUnreadableError,
 )
-from equos_async.fleet._worker import AT_ONCE
+from equos_async.fleet._engine import AT_ONCE
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, Events, ScriptedClient, others
@@ -48,6 +48,8 @@ class Moody:
         swallowing: The steps in which a cancellation is lost, as in ``asyncio.wait_for`` of 3.11.
         mistaken: The steps that raise what no ledger may raise.
         held: Keys whose ``place`` is not answered, and steps that wait for ``go``.
+        late: The steps that are done, and answered when ``go`` is set.
+        answered: All steps that were done.
         listening: How many listen for calls.
         most: How many steps were asked for at once, at most.
         calls: What is called to the worker before anything else; the calls end with it.
@@ -68,6 +70,8 @@ class Moody:
         self._now = 0
         self.calls: list[str] = []
         self.asked: list[str] = []
+        self.late: set[str] = set()
+        self.answered: list[str] = []
 
     async def _do(self, step: str, *args: Any, **settings: Any) -> Any:
         self.asked.append(step)
@@ -92,6 +96,9 @@ class Moody:
         if step in self.failing:
             raise LedgerError("the engine is down")
         answer = await getattr(self.engine, step)(*args, **settings)
+        self.answered.append(step)
+        if step in self.late:
+            await self.go.wait()
         if step in self.deaf:
             raise LedgerError("the answer was lost")
         return answer
@@ -328,7 +335,7 @@ class TestOneSession:
         async with fleet_of(scripted, ledger, still) as fleet:
             with pytest.raises(ConfigurationError, match="lone surrogate"):
                 await fleet.start(REQUEST, key="\ud800")
-        assert ledger.asked == []
+        assert "place" not in ledger.asked
 
     @pytest.mark.parametrize("key", [("a", 1), 1.5, None])
     async def test_keys_that_others_cannot_read(
@@ -499,7 +506,7 @@ class TestOthers:
         """Its sessions are stopped, its places free; what it was about to start is told."""
         events = Events()
         scripted.start_errors = [None, StartOutcomeUnknownError("gone")]
-        one = fleet_of(scripted, ledger, still)
+        one = await fleet_of(scripted, ledger, still).__aenter__()
         live = await one.start(REQUEST, key="a")
         with pytest.raises(StartOutcomeUnknownError):
             await one.start(REQUEST, key="b")
@@ -923,7 +930,7 @@ class TestTheEngineFails:
         """It is waited for no longer than anybody's patience lasts."""
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
-            monkeypatch.setattr("equos_async.fleet._worker.PATIENCE", 0.05)
+            monkeypatch.setattr("equos_async.fleet._engine.PATIENCE", 0.05)
             ledger.hanging = {"place", "remove", "renew"}
             with pytest.raises(LedgerError, match="did not answer within"):
                 await fleet.start(REQUEST, key="b")
@@ -969,7 +976,7 @@ class TestTheEngineFails:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Leaving does not wait for it: another worker will do it."""
-        monkeypatch.setattr("equos_async.fleet._worker.PATIENCE", 0.2)
+        monkeypatch.setattr("equos_async.fleet._engine.PATIENCE", 0.2)
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             await live.stop()
@@ -983,6 +990,140 @@ class TestTheEngineFails:
         assert [(row.session_id, row.owner) for row in await ledger.rows()] == [
             ("s9", fleet.worker)
         ]
+
+
+class TestOneWriter:
+    """What changes while an answer is on its way."""
+
+    async def test_a_row_that_goes_while_the_lease_is_renewed(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """It is in the answer, and yet nobody's orphan: it is stopped once, and not as reaped."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            await quiet(ledger)
+            ledger.late, renewals = {"renew"}, ledger.answered.count("renew")
+            still.advance(LEASE / 3)
+            await eventually(lambda: ledger.answered.count("renew") > renewals)
+            await live.stop()
+            ledger.go.set()
+            await quiet(ledger)
+            assert scripted.stopped == ["s1"]
+            assert fleet.stats().reaped == 0
+
+    async def test_a_removal_that_failed_is_made_good(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The row of a session that was stopped goes later; it is not stopped and reaped again."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            ledger.failing = {"remove"}
+            await live.stop()
+            ledger.failing = set()
+            await beat(still, ledger)
+            await written(ledger, {})
+            assert scripted.stopped == ["s1"]
+            assert fleet.stats().reaped == 0
+
+    async def test_an_idle_worker_reaps(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """A fleet that has started nothing ends what others left; keys come back as they were."""
+        events = Events()
+        for key in ("4711", '"4711"'):
+            left = LedgerRow(
+                id=f"dead/{key}", key=key, name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id=f"s{key}"), seconds=600)
+        await ledger.engine.renew("dead", lease=0)
+        async with fleet_of(scripted, ledger, still, on_event=events) as fleet:
+            await eventually(lambda: fleet.stats().reaped == 2)
+        assert {event.key for event in events.all} == {4711, "4711"}
+
+    async def test_one_and_the_same_in_words_only(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """1 and "1" are two keys."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key=1)
+            await fleet.start(REQUEST, key="1")
+            assert set(await ledger.owners()) == {"1", '"1"'}
+
+    async def test_an_intent_that_another_key_took(
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+    ) -> None:
+        """A start that was taken for dead learns of it when its session comes, and not before."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            scripted.starts_go.clear()
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: scripted.requests)
+            (intent,) = await other.rows()
+            await other.renew("w2", lease=60)
+            await other.remove(intent.id)
+            await other.record(evolve(intent, id="w2/1", owner="w2", session_id="s7"), seconds=600)
+            for _ in range(2):
+                await beat(still, ledger)
+            assert ledger.asked.count("record") == 1
+            assert not starting.done()
+            scripted.starts_go.set()
+            with pytest.raises(EquosError, match="its place went to worker w2"):
+                await starting
+            assert scripted.live == {}
+
+    async def test_a_session_that_comes_while_its_intent_is_written_anew(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """The last that is written is what is known last."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            scripted.starts_go.clear()
+            starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
+            await eventually(lambda: scripted.requests)
+            (intent,) = await ledger.rows()
+            await ledger.engine.remove(intent.id)
+            ledger.held = {"record"}
+            await beat(still, ledger)
+            assert ledger.asked.count("record") == 1
+            scripted.starts_go.set()
+            await quiet(ledger)
+            assert ledger.asked.count("record") == 1
+            ledger.go.set()
+            await starting
+            await written(ledger, {"a": "s1"})
+
+    async def test_a_row_that_comes_while_the_lease_is_renewed(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """It is in the answer, though not when that was asked for: nobody's orphan either."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await quiet(ledger)
+            ledger.held, renewals = {"renew"}, ledger.asked.count("renew")
+            still.advance(LEASE / 3)
+            await eventually(lambda: ledger.asked.count("renew") > renewals)
+            await fleet.start(REQUEST, key="a")
+            ledger.go.set()
+            await quiet(ledger)
+            assert await ledger.owners() == {"a": "s1"}
+            assert scripted.stopped == []
+
+    async def test_an_intent_that_nobody_has(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """What an engine does after it was given up on is undone."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await quiet(ledger)
+            late = LedgerRow(
+                id="late", key="x", name="x", owner=str(fleet.worker), endpoint=scripted.endpoint
+            )
+            await ledger.engine.place(late, seconds=60, limit=9, wait=False, lease=LEASE)
+            await beat(still, ledger)
+            await written(ledger, {})
+
+    async def test_left_without_being_entered(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Nobody has heard of it, and nobody is asked."""
+        assert (await fleet_of(scripted, ledger, still).aclose()).left == ()
+        assert ledger.asked == []
 
 
 @pytest.mark.parametrize("twice", [False, True])

@@ -63,9 +63,43 @@ ANSWERS = {
     "and a strange half": answer(BODY) + b"HTTP/1.1 200 X\r\nSec-WebSocket-Key1: x\r\n",
     "line breaks after": answer(BODY) + b"\r\n\r\n",
     "lone line feeds": answer(BODY).replace(b"\r\n", b"\n"),
+    "early hints with a length": b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\n" + answer(BODY),
+    "304 with a length": b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n",
+    "switch to nothing": b"HTTP/1.1 101 X\r\n\r\n" + answer(BODY),
+    "upgrade offered": answer(BODY, b"Connection: upgrade\r\nUpgrade: x\r\n"),
+    "HTTP/1.0 chunks": chunked(BODY, b"Connection: keep-alive\r\n").replace(b"/1.1", b"/1.0"),
+    "chunks in order": chunked(BODY).replace(b": chunked", b": gzip, chunked"),
+    "a long chunk extension": chunked(BODY).replace(b"7\r\n", b"7;x=%b\r\n" % (b"y" * 99_000), 1),
+    "too many trailers": chunked(BODY, trailers=b"X: y\r\n" * 99_000),
+    "two equal lengths": answer(BODY, b"Content-Length: %d\r\n" % len(BODY)),
+    "a length with a sign": answer(BODY).replace(b"Length: ", b"Length: +"),
 }
-STRICTER = {"and a half", "and a strange half", "beyond it", "bomb"}
-"""After which the direct wire does not use the connection again, but aiohttp's session may."""
+CUT = {
+    "to the end of the connection": b"HTTP/1.1 201 X\r\n\r\n" + BODY,
+    "chunks not last": chunked(BODY).replace(b": chunked", b": chunked, x"),
+    "short of its length": answer(BODY)[:-9],
+    "without its last chunk": chunked(BODY)[:-5],
+    "in its trailers": chunked(BODY, trailers=b"X: y\r\n")[:-9],
+    "in its head": answer(BODY)[:20],
+    "after early hints": b"HTTP/1.1 103 X\r\n\r\n",
+}
+"""After these the server closes the connection."""
+
+ENOUGH = {"to the end of the connection", "without its last chunk", "in its trailers"}
+"""The first is whole; the other two are cut, but what they say came: a session is not lost."""
+
+KEPT = {
+    *("length", "chunks", "trailers", "HTTP/1.0 kept", "continue", "early hints"),
+    *("204", "304", "redirect", "cookie", "gzip", "half a gzip", "at the bound"),
+    *("too long a header", "too many headers", "folded", "lone line feeds", "upgrade offered"),
+    *("early hints with a length", "304 with a length", "chunks in order"),
+    "a long chunk extension",
+    "line breaks after",  # no answer begins with them
+}
+"""After which the connection carries the next request. After the others the stop dials anew."""
+
+STRICTER = {"and a half", "and a strange half", "beyond it", "bomb", "HTTP/1.0 chunks"}
+"""After which aiohttp's session may use the connection again; the direct wire never does."""
 
 CONNECTIONS = 4
 """Where the number of connections is in what a start and a stop end in."""
@@ -109,24 +143,19 @@ async def ends(
         return started, status, stopped, server.requests, server.accepted, client.unresolved == ()
 
 
-async def agree(
+async def both(
     request: CreateSessionPassRequest,
     data: bytes,
     monkeypatch: pytest.MonkeyPatch,
     *,
     close: bool = False,
-    stricter: bool = False,
-) -> None:
-    """Both wires end in the same; the direct one may need a new connection for that."""
+) -> list[tuple[object, ...]]:
+    """How it ends on the direct wire, and through the session."""
     ended: list[tuple[object, ...]] = []
     for wire in wires.WIRES:
         wires.take(wire, monkeypatch)
         ended.append(await ends(request, data, close=close))
-    if stricter:
-        direct, session = (one[CONNECTIONS] for one in ended)
-        assert direct in {2, session}
-        ended = [one[:CONNECTIONS] for one in ended]
-    assert ended[0] == ended[1]
+    return ended
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -134,7 +163,22 @@ async def test_whole_answers(
     name: str, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same is read of them, and their connections are used again or not."""
-    await agree(request_, ANSWERS[name], monkeypatch, stricter=name in STRICTER)
+    direct, session = await both(request_, ANSWERS[name], monkeypatch)
+    assert direct[CONNECTIONS] == (1 if name in KEPT else 2)
+    if name in STRICTER:
+        direct, session = direct[:CONNECTIONS], session[:CONNECTIONS]
+    assert direct == session
+
+
+@pytest.mark.parametrize("name", CUT)
+async def test_answers_that_end_with_the_connection(
+    name: str, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before is read the same, and the connection is not used again."""
+    direct, session = await both(request_, CUT[name], monkeypatch, close=True)
+    assert direct == session
+    assert (direct[0] == "ok") is (name in ENOUGH)
+    assert direct[CONNECTIONS] == 2
 
 
 @pytest.mark.parametrize("seed", range(0, 200, 20))
@@ -143,4 +187,5 @@ async def test_broken_answers(
 ) -> None:
     """Where they break makes no difference."""
     for number in range(seed, seed + 20):
-        await agree(request_, broken(number), monkeypatch, close=True)
+        direct, session = await both(request_, broken(number), monkeypatch, close=True)
+        assert direct == session

@@ -1,0 +1,48 @@
+"""What becomes of a call beyond what its caller is told, for one that cares for longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+
+class Watch:
+    """Sees one call to its end: the first that is made in a context where it is set.
+
+    Args:
+        key: Whose session it is about, for log records.
+        settled: Called when the call is over, nothing is running that it should have ended or
+            might have begun, and its caller was told otherwise, or did not wait.
+
+    Attributes:
+        is_withdrawn: Whether it was called off before anything was sent.
+        is_settled: Whether ``settled`` was called.
+    """
+
+    def __init__(self, key: object, settled: Callable[[], None]) -> None:
+        self.key = key
+        self.is_withdrawn: bool = False
+        self.is_settled: bool = False
+        self._settled = settled
+        self._is_unsent: Callable[[], bool] | None = None
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the call is under way, and nothing was sent that may still be acted on."""
+        return self._is_unsent is not None and self._is_unsent()
+
+    def take(self, is_unsent: Callable[[], bool]) -> bool:
+        """Be about a call from now on; false where it is about one already."""
+        if self._is_unsent is not None:
+            return False
+        self._is_unsent = is_unsent
+        return True
+
+    def settle(self) -> None:
+        """The call is over, and so is what it was about."""
+        self.is_settled = True
+        self._settled()
+
+
+WATCH: ContextVar[Watch | None] = ContextVar("WATCH", default=None)
+"""What sees to the next call that is made in this context."""

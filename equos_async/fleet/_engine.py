@@ -1,0 +1,88 @@
+"""The questions that one process asks a ledger's engine: a few at a time, each answered in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
+
+from equos_async.errors import LedgerError
+from equos_async.events import logger
+
+T = TypeVar("T")
+
+PATIENCE: Final = 2.0
+"""Seconds that any answer of an engine is waited for, whatever its own timeout is."""
+
+AT_ONCE: Final = 4
+"""Concurrent questions of each kind."""
+
+
+class Engine:
+    """A ledger's engine as its users see it: it answers, or it fails for all of them.
+
+    Args:
+        on_failure: Called with each failure that is noted.
+    """
+
+    def __init__(self, on_failure: Callable[[], None] | None = None) -> None:
+        self.is_failing: bool = False
+        self.failures: int = 0
+        self._on_failure = on_failure
+        # New starts, those that the ledger knows already, and stops: none waits for the others.
+        self.new: Final = asyncio.Semaphore(AT_ONCE)
+        self.known: Final = asyncio.Semaphore(AT_ONCE)
+        self.stops: Final = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(self, answer: Awaitable[T]) -> T:
+        """An answer of the engine, in time.
+
+        Raises:
+            LedgerError: There is none, for whatever reason.
+        """
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await answer
+        except LedgerError:
+            self.failures += 1
+            raise
+        except Exception as error:  # an engine's mistake must not end the upkeep
+            self.failures += 1
+            late = isinstance(error, TimeoutError)
+            told = f"did not answer within {PATIENCE:g} s" if late else f"failed: {error!r}"
+            raise LedgerError(f"the ledger {told}") from error
+        finally:
+            # An engine's client may lose a cancellation, as asyncio.wait_for does until 3.12. A
+            # task is cancelled once: it would go on for good, and so would a shutdown.
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+
+    async def in_turn(self, lane: asyncio.Semaphore, step: Callable[[], Awaitable[T]]) -> T:
+        """A step for one session. However many there are, each has all of the engine's time.
+
+        Those that waited while the engine failed fail with it, or each would wait in vain.
+
+        Raises:
+            LedgerError: As :meth:`ask`.
+        """
+        failures = self.failures
+        async with lane:
+            if self.failures != failures:
+                raise LedgerError("the ledger failed while others were asking it")
+            return await self.ask(step())
+
+    def failed(self, error: LedgerError) -> None:
+        """Note a failure; the log tells the first of a row."""
+        if not self.is_failing:
+            self.is_failing = True
+            logger.warning("the ledger failed: %s", error)
+        if self._on_failure is not None:
+            self._on_failure()
+
+    def works(self) -> None:
+        """Note that all is well, and everything written down."""
+        if self.is_failing:
+            self.is_failing = False
+            logger.info("the ledger is back, with all that this worker holds")

@@ -1,0 +1,93 @@
+"""The end of sessions that stalled workers left in a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Literal
+
+from attrs import frozen
+
+from equos_async.client import EquosClient
+from equos_async.errors import EquosError, LedgerError
+from equos_async.ledger.protocol import LedgerRow, SessionLedger
+
+from ._engine import Engine
+
+
+@frozen
+class Reaped:
+    """What became of one session that a stalled worker left.
+
+    Attributes:
+        row: As it was found.
+        outcome: ``"stopped"``; ``"failed"``: it may still be running; ``"unresolved"``: the
+            outcome of its start is unknown, and there is nothing that could be stopped.
+        reason: Why, in words, where there is something to say.
+    """
+
+    row: LedgerRow
+    outcome: Literal["stopped", "failed", "unresolved"]
+    reason: str = ""
+
+
+class Reaper:
+    """Claims what stalled workers hold, and ends it.
+
+    Args:
+        ledger: Where they wrote it down.
+        client: What stops it.
+        engine: What the ledger is asked through.
+        worker: Who claims.
+        lease: Seconds for which that worker need not be heard of again.
+        deadline: Seconds for each stop; by default the client's.
+    """
+
+    def __init__(
+        self,
+        ledger: SessionLedger,
+        client: EquosClient,
+        engine: Engine,
+        *,
+        worker: str,
+        lease: float,
+        deadline: float | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._engine = engine
+        self._deadline = deadline
+        self._claim = partial(ledger.claim, worker, endpoint=client.endpoint, lease=lease)
+
+    async def claims(self, *, at_once: bool = False) -> AsyncIterator[Sequence[LedgerRow]]:
+        """All that stalled workers hold now, as it is claimed.
+
+        Args:
+            at_once: As ``SessionLedger.claim``.
+
+        Raises:
+            LedgerError: The engine failed.
+        """
+        while rows := await self._engine.ask(self._claim(at_once=at_once)):
+            yield rows
+
+    async def end(self, row: LedgerRow) -> Reaped:
+        """Stop what was claimed, and forget its row when that is confirmed.
+
+        A row that cannot be forgotten now is found again by its worker's next renewal.
+        """
+        if row.session_id is None:
+            return Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
+        try:
+            await self._client.stop_session(row.session_id, deadline=self._deadline)
+        except EquosError as error:
+            return Reaped(row, "failed", str(error))
+        await self.forget(row.id)
+        return Reaped(row, "stopped")
+
+    async def forget(self, row_id: str) -> None:
+        """Remove a row of which nothing runs any more."""
+        try:
+            await self._engine.in_turn(self._engine.stops, partial(self._ledger.remove, row_id))
+        except LedgerError as error:
+            self._engine.failed(error)

@@ -1,0 +1,342 @@
+"""The rows of one worker, which the ledger is made to agree with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from attrs import evolve
+
+from equos_async.clock import Clock
+from equos_async.errors import ConfigurationError, EquosError, FleetFullError, LedgerError
+from equos_async.ledger.protocol import LedgerRow, SessionLedger
+from equos_async.models import CreateSessionPassRequest
+
+from ._engine import Engine
+from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, key_of, text_of
+
+
+class NoRows:
+    """What a fleet without a ledger has in the place of rows; it does nothing."""
+
+    waiting: Final = 0
+
+    def entry(
+        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
+    ) -> Entry:
+        """As :meth:`RowWriter.entry`, as all that follow."""
+        return NO_ENTRY
+
+    async def place(
+        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+    ) -> None:
+        """There is no limit but the fleet's own."""
+
+    def turn_away(self, entry: Entry, error: EquosError) -> None:
+        """Nobody waits."""
+
+    async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
+        """There is nothing to write to."""
+
+    async def remove(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+    def drop(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+
+class RowWriter:
+    """What one worker wants to be in a ledger; each row is looked at when something changes.
+
+    Args:
+        ledger: Where sessions are written down.
+        worker: Whose rows they are.
+        endpoint: Where the sessions can be stopped.
+        limit: How many sessions there may be, over all workers.
+        lease: Seconds after which others stop what the worker holds.
+        required: Whether a session that cannot be written down is not started.
+        clock: The source of time.
+        spawn: Makes a task that its maker ends.
+        in_line: Called when a start has to wait for its turn.
+    """
+
+    def __init__(
+        self,
+        ledger: SessionLedger,
+        *,
+        worker: str,
+        endpoint: str,
+        limit: int,
+        lease: float,
+        required: bool,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        in_line: Callable[[], None],
+    ) -> None:
+        # Those in the line may have lost their turns where the engine fails: each asks for itself.
+        self.engine: Final = Engine(self._call_all)
+        self._ledger = ledger
+        self._worker = worker
+        self._endpoint = endpoint
+        self._limit = limit
+        self._lease = lease
+        self._required = required
+        self._clock = clock
+        self._spawn = spawn
+        self._in_line = in_line
+        self._made = 0
+        # By row id, from before the first word to the ledger until after the last.
+        self._entries: dict[str, Entry] = {}
+        self._line: dict[Entry, None] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in the ledger's line."""
+        return len(self._line)
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def entry(
+        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
+    ) -> Entry:
+        """A row for a start; nothing is written yet.
+
+        Args:
+            key: Whose session it is.
+            request: What is to be started.
+            claimed: Called once, with the worker that has claimed the session.
+
+        Raises:
+            ConfigurationError: Other machines could not read the key as the same.
+        """
+        text = text_of(key)
+        self._made += 1
+        row = LedgerRow(
+            id=f"{self._worker}-{self._made}",
+            key=text,
+            name=request.name,
+            client=request.client,
+            owner=self._worker,
+            endpoint=self._endpoint,
+        )
+        return Entry(row, claimed)
+
+    # What is to be written of one session, from its intent to its end.
+
+    async def place(
+        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+    ) -> None:
+        """Write the intent, as soon as there is a place.
+
+        Args:
+            entry: What to place.
+            seconds: After which the session is over, whenever in its time it is started.
+            wait: Whether to wait for a place.
+            waits: Called when it has to wait.
+
+        Raises:
+            ConfigurationError: Another worker has a session for the key.
+            FleetFullError: There is no place, and it was told not to wait.
+            LedgerError: The engine failed, and the ledger is required.
+        """
+        self._entries[entry.row.id] = entry
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry.wish = Wish(seconds, wait, waits, turn)
+        self._tend(entry)
+        try:
+            await turn
+        finally:
+            entry.wish = None
+            self._line.pop(entry, None)
+
+    def turn_away(self, entry: Entry, error: EquosError) -> None:
+        """Send somebody home who waits."""
+        if entry.wish is not None and not entry.wish.turn.done():
+            entry.wish.turn.set_exception(error)
+
+    async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
+        """Write that the session is live.
+
+        Where the engine fails now, that is made good when it is back.
+        """
+        entry.row = evolve(entry.row, session_id=session_id)
+        entry.until = self._clock.now() + seconds
+        entry.desired, entry.confirmed = Desired.SESSION, Confirmed.UNSURE
+        await self._agreed(entry)
+
+    async def remove(self, entry: Entry) -> None:
+        """Forget a session that is over, or never was.
+
+        Where the engine fails now, that is made good when it is back.
+        """
+        entry.desired = Desired.ABSENT
+        await self._agreed(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Forget a session, without waiting for it."""
+        if entry.desired is not Desired.ABSENT and self._entries.get(entry.row.id) is entry:
+            entry.desired = Desired.ABSENT
+            self._tend(entry)
+
+    # The ledger is made to agree, row by row.
+
+    def _tend(self, entry: Entry) -> None:
+        """See to a row, unless somebody is at it: whoever is looks again before leaving."""
+        if entry.writer is None and entry.step is not Step.REST:
+            entry.writer = self._spawn(self._write(entry))
+
+    async def _agreed(self, entry: Entry) -> None:
+        """See to a row, and return when that is done or failed."""
+        self._tend(entry)
+        if entry.writer is not None:
+            await asyncio.wait([entry.writer])
+
+    async def _write(self, entry: Entry) -> None:
+        """Take one step after the other, until there is none, or the engine fails."""
+        try:
+            while (what := entry.step) not in {Step.REST, Step.FORGET}:
+                wanted = entry.desired
+                try:
+                    await self._act(entry, what)
+                except LedgerError as error:
+                    self.engine.failed(error)
+                    if entry.desired in {wanted, Desired.INTENT}:
+                        return  # the upkeep comes back to it
+            if what is Step.FORGET:
+                self._entries.pop(entry.row.id, None)
+        finally:
+            entry.writer = None
+
+    async def _act(self, entry: Entry, what: Step) -> None:
+        if what is Step.PLACE:
+            await self._place(entry)
+        elif what is Step.RECORD:
+            await self._record(entry)
+        else:
+            entry.confirmed = Confirmed.UNSURE
+            remove = partial(self._ledger.remove, entry.row.id)
+            await self.engine.in_turn(self.engine.stops, remove)
+            entry.confirmed = Confirmed.NOTHING
+
+    async def _place(self, entry: Entry) -> None:
+        wish = entry.wish
+        if wish is None or wish.turn.done():
+            entry.desired = Desired.ABSENT  # its start has just gone
+            return
+        wish.is_called, entry.confirmed = False, Confirmed.UNSURE
+        place = partial(
+            self._ledger.place,
+            entry.row,
+            seconds=wish.seconds,
+            limit=self._limit,
+            wait=wish.wait,
+            lease=self._lease,
+        )
+        engine = self.engine
+        lane = engine.known if entry in self._line else engine.new
+        try:
+            placing = await engine.in_turn(lane, place)
+        except LedgerError as error:
+            if self._required:
+                error.operation = "start"
+                _refuse(wish, error)
+                entry.desired = Desired.ABSENT
+            else:
+                self._let_start(entry, wish)  # it is written when the engine is back
+            raise
+        if placing.placed:
+            entry.confirmed = Confirmed.INTENT
+            self._let_start(entry, wish)
+        elif placing.holder is not None:
+            _refuse(wish, self._key_in_use(entry, placing.holder))
+        elif not wish.wait:
+            told = f"all {self._limit} places of the ledger are taken"
+            _refuse(wish, FleetFullError(told, operation="start"))
+        else:
+            # A call that came meanwhile may have been for the turn after this answer.
+            entry.confirmed = Confirmed.UNSURE if wish.is_called else Confirmed.QUEUED
+            self._stand_in_line(entry, wish)
+
+    def _key_in_use(self, entry: Entry, holder: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"key {key_of(entry.row.key)!r} has a session already, of worker {holder}: stop it "
+            f"there first, or wait for its lease to end, {self._lease:g} s, if it is dead"
+        )
+
+    def _let_start(self, entry: Entry, wish: Wish) -> None:
+        """A start has its place, unless it has just gone."""
+        if entry.desired is Desired.PLACE and not wish.turn.done():
+            entry.desired = Desired.INTENT
+            entry.until = self._clock.now() + wish.seconds
+            wish.turn.set_result(None)
+        else:
+            entry.desired = Desired.ABSENT
+
+    def _stand_in_line(self, entry: Entry, wish: Wish) -> None:
+        self._in_line()
+        if entry not in self._line and not wish.turn.done():
+            self._line[entry] = None
+            wish.waits()
+
+    async def _record(self, entry: Entry) -> None:
+        entry.confirmed = Confirmed.UNSURE
+        row, left = entry.row, max(0.0, entry.until - self._clock.now())
+        record = partial(self._ledger.record, row, seconds=left)
+        owner = await self.engine.in_turn(self.engine.known, record)
+        if row is not entry.row:
+            return  # there is more to tell by now
+        if owner == self._worker:
+            known = row.session_id is not None
+            entry.confirmed = Confirmed.SESSION if known else Confirmed.INTENT
+            return
+        entry.confirmed = Confirmed.CLAIMED
+        if entry.desired is Desired.SESSION:
+            entry.claimed(owner or "that is unknown")
+
+    # All rows.
+
+    def at_rest(self) -> Mapping[Entry, Confirmed]:
+        """What is known of the rows that nobody is at."""
+        entries = self._entries.values()
+        return {entry: entry.confirmed for entry in entries if entry.writer is None}
+
+    def compare(self, at_rest: Mapping[Entry, Confirmed], held: Mapping[str, str | None]) -> None:
+        """Know what the ledger holds of rows that were at rest, and are so still."""
+        for entry, confirmed in at_rest.items():
+            if entry.writer is None and entry.confirmed is confirmed:
+                entry.compare(held)
+        # A call may have been lost: whoever stands first asks.
+        for entry in islice(self._line, 1):
+            entry.call()
+
+    async def make_good(self) -> None:
+        """See to all rows that are not as they should be.
+
+        All together: one after the other, ten thousand would take longer than a lease.
+        """
+        wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]
+        await asyncio.gather(*map(self._agreed, wrong))
+
+    def call(self, row_id: str) -> None:
+        """The turn of a row may have come."""
+        entry = self._entries.get(row_id)
+        if entry is not None:
+            entry.call()
+            self._tend(entry)
+
+    def _call_all(self) -> None:
+        for entry in list(self._line):
+            self.call(entry.row.id)
+
+
+def _refuse(wish: Wish, error: EquosError) -> None:
+    """Send somebody home, unless that was done."""
+    if not wish.turn.done():
+        wish.turn.set_exception(error)

@@ -1,0 +1,221 @@
+"""The file of a ledger in SQLite: opened, recognised, kept small, and left alone by forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+from weakref import WeakSet
+
+from equos_async.errors import LedgerError
+
+from .sqlite_schema import NEWEST, SCHEMA
+
+T = TypeVar("T")
+SCHEMA_VERSION: Final = 1
+# Seconds between two tries at what SQLite itself does not wait for.
+AGAIN: Final = 0.05
+# Bytes of the write-ahead log beyond which readers are waited for, so that it begins anew: where
+# one always reads, SQLite by itself never finds the moment.
+MOST_LOG: Final = 8_000_000
+# Milliseconds for which they are waited for; where it was in vain, again after so many seconds.
+PATIENCE: Final = 50
+PATIENT_EVERY: Final = 1.0
+
+
+class SQLiteFile:
+    """A connection in a thread of its own, so that the loop never waits for the disk."""
+
+    def __init__(self, path: str, *, timeout: float) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._connection: sqlite3.Connection | None = None
+        self._inode: int | None = None
+        # Which file it was when it was written last, and whether that was over this connection.
+        self._knew = ""
+        self._recognised = False
+        self._small_at = 0.0
+        self._closed = False
+        self._forked = threading.Event()
+        self._thread = _thread()
+        _FILES.add(self)
+
+    async def aclose(self) -> None:
+        """Close the file; safe to call again."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+            _FILES.discard(self)
+            self._thread.shutdown(wait=False)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, write: bool) -> T:
+        """Do something in the thread, as one transaction."""
+
+        def transact() -> T:
+            try:
+                db = self._connect()
+                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                born = self._recognise(db) if write and not self._recognised else None
+                result = work(db)
+                db.execute("COMMIT")
+                if born is not None:
+                    self._knew, self._recognised = born, True
+                if write:
+                    self._keep_small(db)
+            except BaseException:
+                self._disconnect()  # rolls back; the next call finds the file as it is then
+                raise
+            return result
+
+        if self._closed:
+            raise LedgerError(f"{self.path}: the ledger is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from None
+
+    def stand_still(self) -> None:
+        """Close the file until :meth:`go_on`: SQLite's locks are those of one process."""
+        still = threading.Event()
+
+        def wait() -> None:
+            if self._inode is not None:  # else it is in memory, and lost when it is closed
+                self._disconnect()
+            still.set()
+            self._forked.wait()
+
+        self._forked.clear()
+        self._thread.submit(wait)
+        still.wait()
+
+    def go_on(self) -> None:
+        """Use the file again, after a fork."""
+        self._forked.set()
+
+    def begin_anew(self) -> None:
+        """Use the file in a child, which has nothing of its parent's threads."""
+        self._connection, self._recognised, self._knew = None, False, ""
+        self._thread = _thread()
+
+    def _connect(self) -> sqlite3.Connection:
+        inode = _inode(self.path)
+        if self._connection is not None and inode != self._inode:
+            self._disconnect()  # it was removed: what is written there nobody else can see
+        if self._connection is None:
+            db = self._connection = sqlite3.connect(
+                self.path, timeout=self._timeout, isolation_level=None
+            )
+            self._inode = _inode(self.path)
+            if inode is None and self._inode is not None:
+                os.chmod(self.path, 0o600)  # noqa: PTH101 - SQLite's other two files follow it
+            self._prepare(db)
+        return self._connection
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables, unless another process has done so, were it at this moment."""
+        until = time.monotonic() + self._timeout
+        # The one statement for which SQLite does not wait, lest two wait for each other.
+        while not _write_ahead(db, last_try=time.monotonic() > until):
+            time.sleep(AGAIN)
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in {0, SCHEMA_VERSION}:
+            raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
+            db.executescript(SCHEMA)
+
+    def _recognise(self, db: sqlite3.Connection) -> str:
+        """Which file this is; note where it may have forgotten rows.
+
+        It may where it is a copy, which lies elsewhere than it says, and where it is new although
+        this ledger knew another one.
+        """
+        inode = self._inode or 0
+        db.execute(
+            "INSERT INTO memory SELECT hex(randomblob(8)), ?, 0 "
+            "WHERE NOT EXISTS (SELECT 1 FROM memory)",
+            [inode],
+        )
+        born, said, counted = db.execute("SELECT born, inode, counted FROM memory").fetchone()
+        if said != inode or (not counted and self._knew not in {"", born}):
+            db.execute("UPDATE memory SET inode = ?, counted = -1", [inode])
+        return str(born)
+
+    def _keep_small(self, db: sqlite3.Connection) -> None:
+        """Begin the write-ahead log anew where it has grown, waiting for readers a moment."""
+        if _size(f"{self.path}-wal") <= MOST_LOG or time.monotonic() < self._small_at:
+            return
+        db.execute(f"PRAGMA busy_timeout = {PATIENCE}")
+        in_vain, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        db.execute(f"PRAGMA busy_timeout = {round(self._timeout * 1000)}")
+        if in_vain:
+            self._small_at = time.monotonic() + PATIENT_EVERY
+
+    def _disconnect(self) -> None:
+        self._recognised = False
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_FILES: Final = WeakSet[SQLiteFile]()
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
+
+
+def _inode(path: str) -> int | None:
+    """Which file a path leads to now."""
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - before each step
+    except FileNotFoundError:
+        return None
+
+
+def _size(path: str) -> int:
+    """How large a file is; 0 where there is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - after each step
+    except FileNotFoundError:
+        return 0
+
+
+def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
+    """Let readers and a writer not wait for each other; whether that is so now."""
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError:
+        if last_try:
+            raise
+        return False
+    return True
+
+
+def before_fork() -> None:
+    """Close all files for the time of a fork."""
+    for file in list(_FILES):
+        file.stand_still()
+
+
+def in_parent() -> None:
+    """Go on after a fork."""
+    for file in list(_FILES):
+        file.go_on()
+
+
+def in_child() -> None:
+    """Begin anew after a fork."""
+    for file in list(_FILES):
+        file.begin_anew()
+
+
+# Where there is no fork there is nothing to call. Hooks cannot be taken back: there is one set.
+getattr(os, "register_at_fork", dict)(
+    before=before_fork, after_in_parent=in_parent, after_in_child=in_child
+)

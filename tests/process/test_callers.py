@@ -1,0 +1,138 @@
+"""Programs of a client and of a fleet, ended in each way, and judged by what is left on the server.
+
+Each is ended while sessions are live, starts are on the wire and others wait, and while the first
+stops fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from equos_async.testing import Delay, EmulatorRequest, EquosEmulator, Status
+from tests.fleet.programs import Program, program
+from tests.process.caller import EXIT_CODE, LIVE, ON_THE_WIRE
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+LOOPS = ["", "EAGER"] if sys.version_info >= (3, 12) else [""]
+HOLDERS = ["bare", "block", "fleet"]
+
+
+async def seen(condition: Callable[[], object]) -> None:
+    """Wait for something on the server, of which another process has no event."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def count(emulator: EquosEmulator, operation: str) -> int:
+    """Requests of a kind that came."""
+    return sum(one.operation == operation for one in emulator.requests)
+
+
+@asynccontextmanager
+async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Program, None]:
+    """The program, with what it holds, and with starts that are on the wire."""
+    arrived = 0
+
+    def is_more(_: EmulatorRequest) -> bool:
+        nonlocal arrived
+        arrived += 1
+        return arrived > LIVE
+
+    emulator.faults.start.add(Delay(0.4), times=None, when=is_more)
+    holder, *options = arguments
+    env = {"EAGER": "1"} if "EAGER" in options else {}
+    options = [one for one in options if one and one != "EAGER"]
+    async with program(
+        emulator.endpoint, "-m", "tests.process.caller", holder, *options, **env
+    ) as running:
+        await seen(lambda: arrived == LIVE + ON_THE_WIRE)
+        yield running
+
+
+def assert_nothing_left(emulator: EquosEmulator, ended: Program) -> None:
+    """All that was live or on the wire is over, and known to be."""
+    assert emulator.live_sessions == {}
+    assert "unresolved: []" in ended.printed
+    for complaint in ("never retrieved", "was destroyed"):
+        assert complaint not in ended.printed
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("signals", [[INT], [INT, INT]], ids=["once", "twice"])
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_ctrl_c(
+    holder: str, signals: list[signal.Signals], loop: str, emulator: EquosEmulator
+) -> None:
+    """Nothing is left, and what waited was not sent; a second Ctrl-C makes no difference here."""
+    emulator.faults.stop.add(Status(503), times=2)
+    emulator.faults.stop.add(Delay(0.2), times=None)
+    async with caller(emulator, holder, loop) as running:
+        for number in signals:
+            running.kill(number)
+            await seen(lambda: count(emulator, "stop"))
+        assert await running.end() == 0
+    assert_nothing_left(emulator, running)
+    assert count(emulator, "start") == LIVE + ON_THE_WIRE
+
+
+@pytest.mark.parametrize(
+    ("holder", "on_term", "loop", "code"),
+    [(holder, "exit", loop, EXIT_CODE) for holder in HOLDERS for loop in LOOPS]
+    + [(holder, "cancel", "", 0) for holder in HOLDERS]
+    + [("fleet", "fleet", "", 0)],
+)
+async def test_sigterm(
+    holder: str, on_term: str, loop: str, code: int, emulator: EquosEmulator
+) -> None:
+    """The same where a handler calls ``sys.exit``, cancels the main task, or is the fleet's."""
+    emulator.faults.stop.add(Status(503), times=2)
+    async with caller(emulator, holder, on_term, loop) as running:
+        assert await running.end(TERM) == code
+    assert_nothing_left(emulator, running)
+    assert count(emulator, "start") == LIVE + ON_THE_WIRE
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_it_is_frozen_and_goes_on(holder: str, loop: str, emulator: EquosEmulator) -> None:
+    """Answers that came in a pause that was longer than each attempt's time are not lost."""
+    async with caller(emulator, holder, loop) as running:
+        running.kill(signal.SIGSTOP)
+        await seen(lambda: len(emulator.live_sessions) == LIVE + ON_THE_WIRE)
+        await asyncio.sleep(1)  # which is longer than an attempt may take, and nobody's clock
+        running.kill(signal.SIGCONT)
+        assert await running.end(INT) == 0
+    assert_nothing_left(emulator, running)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_stops_that_cannot_be_done(holder: str, emulator: EquosEmulator) -> None:
+    """A second Ctrl-C may end it before the rest is known: all of that is told."""
+    emulator.faults.stop.add(Status(400), times=None)
+    async with caller(emulator, holder) as running:
+        running.kill(INT)
+        await seen(lambda: count(emulator, "stop") >= LIVE)
+        await running.end(INT)
+    told = running.printed.partition("unresolved: ")[2]
+    held = [one for one in emulator.live_sessions.values() if one.name == "held"]
+    assert len(held) == LIVE
+    assert all(one.id in told for one in held)
+    more = [one for one in emulator.live_sessions.values() if one.name == "more"]
+    assert all(one.id in told for one in more) or told.count("'more'") == ON_THE_WIRE
+
+
+async def test_it_is_killed(emulator: EquosEmulator) -> None:
+    """Nothing can be done then: the server ends by itself what it started, and no more."""
+    async with caller(emulator, "block") as running:
+        assert await running.end(signal.SIGKILL) == -signal.SIGKILL
+    await seen(lambda: len(emulator.live_sessions) == LIVE + ON_THE_WIRE)
+    emulator.advance(600)
+    assert emulator.live_sessions == {}
+    assert (count(emulator, "start"), count(emulator, "stop")) == (LIVE + ON_THE_WIRE, 0)
