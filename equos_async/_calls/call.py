@@ -115,6 +115,7 @@ class Call(Generic[T]):
         sent_at: When the latest of them began.
         latest: What came of the latest of them.
         retries: What was told of them.
+        is_marked: Whether it began with attempts that carry markers.
         mark: Makes a request that carries a marker, where attempts do.
         marker: That of the latest attempt.
         lost: An attempt whose answer was lost, while this call waits for what becomes of it.
@@ -147,6 +148,7 @@ class Call(Generic[T]):
     sent_at: float = 0.0
     latest: Tried | None = None
     retries: tuple[Event, ...] = ()
+    is_marked: bool = False
     mark: Callable[[Any, str], object] | None = None
     marker: str | None = None
     lost: LostAttempt | None = None
@@ -188,8 +190,8 @@ class Call(Generic[T]):
         return self.effect.alone is Alone.GOES_ON or not self.answer.done()
 
     def next_request(self) -> object:
-        """What the body of one attempt is made from: each carries a marker of its own."""
-        if self.mark is None:
+        """What the body of one attempt is made from, where each carries a marker of its own."""
+        if self.mark is None:  # any more
             self.marker = None
             return self.request
         self.marker = new_marker()

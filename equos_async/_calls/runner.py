@@ -205,7 +205,7 @@ class CallRunner:
             method=operation.method,
             url=call.url,
             headers=call.head.fields,
-            body=operation.body(call.next_request()),
+            body=operation.body(call.next_request() if call.is_marked else call.request),
             max_answer=operation.max_answer,
             is_foreign=None if named is None else partial(answers.is_foreign, session_id=named),
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import evolve
 
 from equos_async._api.answers import Looked
-from equos_async._api.operations import OVER, PAGE, Operation, Resource
+from equos_async._api.operations import OVER, PAGE, SESSION, Operation, Resource
 from equos_async._http.request import Failure, Reply
 from equos_async._marker import MarkerUse
 from equos_async._retry.backoff import http_date
@@ -80,6 +80,9 @@ class Settling:
         ask: Launches a call that reads.
         end: Launches what ends a session that was found, until that is confirmed.
         refuse: Lets a start's caller have an error.
+
+    Attributes:
+        is_on: Whether anything is looked for at all.
     """
 
     def __init__(
@@ -95,8 +98,7 @@ class Settling:
         end: Callable[[Call[Any], LostAttempt, str], None],
         refuse: Callable[[Call[Any], Unknown], None],
     ) -> None:
-        self._settle = settle
-        self._keys = keys
+        self._settle = settle or Settle()
         self._runner = runner
         self._reports = reports
         self._lifecycle = lifecycle
@@ -104,6 +106,7 @@ class Settling:
         self._ask = ask
         self._end = end
         self._refuse = refuse
+        self.is_on: bool = settle is not None and keys.has(SESSION.look)
         self._kinds: dict[ResourceName, Kind] = {}
         self._alarms: dict[object, asyncio.Future[None]] = {}
 
@@ -112,8 +115,8 @@ class Settling:
     def prepare(self, call: Call[Any], resource: Resource[Any, Any, Any]) -> None:
         """Have the attempts of a start carry markers, where they can be looked for."""
         kind = self._kind_of(resource)
-        if kind is not None and kind.use.is_on:
-            call.mark = resource.marked
+        if kind.use.is_on:
+            call.is_marked, call.mark = True, resource.marked
 
     def may_settle(self, call: Call[Any], result: Result[Any] | None) -> bool:
         """Whether what became of a start can be found out."""
@@ -122,20 +125,20 @@ class Settling:
         if result.unreadable is not None and result.unreadable.session_id is not None:
             return False  # that one is ended by its id
         kind = self._kind_of(call.resource)
-        return kind is not None and kind.use.is_on and not self._lifecycle.gave_up
+        return kind.use.is_on and not self._lifecycle.gave_up
 
     def accept(self, call: Call[Any]) -> None:
         """A start was accepted: see whether the answer shows its marker."""
         reply = None if call.latest is None else call.latest.reply
-        kind = None if call.resource is None else self._kind_of(call.resource)
-        if kind is not None and call.marker is not None and isinstance(reply, Reply):
+        kind = self._kinds[self._word(call)]
+        if call.marker is not None and isinstance(reply, Reply):
             kind.use.accept(shown=call.marker.encode() in reply.body)
 
     async def without(self, call: Call[T], refused: Result[T]) -> Result[T]:
         """Send a start once more without a marker, where it may have been refused for that."""
-        kind = None if call.resource is None else self._kind_of(call.resource)
-        if kind is None or call.marker is None or not isinstance(refused, Refused):
+        if call.marker is None or not isinstance(refused, Refused):
             return refused
+        kind = self._kinds[self._word(call)]
         status, text = refused.reply.status, refused.reply.body.decode("utf-8", "replace")
         wanted = call.is_wanted and self._lifecycle.state is State.OPEN
         if not wanted or not kind.use.may_be_why(status, text):
@@ -163,7 +166,7 @@ class Settling:
         lost = call.lost = call.lost or self._lose(call)
         call.work = Work.SETTLING
         kind = self._kinds[self._word(call)]
-        patience = self._settle.patience if self._settle and kind.use.is_shown else 0.0
+        patience = self._settle.patience if kind.use.is_shown else 0.0
         tell_at, told = min(self._clock.now() + patience, call.deadline), False
         while lost.fate is Fate.ENDING or (
             lost.fate is Fate.LOST and lost.marker in kind.search.lost
@@ -236,9 +239,7 @@ class Settling:
 
     # Looking.
 
-    def _kind_of(self, resource: Resource[Any, Any, Any]) -> Kind | None:
-        if self._settle is None or not self._keys.has(resource.look):
-            return None
+    def _kind_of(self, resource: Resource[Any, Any, Any]) -> Kind:
         if resource.word not in self._kinds:
             self._kinds[resource.word] = Kind(resource, self._settle.look_for)
         return self._kinds[resource.word]

@@ -224,7 +224,8 @@ class CallTasks:
         )
         call = self._call(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
-        self._settling.prepare(call, resource)
+        if self._settling.is_on:
+            self._settling.prepare(call, resource)
         call.be_watched()
         self._launch(call)
         value = await self.answer_of(call)
@@ -362,6 +363,12 @@ class CallTasks:
         if told:
             self._reports.watch(call)
         call.task.add_done_callback(partial(self._settle, call))
+
+    def _launch_alone(
+        self, call: Call[Any], *, told: bool = False, work: Coroutine[Any, Any, None] | None = None
+    ) -> None:
+        """Run a call of the client's own accord."""
+        self._launch(call, told=told, work=work)
         if self._lifecycle.gave_up:
             call.withdraw()  # there is no time for it any more: it is reported
 
@@ -388,7 +395,10 @@ class CallTasks:
         if call.lost is None and not call.may_be_sent:
             return  # its caller is gone already
         try:
-            result = await self._outcome_of(call)
+            if call.is_marked:
+                result = await self._outcome_of(call)
+            else:
+                result = await self._runner.run(call)
         except asyncio.CancelledError:
             if call.heir is None and call.effect.stake is Stake.BEGUN and call.is_on_server:
                 self._refuse(call, self._cut_off())
@@ -409,8 +419,6 @@ class CallTasks:
 
     async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
         """What a call came to, in the end; None where another call saw to it."""
-        if call.effect.stake is not Stake.BEGUN:
-            return await self._runner.run(call)
         result: Result[T] | None
         settled: str | None = None
         if call.lost is not None and call.latest is not None:
@@ -468,7 +476,7 @@ class CallTasks:
             confirmed = await self._endings.see_ended(call, shows_over)
             self._settling.ended(start, lost, session_id, confirmed=confirmed)
 
-        self._launch(call, told=False, work=see_ended())
+        self._launch_alone(call, work=see_ended())
 
     def _look(
         self,
@@ -480,7 +488,7 @@ class CallTasks:
         """Launch a call that reads, for the client itself: also while that closes."""
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._call(operation, target, None, query)
-        self._launch(call, told=False)
+        self._launch_alone(call)
         return call
 
     def _cut_off(self) -> Unknown:
@@ -571,8 +579,7 @@ class CallTasks:
             await self._endings.see_through(ending)
 
     def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
-        call = self._endings.orphan(resource, session_id)
-        self._launch(call)
+        self._launch_alone(self._endings.orphan(resource, session_id), told=True)
 
     async def _close(self) -> None:
         await self._settling.stop()

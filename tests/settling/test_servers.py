@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ class Script:
     def __init__(
         self,
         *,
-        stops: tuple[tuple[int, object], ...] = (),
+        stops: Sequence[tuple[int, object]] = (),
         found: tuple[int, object] = (200, None),
         large: int = 0,
         late: float | None = None,
@@ -143,7 +144,7 @@ async def test_a_look_up_is_proof(status: str) -> None:
 
 async def test_a_look_up_that_fails_is_none() -> None:
     """It is stopped again."""
-    script = Script(stops=((200, None),), found=(404, {}))
+    script = Script(stops=((200, None),), found=(404, None))
     async with RawServer(always=script) as server, make(server) as client:
         started = await client.start_session(REQUEST)
         assert server.live == {started.session.id}
@@ -151,7 +152,7 @@ async def test_a_look_up_that_fails_is_none() -> None:
 
 async def test_what_cannot_be_ended_is_reported() -> None:
     """While the client closes, a refusal will not become another answer."""
-    script = Script(stops=((403, {}),) * 99)
+    script = Script(stops=((403, None),) * 99)
     async with RawServer(always=script) as server:
         client = make(server)
         starting = asyncio.create_task(client.start_session(REQUEST))
