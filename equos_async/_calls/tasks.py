@@ -131,8 +131,11 @@ class CallTasks:
         known = self._reports.unresolved.all
         if self._loop is None or not self._loop.is_closed():
             return known
-        # It was closed under the calls: nothing more will become known of them.
-        return known + self._reports.pending(self._calls, "the event loop was closed")
+        # It was closed under them: nothing more will become known.
+        why = "the event loop was closed"
+        blocks = (Target("stop", kind.word, held_id) for held_id, kind in self._blocks.items())
+        held = tuple(self._reports.unresolved.describe(target, why) for target in blocks)
+        return known + held + self._reports.pending(self._calls, why)
 
     # What the client calls.
 

@@ -58,10 +58,18 @@ async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Pro
 
 def assert_nothing_left(emulator: EquosEmulator, ended: Program) -> None:
     """All that was live or on the wire is over, and known to be."""
-    assert emulator.live_sessions == {}
+    assert emulator.live_sessions == {}, ended.printed
     assert "unresolved: []" in ended.printed
     for complaint in ("never retrieved", "was destroyed"):
         assert complaint not in ended.printed
+
+
+def assert_known(emulator: EquosEmulator, ended: Program) -> None:
+    """What is left is told: by its id, or by its name where no answer came."""
+    told = ended.printed.partition("unresolved: ")[2]  # the fleet tells of its own later
+    by_name = [one for one in emulator.live_sessions.values() if one.id not in told]
+    assert all(one.name == "more" for one in by_name), ended.printed
+    assert len(by_name) <= told.count("'more'"), ended.printed
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -76,9 +84,14 @@ async def test_ctrl_c(
     async with caller(emulator, holder, loop) as running:
         for number in signals:
             running.kill(number)
-            await seen(lambda: count(emulator, "stop"))
+            # The program is idle then, as a rule. Where a second Ctrl-C meets a task in the
+            # middle of a step, asyncio gives up all tasks: all that is left has to be told then.
+            await seen(lambda: count(emulator, "stop") >= LIVE + 2)
         assert await running.end() == 0
-    assert_nothing_left(emulator, running)
+    if "was destroyed" not in running.printed:
+        assert_nothing_left(emulator, running)
+    elif holder != "bare":  # a bare caller that is destroyed has its session in its own hands
+        assert_known(emulator, running)
     assert count(emulator, "start") == LIVE + ON_THE_WIRE
 
 
@@ -120,12 +133,8 @@ async def test_stops_that_cannot_be_done(holder: str, emulator: EquosEmulator) -
         running.kill(INT)
         await seen(lambda: count(emulator, "stop") >= LIVE)
         await running.end(INT)
-    told = running.printed.partition("unresolved: ")[2]
-    held = [one for one in emulator.live_sessions.values() if one.name == "held"]
-    assert len(held) == LIVE
-    assert all(one.id in told for one in held)
-    more = [one for one in emulator.live_sessions.values() if one.name == "more"]
-    assert all(one.id in told for one in more) or told.count("'more'") == ON_THE_WIRE
+    assert sum(one.name == "held" for one in emulator.live_sessions.values()) == LIVE
+    assert_known(emulator, running)
 
 
 async def test_it_is_killed(emulator: EquosEmulator) -> None:
