@@ -7,7 +7,7 @@ import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from itertools import count, takewhile
+from itertools import takewhile
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
@@ -189,13 +189,14 @@ class SQLiteLedger:
             return [row_id for row_id, owner in _with_places(db) if owner == worker]
 
         told: frozenset[str] = frozenset()
-        for look in count():
+        looks = 0
+        while True:
             called = await self._run(work, write=False)
-            # Once a second all are told, for a call may have come to nothing.
-            for row_id in called:
-                if row_id not in told or look % LOOKS_A_SECOND == 0:
-                    yield row_id
-            told = frozenset(called)
+            if looks % LOOKS_A_SECOND == 0:
+                told = frozenset()  # once a second, for a call may have come to nothing
+            for row_id in [one for one in called if one not in told]:
+                yield row_id
+            told, looks = frozenset(called), looks + 1
             await asyncio.sleep(LOOK)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
