@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
+from types import ModuleType
 from typing import Any, Final, Self
 
 from attrs import asdict
 
 from equos_async import _validate
-from equos_async.errors import ConfigurationError, LedgerError
+from equos_async.errors import ConfigurationError
 
 from .protocol import LedgerRow, Placing
 from .redis_script import SCRIPT
@@ -40,14 +40,20 @@ class RedisLedger:
     What the server forgets when it is restarted is written anew by the workers that hold it; let
     it keep a file all the same (``appendonly yes``), for what it forgets of dead workers is lost.
 
-    All keys share one hash tag: in a cluster they lie on one node, and whichever node the URL
-    names tells where that is.
+    All keys share one hash tag: in a cluster they lie on one node, and whichever node is asked
+    tells where that is. The others are learned from it: whichever dies, another one is asked.
+
+    After a fork each process has connections of its own, unless ``client`` is given: make that in
+    each process.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never told.
+        url: ``redis://``, ``rediss://`` or ``unix://``; several where they are nodes of one
+            cluster, so that a worker finds it while one is down. A password is never told.
+        client: Instead of a URL, a client of your own of ``redis.asyncio``, for one server or a
+            cluster. It is yours to close.
         namespace: What its keys begin with: one ledger is one organisation, and one limit.
         timeout: Seconds that a step may take.
-        connections: How many there may be, the one that listens included.
+        connections: How many there may be to a server, the one that listens included.
 
     Raises:
         ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
@@ -55,66 +61,72 @@ class RedisLedger:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str] | None = None,
         *,
+        client: Any = None,
         namespace: str = "equos",
         timeout: float = 1.0,
         connections: int = 16,
     ) -> None:
-        try:
-            from redis import asyncio as engine  # noqa: PLC0415 - an extra
-            from redis import exceptions  # noqa: PLC0415
-            from redis.asyncio.retry import Retry  # noqa: PLC0415
-            from redis.backoff import NoBackoff  # noqa: PLC0415
-        except ImportError:
-            raise ConfigurationError(
-                "RedisLedger needs the extra: pip install 'equos-async[redis]'"
-            ) from None
+        link = _link()
         if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
             raise ConfigurationError("namespace must not hold braces: it stands between two")
         _validate.number("timeout", timeout)
         _validate.count("connections", connections)
-        self._pools: Any = engine.BlockingConnectionPool  # its own types are not complete
-        self._engine: Any = engine.Redis
-        self._settings: dict[str, Any] = {
-            "max_connections": connections,
-            "timeout": timeout,
-            # One timeout is over a whole step. Not the client's own for each answer: it would be
-            # another task each time, and loses cancellations on Python 3.11.
-            "socket_timeout": None,
-            "socket_connect_timeout": timeout,
-            "health_check_interval": 5,
-            "decode_responses": True,
-            # A connection that the server closed meanwhile is made anew, once: each step may be
-            # done twice. What takes its time is not tried again, for a start must fail fast.
-            "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
-        }
-        self._url = _validate.hidden(url)
-        # By the node of a cluster that each goes to; an empty name is the URL's own.
-        self._clients: dict[tuple[str, int], Any] = {}
-        try:
-            self._redis = self._client()
-        except ValueError:
-            raise ConfigurationError("url must begin with redis://, rediss:// or unix://") from None
-        self._exceptions: Any = exceptions
+        if (url is None) == (client is None):
+            raise ConfigurationError("RedisLedger needs either a url or a client")
+        if isinstance(client, link.Sentinels):
+            self._link = link.RedisLink(client, timeout=timeout)
+        elif url is None:
+            if not hasattr(client, "evalsha") or not hasattr(client, "pubsub"):
+                raise ConfigurationError("client must be one of redis.asyncio that has pubsub()")
+            self._link = link.RedisLink(lambda: link.OneWay(client), timeout=timeout, owned=False)
+        else:
+            urls = [_validate.hidden(one) for one in ([url] if isinstance(url, str) else url)]
+            pool = {"max_connections": connections, "timeout": timeout}
+            make = partial(link.Ways, urls, link.settings_of(timeout) | pool)
+            try:
+                self._link = link.RedisLink(make, timeout=timeout)
+            except (ValueError, IndexError):
+                kinds = "redis://, rediss:// or unix://"
+                raise ConfigurationError(f"url must begin with {kinds}") from None
         self._namespace = namespace
         self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
         self._channel = f"{{{namespace}}}:turns:"
-        self._script = SCRIPT
-        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
-        self._timeout = timeout
+        self._digest = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
         # Which ledger it was when it was reached last: another one has forgotten that.
         self._knew = ""
-        self._closed = False
 
-    def _client(self, host: str = "", port: int = 0) -> Any:
-        """What speaks to a node of a cluster, or to whatever the URL names."""
-        if (host, port) not in self._clients:
-            pool = self._pools.from_url(self._url, **self._settings)
-            if host:
-                pool.connection_kwargs.update(host=host, port=port)
-            self._clients[host, port] = self._engine.from_pool(pool)
-        return self._clients[host, port]
+    @classmethod
+    def from_sentinel(
+        cls,
+        sentinels: Sequence[tuple[str, int]],
+        service: str,
+        *,
+        namespace: str = "equos",
+        timeout: float = 1.0,
+        **settings: Any,
+    ) -> Self:
+        """A ledger in whichever server is the primary, as Sentinels tell.
+
+        Args:
+            sentinels: Host and port of each.
+            service: What they call the primary, such as ``mymaster``.
+            namespace: As above.
+            timeout: As above.
+            settings: Of each connection to the primary, such as ``password`` or ``ssl``;
+                ``sentinel_kwargs`` are those of the connections to Sentinels.
+
+        Raises:
+            ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
+        """
+        link = _link()
+        if not sentinels:
+            raise ConfigurationError("sentinels must not be empty")
+        _validate.number("timeout", timeout)
+        named = _validate.text("service", service)
+        told = link.Sentinels(sentinels, named, timeout=timeout, settings=settings)
+        return cls(client=told, namespace=namespace, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,12 +135,8 @@ class RedisLedger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; safe to call again."""
-        self._closed = True
-        for client in self._clients.values():
-            # A connection that cannot be closed politely is closed all the same.
-            with suppress(self._exceptions.RedisError):
-                await client.aclose()
+        """Close the connections, unless they are a client's of your own; safe to call again."""
+        await self._link.aclose()
 
     def __repr__(self) -> str:
         return f"<RedisLedger {self._namespace}>"
@@ -173,16 +181,11 @@ class RedisLedger:
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`: the server calls."""
-        try:
-            async with self._redis.pubsub(ignore_subscribe_messages=True) as listener:
-                await listener.subscribe(self._channel + worker)
+        async for called in self._link.listen(self._channel + worker):
+            if called is None:
                 await self._run("call", worker)
-                while True:
-                    message = await listener.get_message(timeout=self._timeout)
-                    if message is not None:
-                        yield str(message["data"])
-        except self._exceptions.RedisError as error:
-            raise _failure(error) from None
+            else:
+                yield called
 
     async def _hear(self, step: str, *args: object) -> Any:
         """A step by which the server hears of the worker."""
@@ -190,37 +193,21 @@ class RedisLedger:
         return told
 
     async def _run(self, step: str, *args: object) -> Any:
-        if self._closed:
-            raise LedgerError("the ledger is closed")
-        names = [*self._keys, step, self._channel, *map(str, args)]
-        try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await self._evaluate(names)
-                except self._exceptions.MovedError as moved:
-                    self._move(moved.host, moved.port)
-                    return await self._evaluate(names)
-        except TimeoutError:
-            error: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
-        except self._exceptions.RedisError as failure:
-            error = failure
-        self._redis = self._client()  # another node may have taken over, which the URL's tells
-        raise _failure(error)
-
-    async def _evaluate(self, names: Sequence[str]) -> Any:
-        client = self._redis
-        try:
-            return await client.evalsha(self._digest, len(self._keys), *names)
-        except self._exceptions.NoScriptError:
-            return await client.eval(self._script, len(self._keys), *names)
-
-    def _move(self, host: str, port: int) -> None:
-        """Go to the node of a cluster on which all of the ledger's keys lie."""
-        self._redis = self._client(host, port)
+        words = [*self._keys, step, self._channel, *map(str, args)]
+        return await self._link.evaluate(self._digest, SCRIPT, len(self._keys), words)
 
 
-def _failure(error: Exception) -> LedgerError:
-    return LedgerError(f"Redis: {error or type(error).__name__}")
+def _link() -> ModuleType:
+    """What speaks to the server: the module needs the extra."""
+    try:
+        import redis.asyncio  # noqa: F401, PLC0415 - an extra
+
+        from . import redis_link  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(
+            "RedisLedger needs the extra: pip install 'equos-async[redis]'"
+        ) from None
+    return redis_link
 
 
 def _text(row: LedgerRow) -> str:

@@ -1,0 +1,329 @@
+"""The way to a ledger's Redis, whichever server, node or primary that is at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from redis import asyncio as engine
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from equos_async.errors import LedgerError
+
+# A server that says so is not, or not yet, the one that takes what is written. Before Redis 7 a
+# script's error has the word within its text; the client's own errors may lack it.
+_ELSEWHERE: Final = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN)\b")
+_ELSEWHERE_ERRORS: Final = (
+    exceptions.ReadOnlyError,
+    exceptions.BusyLoadingError,
+    exceptions.ClusterDownError,
+)
+LOOK_AROUND: Final = 30.0
+"""Seconds between two looks at which nodes a cluster has."""
+
+MOST_UNANSWERED: Final = 2
+"""Questions without an answer after which a listener's connection is known to be dead."""
+
+Way = tuple[str, str, int]
+"""A URL, and the node that is reached by its settings; an empty name is the URL's own."""
+
+
+class Ways:
+    """The clients of a ledger that is reached by URLs.
+
+    Args:
+        urls: Of one server, or of any nodes of a cluster.
+        settings: Of each client's pool.
+
+    Raises:
+        ValueError: A URL is none of Redis.
+    """
+
+    def __init__(self, urls: Sequence[str], settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._clients: dict[Way, Any] = {}
+        self._seeds: list[Way] = [(url, "", 0) for url in urls]
+        self._nodes: list[Way] = []
+        for seed in self._seeds:
+            self._client(seed)
+        self.way = self._seeds[0]
+
+    def __call__(self) -> Any:
+        """The client of the way that is taken."""
+        return self._client(self.way)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._clients.values())
+
+    def _client(self, way: Way) -> Any:
+        if way not in self._clients:
+            url, host, port = way
+            pools: Any = engine.BlockingConnectionPool  # its own types are not complete
+            pool = pools.from_url(url, **self._settings)
+            if host:
+                pool.connection_kwargs.update(host=host, port=port)
+            clients: Any = engine.Redis
+            self._clients[way] = clients.from_pool(pool)
+        return self._clients[way]
+
+    def move(self, host: str, port: int) -> None:
+        """Go to the node on which all of the ledger's keys lie."""
+        self.way = (self.way[0], host, port)
+
+    def learn(self, nodes: Sequence[tuple[str, int]]) -> None:
+        """Know the nodes of the cluster that may be asked when another one is gone."""
+        self._nodes = [(self.way[0], host, port) for host, port in nodes]
+
+    def go_on(self, failed: Way) -> None:
+        """Take the next way, unless somebody else did so since this one failed."""
+        if self.way == failed:
+            ways = [*self._seeds, *self._nodes]
+            after = ways.index(failed) + 1 if failed in ways else 0
+            self.way = ways[after % len(ways)]
+
+
+class RedisLink:
+    """Asks a ledger's server, and listens to it.
+
+    Args:
+        make: Makes the ways; called anew in a process that was forked, for connections belong to
+            a process.
+        timeout: Seconds that a step may take.
+        owned: Whether the clients are to be closed.
+    """
+
+    def __init__(self, make: Callable[[], Any], *, timeout: float, owned: bool = True) -> None:
+        self._make = make
+        self._ways: Any = make()
+        self._timeout = timeout
+        self._owned = owned
+        self._process = os.getpid()
+        # Never touched again, nor freed: to close them would disturb the process they belong to.
+        self._inherited: list[Any] = []
+        self._look_at: float | None = 0.0 if isinstance(self._ways, Ways) else None
+        self.closed = False
+
+    async def aclose(self) -> None:
+        """Close the connections, where they are its own."""
+        self.closed = True
+        if self._owned and self._process == os.getpid():
+            for client in self._ways:
+                # A connection that cannot be closed politely is closed all the same.
+                with suppress(exceptions.RedisError):
+                    await client.aclose()
+
+    async def evaluate(self, digest: str, script: str, keys: int, words: Sequence[str]) -> Any:
+        """Run a script, once or twice.
+
+        Raises:
+            LedgerError: It was not run, or nobody knows whether it was.
+        """
+        self._check()
+
+        async def ask() -> Any:
+            try:
+                return _decoded(await self._ways().evalsha(digest, keys, *words))
+            except exceptions.NoScriptError:
+                return _decoded(await self._ways().eval(script, keys, *words))
+
+        way = self._ways.way
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    told = await ask()
+                except exceptions.MovedError as moved:
+                    self._ways.move(moved.host, moved.port)
+                    way = self._ways.way
+                    told = await ask()
+                except exceptions.RedisError as error:
+                    if not _is_elsewhere(error):
+                        raise
+                    await self._drop()  # behind the same name there may be another one by now
+                    told = await ask()
+        except TimeoutError:
+            failure: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
+        except exceptions.RedisError as error:
+            failure = error
+        else:
+            await self._look_around()
+            return told
+        await self._leave(way, failure)
+        raise failed(failure)
+
+    async def _leave(self, way: Way, failure: Exception) -> None:
+        """After a failure: nothing is sent over the same connections, or to the same node."""
+        if not isinstance(failure, exceptions.ResponseError) or _is_elsewhere(failure):
+            await self._drop()
+        self._ways.go_on(way)
+        if self._look_at is not None:
+            self._look_at = 0.0
+
+    async def _drop(self) -> None:
+        """Close what is idle of the connections; what is in use is dropped as it fails."""
+        pool = getattr(self._ways(), "connection_pool", None)  # a cluster's client has its own way
+        if pool is not None:
+            with suppress(exceptions.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await pool.disconnect(inuse_connections=False)
+
+    async def _look_around(self) -> None:
+        """Learn which other nodes may be asked, where this is a cluster."""
+        now = asyncio.get_running_loop().time()
+        if self._look_at is None or now < self._look_at:
+            return
+        self._look_at = now + LOOK_AROUND
+        try:
+            async with asyncio.timeout(self._timeout):
+                slots = await self._ways().execute_command("CLUSTER", "SLOTS")
+        except exceptions.ResponseError:
+            self._look_at = None  # no cluster, or a user who may not ask
+        except (exceptions.RedisError, TimeoutError):
+            return  # the step was done; the next look is not far
+        else:
+            self._ways.learn(sorted(_nodes(slots)))
+
+    async def listen(self, channel: str) -> AsyncIterator[str | None]:
+        """What is published, without end; None whenever something may have been missed.
+
+        A connection may die without a word: one over which no answer comes is made anew. What is
+        asked is the subscription again, for that has the same answer in each version of the wire.
+
+        Raises:
+            LedgerError: The server cannot be reached.
+        """
+        while True:
+            self._check()
+            try:
+                async with self._ways().pubsub() as listener:
+                    await listener.subscribe(channel)
+                    yield None
+                    unanswered = 0
+                    while unanswered < MOST_UNANSWERED:
+                        message = await listener.get_message(timeout=self._timeout)
+                        if message is None:
+                            unanswered += 1
+                            await listener.subscribe(channel)
+                            continue
+                        unanswered = 0
+                        if message["type"] == "message":
+                            yield _decoded(message["data"])
+            except exceptions.RedisError as error:
+                raise failed(error) from None
+
+    def _check(self) -> None:
+        if self.closed:
+            raise LedgerError("the ledger is closed")
+        if self._process != os.getpid() and self._owned:
+            self._inherited.append(self._ways)
+            self._ways = self._make()
+            self._process = os.getpid()
+
+
+class OneWay:
+    """A client that finds its server itself: one of the caller's, of a cluster, or by Sentinel.
+
+    Args:
+        client: It.
+        others: What is to be closed with it.
+    """
+
+    way: Final = ("", "", 0)
+
+    def __init__(self, client: Any, *others: Any) -> None:
+        self._client = client
+        self._others = others
+
+    def __call__(self) -> Any:
+        """It."""
+        return self._client
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._client, *self._others))
+
+    def move(self, host: str, port: int) -> None:
+        """There is no other way."""
+
+    def learn(self, nodes: Sequence[tuple[str, int]]) -> None:
+        """It knows them itself."""
+
+    def go_on(self, failed: Way) -> None:
+        """There is no other way."""
+
+
+class Sentinels:
+    """Makes the way to the primary that Sentinels tell of.
+
+    Args:
+        sentinels: Host and port of each.
+        service: What they call the primary.
+        timeout: Seconds that a step may take; each Sentinel is asked for a fourth of it.
+        settings: Of each connection to the primary; ``sentinel_kwargs`` to Sentinels.
+    """
+
+    def __init__(
+        self,
+        sentinels: Sequence[tuple[str, int]],
+        service: str,
+        *,
+        timeout: float,
+        settings: dict[str, Any],
+    ) -> None:
+        self._asked = {
+            "socket_timeout": timeout / 4,
+            "socket_connect_timeout": timeout / 4,
+            "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
+        } | settings.get("sentinel_kwargs", {})
+        given = {name: one for name, one in settings.items() if name != "sentinel_kwargs"}
+        self._settings = settings_of(timeout) | given
+        self._sentinels = sentinels
+        self._service = service
+
+    def __call__(self) -> OneWay:
+        """A client of this process."""
+        kinds: Any = Sentinel
+        told = kinds(self._sentinels, sentinel_kwargs=self._asked)
+        return OneWay(told.master_for(self._service, **self._settings), *told.sentinels)
+
+
+def settings_of(timeout: float) -> dict[str, Any]:
+    """Of each connection."""
+    return {
+        # One timeout is over a whole step. Not the client's own for each answer: it would be
+        # another task each time, and loses cancellations on Python 3.11.
+        "socket_timeout": None,
+        "socket_connect_timeout": timeout,
+        "health_check_interval": 5,
+        "decode_responses": True,
+        # A connection that the server closed meanwhile is made anew, once: each step may be
+        # done twice. What takes its time is not tried again, for a start must fail fast.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
+    }
+
+
+def failed(error: Exception) -> LedgerError:
+    """What a ledger raises."""
+    return LedgerError(f"Redis: {error or type(error).__name__}")
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    return isinstance(error, _ELSEWHERE_ERRORS) or _ELSEWHERE.search(str(error)) is not None
+
+
+def _nodes(slots: Any) -> set[tuple[str, int]]:
+    """The nodes in an answer to CLUSTER SLOTS: for each range its ends, then each node's parts."""
+    parts = [node for _, _, *nodes in _decoded(slots) for node in nodes]
+    return {(host, port) for host, port, *_ in parts if host}
+
+
+def _decoded(told: Any) -> Any:
+    """A caller's client may answer with bytes."""
+    if isinstance(told, list):
+        return [_decoded(one) for one in told]
+    return told.decode() if isinstance(told, bytes) else told

@@ -1,0 +1,194 @@
+"""What a worker's ledger does while another server takes over, or the way to it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import asyncio as engine
+
+from equos_async import ConfigurationError, LedgerError, RedisLedger
+from equos_async.testing.ledger_contract import LEASE, claim, live, place, row
+from tests.ledger.conftest import RedisServer
+from tests.ledger.servers import Program, Relay, Watched, cluster, program, watched
+
+PATIENCE = 30
+"""Seconds that a fail-over may take on a busy machine."""
+
+
+async def until_it_works(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask as a worker does, again and again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await step()
+            except LedgerError:
+                await asyncio.sleep(0.1)
+
+
+class TestOneAddress:
+    """A name or a balancer that leads to whichever server is the primary."""
+
+    async def test_a_demoted_primary(self, redis_program: None, tmp_path: Path) -> None:
+        """Its connections stay open, and take nothing: new ones lead to the primary."""
+        with (
+            program(tmp_path / "one", "--repl-diskless-sync-delay", "0") as one,
+            program(tmp_path / "two", "--replicaof", f"127.0.0.1 {one.port}") as two,
+        ):
+            one.wait_for("state=online", "INFO", "replication")
+            async with Relay(one.port) as address, RedisLedger(address.url) as ledger:
+                await asyncio.gather(*(live(ledger, row(f"{n}"), f"s{n}") for n in range(8)))
+                one.wait_for_replica()
+                two.ask("REPLICAOF", "NO", "ONE")
+                one.ask("REPLICAOF", "127.0.0.1", str(two.port))
+                address.target = two.port
+                told = [ledger.renew("worker-1", lease=LEASE) for _ in range(8)]
+                assert [len(held) for held in await asyncio.gather(*told)] == [8] * 8
+
+    @pytest.mark.parametrize("word", ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "ERR x: -READONLY"])
+    async def test_one_that_is_not_ready(self, redis: RedisServer, word: str) -> None:
+        """Whatever the word is for it: the next connection is a new one."""
+        async with (
+            Relay(redis.port, refuses=f"{word} not now") as address,
+            RedisLedger(address.url) as ledger,
+        ):
+            with pytest.raises(LedgerError, match="not now"):
+                await ledger.rows()
+            address.refuses = ""
+            assert await ledger.rows() == []
+
+    async def test_a_silent_listener(self, redis: RedisServer) -> None:
+        """A connection that is forgotten on its way is missed, and made anew."""
+        async with (
+            Relay(redis.port) as address,
+            RedisLedger(address.url, timeout=0.3) as mine,
+            RedisLedger(redis.url) as other,
+        ):
+            await place(other, row("a", "worker-2"), limit=1)
+            await place(mine, row("b"), limit=1)
+            told = asyncio.ensure_future(anext(mine.turns("worker-1")))
+            found = await the_listeners(redis)
+            address.forget(*found)
+            await other.remove("worker-2/a")
+            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+
+    async def test_a_quiet_listener(self, redis: RedisServer) -> None:
+        """Where nothing is published, its answers keep it."""
+        async with RedisLedger(redis.url, timeout=0.2) as ledger:
+            await place(ledger, row("a"), limit=1)
+            await place(ledger, row("b"), limit=1)
+            told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
+            found = await the_listeners(redis)
+            await asyncio.wait([told], timeout=1)
+            assert listeners(redis) == found
+            await ledger.remove("worker-1/a")
+            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+
+
+def listeners(server: RedisServer) -> list[int]:
+    """The ports of those that have subscribed."""
+    clients = server.ask("CLIENT", "LIST", "TYPE", "pubsub")
+    return list(map(int, re.findall(r" addr=[^ ]*:(\d+)", clients)))
+
+
+async def the_listeners(server: RedisServer) -> list[int]:
+    """The same, as soon as there is one."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if found := listeners(server):
+                return found
+            await asyncio.sleep(0.01)
+
+
+class TestSentinel:
+    """One primary, one replica, three Sentinels."""
+
+    @pytest.fixture
+    def servers(self, redis_program: None, tmp_path: Path) -> Iterator[Watched]:
+        with watched(tmp_path) as servers:
+            yield servers
+
+    async def test_a_primary_dies(self, servers: Watched) -> None:
+        """The replica is found, with all that it was sent, and calls; one Sentinel is gone."""
+        servers.sentinels[0].kill()
+        async with RedisLedger.from_sentinel(servers.addresses, "main") as ledger:
+            await live(ledger, row("a"), "s1")
+            servers.primary.wait_for_replica()
+            servers.sentinels[1].ask("SENTINEL", "CKQUORUM", "main")
+            servers.primary.kill()
+            held = await until_it_works(lambda: ledger.renew("worker-1", lease=0.2))
+            assert held == {"worker-1/a": "s1"}
+            assert not await place(ledger, row("b"), limit=1)
+            told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
+            await ledger.remove("worker-1/a")
+            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+
+    def test_wrong_settings(self) -> None:
+        """They are refused before any I/O."""
+        with pytest.raises(ConfigurationError, match="sentinels"):
+            RedisLedger.from_sentinel([], "main")
+        with pytest.raises(ConfigurationError, match="service"):
+            RedisLedger.from_sentinel([("127.0.0.1", 1)], "")
+
+
+class TestCluster:
+    """Three primaries and their replicas."""
+
+    @pytest.fixture
+    def nodes(self, redis_program: None, tmp_path: Path) -> Iterator[list[Program]]:
+        with cluster(tmp_path) as nodes:
+            yield nodes
+
+    async def test_a_node_dies(self, nodes: list[Program]) -> None:
+        """Whichever was named: its owner's replica is found by any node that is left."""
+        slot = int(nodes[0].ask("CLUSTER", "KEYSLOT", "{equos}:rows"))
+        owner = (slot > 5460) + (slot > 10922)
+        client = engine.RedisCluster.from_url(nodes[(owner + 2) % 3].url)
+        async with (
+            RedisLedger(nodes[owner].url) as by_owner,
+            RedisLedger(nodes[(owner + 1) % 3].url) as by_another,
+            RedisLedger([nodes[owner].url, nodes[owner + 3].url]) as by_two,
+            client,
+            RedisLedger(client=client) as by_client,
+        ):
+            ledgers = [by_owner, by_another, by_two, by_client]
+            for n, ledger in enumerate(ledgers):
+                await live(ledger, row(f"{n}"), f"s{n}")
+            nodes[owner].wait_for_replica()
+            nodes[owner].kill()
+            held = [
+                await until_it_works(partial(ledger.renew, "worker-1", lease=LEASE))
+                for ledger in ledgers
+            ]
+            assert [len(one) for one in held] == [4] * 4
+
+
+class TestClient:
+    """A client of the caller's own."""
+
+    async def test_it_is_used_and_left_open(self, redis: RedisServer) -> None:
+        """One that answers with bytes, too; and calls come over it."""
+        client = engine.Redis.from_url(redis.url)
+        async with RedisLedger(client=client) as ledger:
+            await live(ledger, row("a"), "s1")
+            assert not await place(ledger, row("b"), limit=1)
+            told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
+            await ledger.remove("worker-1/a")
+            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            await ledger.renew("worker-1", lease=0)
+            assert len(await claim(ledger, "worker-2")) == 0
+        assert await client.ping()
+        await client.aclose()
+
+    @pytest.mark.parametrize(
+        "settings", [{}, {"url": "redis://127.0.0.1", "client": object()}, {"client": object()}]
+    )
+    def test_wrong_settings(self, settings: dict[str, Any]) -> None:
+        """It is either a URL or a client that can do what is needed."""
+        with pytest.raises(ConfigurationError, match="client"):
+            RedisLedger(**settings)
