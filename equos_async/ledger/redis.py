@@ -9,14 +9,16 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final, Self
 
-from attrs import asdict
+from attrs import asdict, fields
 
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
+from equos_async.events import logger
 
 from .protocol import LedgerRow, Placing
 from .redis_script import SCRIPT
 
+_FIELDS: Final = frozenset(one.name for one in fields(LedgerRow))
 # What the script's keys are called, in the order in which it unpacks them.
 _KEYS: Final = (
     "rows",
@@ -168,14 +170,14 @@ class RedisLedger:
     ) -> Sequence[LedgerRow]:
         """As :meth:`SessionLedger.claim`."""
         told = await self._hear("claim", worker, endpoint, lease, int(at_once))
-        return [_row(text, told[0]) for text in told[1:]]
+        return _rows(told[1:], told[0])
 
     async def rows(self) -> Sequence[LedgerRow]:
         """As :meth:`SessionLedger.rows`; read in portions, so that nobody has to wait for it."""
         cursor, found = "0", dict[str, LedgerRow]()
         while True:
             now, cursor, *texts = await self._run("rows", cursor)
-            found |= {row.id: row for row in (_row(text, now) for text in texts)}
+            found |= {row.id: row for row in _rows(texts, now)}
             if cursor == "0":
                 return sorted(found.values(), key=lambda row: row.started)
 
@@ -216,5 +218,14 @@ def _text(row: LedgerRow) -> str:
     return json.dumps(given)
 
 
-def _row(text: str, now: str) -> LedgerRow:
-    return LedgerRow(**(json.loads(text) | {"read_at": float(now)}))
+def _rows(texts: Sequence[str], now: str) -> list[LedgerRow]:
+    """The rows that can be read, whatever else a newer worker wrote into them."""
+    found: list[LedgerRow] = []
+    for text in texts:
+        try:
+            given = json.loads(text)
+            known = {name: given[name] for name in _FIELDS & given.keys()}
+            found.append(LedgerRow(**(known | {"read_at": float(now)})))
+        except (ValueError, TypeError, AttributeError):
+            logger.warning("a row of the ledger cannot be read: %s...", text[:20])
+    return found

@@ -10,7 +10,7 @@ SCRIPT: Final = r"""
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
--- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, number
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending, number
 -- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
 --
 -- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
@@ -32,37 +32,50 @@ end
 -- A row's session id stands before it, with its length, so that not all of it has to be read.
 local function unpacked(text)
   local length, first = string.match(text, '^(%d+):()')
+  if not length then return '', '' end
   return string.sub(text, first, first + length - 1), string.sub(text, first + length)
+end
+
+-- What is no JSON is nothing: a row of nonsense must not stop what others do.
+local function decoded(text)
+  local is_json, value = pcall(cjson.decode, text or '')
+  return is_json and type(value) == 'table' and value or nil
 end
 
 local function read(id)
   local text = redis.call('HGET', ROWS, id)
-  return text and cjson.decode(select(2, unpacked(text)))
+  local row = text and decoded(select(2, unpacked(text)))
+  local is_row = row and row.id == id and row.key and row.owner and row.endpoint and row.expires
+  return is_row and row or nil
+end
+
+local function index(row)
+  redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
+  redis.call('ZADD', EXPIRING, row.expires, row.id)
+  redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
 end
 
 local function write(row)
   local session = row.session_id or ''
   redis.call('HSET', ROWS, row.id, #session .. ':' .. session .. cjson.encode(row))
-  redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
-  redis.call('ZADD', EXPIRING, row.expires, row.id)
-  if row.owner ~= NOBODY then redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id) end
+  index(row)
 end
 
 local function forget(id)
-  local row = read(id)
-  if not row then return end
+  local row = read(id) or {key = '', owner = NOBODY} -- as mend finds what cannot be read
   redis.call('HDEL', ROWS, id)
+  redis.call('ZREM', EXPIRING, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
-  redis.call('ZREM', EXPIRING, id)
 end
 
 local function leave_line(id)
   local ticket = redis.call('HGET', TICKETS, id)
   if not ticket then return end
-  ticket = cjson.decode(ticket)
+  ticket = decoded(ticket)
   redis.call('HDEL', TICKETS, id)
   redis.call('ZREM', LINE, id)
+  if not ticket then return end
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(ticket.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, ticket.owner .. '\0' .. id)
 end
@@ -77,7 +90,7 @@ local function walk(visit, least)
     local ids = redis.call('ZRANGE', LINE, first, last)
     if #ids == 0 then return taken end
     for place, text in ipairs(redis.call('HMGET', TICKETS, unpack(ids))) do
-      local ticket = text and cjson.decode(text)
+      local ticket = decoded(text)
       if ticket and taken < ticket.most then
         if visit(ids[place], ticket, taken) then return taken end
         taken = taken + 1
@@ -105,6 +118,43 @@ local function call(free, worker)
   end)
 end
 
+-- Find a portion of the rows again by all that leads to them, while some of it is missing: it was
+-- evicted, or an older worker wrote them. What cannot be read goes in a day.
+local function mend(lease)
+  local rows, tickets = redis.call('HLEN', ROWS), redis.call('HLEN', TICKETS)
+  if redis.call('ZCARD', EXPIRING) > rows then
+    redis.call('DEL', EXPIRING) -- rows were evicted: places are counted when they are back
+    redis.call('HSET', ENGINE, 'counted', now + lease)
+  end
+  local cursor = redis.call('HGET', ENGINE, 'mending')
+  local least = math.min(redis.call('ZCARD', HELD_KEYS), redis.call('ZCARD', OWNED))
+  local is_whole = least >= rows + tickets and redis.call('ZCARD', EXPIRING) >= rows
+    and redis.call('ZCARD', LINE) >= tickets
+    and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
+  if is_whole and not cursor then return end
+  local found = redis.call('HSCAN', ROWS, cursor or '0', 'COUNT', 200)
+  for place = 1, #found[2], 2 do
+    local id = found[2][place]
+    local ends = redis.call('ZSCORE', EXPIRING, id) or now + REMEMBERED
+    local row = read(id) or {id = id, key = '', owner = NOBODY, expires = ends}
+    index(row)
+    if row.owner ~= NOBODY then redis.call('ZADD', WORKERS, 'NX', now, row.owner) end
+  end
+  redis.call('HSET', ENGINE, 'mending', found[1])
+  if found[1] ~= '0' then return end
+  redis.call('HDEL', ENGINE, 'mending')
+  for _, id in ipairs(redis.call('HKEYS', TICKETS)) do
+    local ticket = decoded(redis.call('HGET', TICKETS, id))
+    if ticket then
+      redis.call('ZADD', LINE, 'NX', redis.call('HINCRBY', ENGINE, 'number', 1), id)
+      redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(ticket.key) .. '\0' .. id)
+      redis.call('ZADD', OWNED, 0, ticket.owner .. '\0' .. id)
+    else
+      redis.call('HDEL', TICKETS, id)
+    end
+  end
+end
+
 -- Note that a worker lives, forget what is over at the latest by now, and tell which ledger this is.
 -- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
 -- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
@@ -124,6 +174,7 @@ local function hear(worker, lease, knew)
     end
     if counted then redis.call('HINCRBYFLOAT', ENGINE, 'counted', now - heard) end
   end
+  mend(lease)
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
   born = born or run .. clock[1] .. '.' .. clock[2]
@@ -138,7 +189,6 @@ local function hear(worker, lease, knew)
   local over = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, PORTION)
   for _, id in ipairs(over) do
     forget(id)
-    redis.call('ZREM', EXPIRING, id)
   end
   if #over > 0 then call(#over) end
   return born
@@ -146,8 +196,8 @@ end
 
 local function holder_of(key, owner)
   for _, id in ipairs(of(HELD_KEYS, redis.sha1hex(key))) do
-    local one = read(id) or cjson.decode(redis.call('HGET', TICKETS, id))
-    if one.owner ~= owner and one.owner ~= NOBODY then return one.owner end
+    local one = read(id) or decoded(redis.call('HGET', TICKETS, id))
+    if one and one.owner ~= owner and one.owner ~= NOBODY then return one.owner end
   end
 end
 
@@ -215,7 +265,7 @@ function steps.renew(knew, worker, lease)
     local last = math.min(first + PORTION - 1, #held)
     for place, text in ipairs(redis.call('HMGET', ROWS, unpack(held, first, last))) do
       told[#told + 1] = held[first + place - 1]
-      told[#told + 1] = text and unpacked(text) or ''
+      told[#told + 1] = text and (unpacked(text)) or ''
     end
   end
   -- As one text: to read ten thousand answers would keep a worker's loop for long.
@@ -224,7 +274,7 @@ end
 
 -- Claim of one owner; whether there may be more. What another endpoint has to stop is read once.
 local function claim_of(owner, worker, endpoint, taken)
-  local known = cjson.decode(redis.call('HGET', FOREIGN, owner) or '{}')
+  local known = decoded(redis.call('HGET', FOREIGN, owner)) or {}
   local count = redis.call('ZLEXCOUNT', OWNED, '[' .. owner .. '\0', '(' .. owner .. '\1')
   local passed = math.min(known[endpoint] or 0, count)
   if count > 0 and passed == count then return true end

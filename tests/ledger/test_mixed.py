@@ -1,0 +1,78 @@
+"""Ledgers that newer and older workers share, or that are damaged in part."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from equos_async import RedisLedger
+from equos_async.testing.ledger_contract import LEASE, claim, live, place, row
+from tests.ledger.conftest import RedisServer
+
+SESSIONS = 450
+
+
+async def test_a_newer_workers_rows(redis: RedisServer) -> None:
+    """Fields that nobody knows are kept for those who do, and stop nobody."""
+    async with RedisLedger(redis.url) as ledger:
+        await live(ledger, row("a"), "s1")
+        text = redis.ask("HGET", "{equos}:rows", "worker-1/a").strip()
+        newer = json.dumps(json.loads(text.partition("s1")[2]) | {"version": 2, "mood": ["good"]})
+        redis.ask("HSET", "{equos}:rows", "worker-1/a", f"2:s1{newer}")
+        assert [one.session_id for one in await ledger.rows()] == ["s1"]
+        await ledger.renew("worker-1", lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
+        assert '"mood":["good"]' in redis.ask("HGET", "{equos}:rows", "worker-1/a")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "2:s1[]", "0:{}", "2:s1{", '2:s1{"id":"worker-1/b"}'])
+async def test_a_row_of_nonsense(redis: RedisServer, text: str) -> None:
+    """It is passed over by all, keeps a place, and can be removed."""
+    async with RedisLedger(redis.url) as ledger:
+        await live(ledger, row("a"), "s1")
+        await live(ledger, row("b"), "s2")
+        redis.ask("HSET", "{equos}:rows", "worker-1/b", text)
+        redis.ask("HSET", "{equos}:rows", "unknown", text)
+        redis.ask("HSET", "{equos}:tickets", "unknown-2", text)
+        assert [one.session_id for one in await ledger.rows()] == ["s1"]
+        await ledger.renew("worker-1", lease=0)
+        assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
+        assert not await place(ledger, row("b", "worker-2"), limit=3)
+        await ledger.remove("unknown")
+        await ledger.remove("worker-1/b")
+        assert await place(ledger, row("b", "worker-2"), limit=2)
+
+
+@pytest.mark.parametrize("lost", ["owned", "keys", "unresolved", "workers", "line"])
+async def test_a_missing_helper_key(redis: RedisServer, lost: str) -> None:
+    """What leads to the rows is made anew from them, a portion with each word of a worker."""
+    async with RedisLedger(redis.url) as ledger:
+        for n in range(SESSIONS):
+            await ledger.record(row(f"{n}", session_id=f"s{n}"), seconds=600)
+        assert not await place(ledger, row("waits"), limit=SESSIONS)
+        await ledger.renew("worker-1", lease=0)
+        redis.ask("DEL", f"{{equos}}:{lost}")
+        for _ in range(10):
+            await ledger.renew("worker-2", lease=LEASE)
+        refused = await ledger.place(
+            row("7", "worker-2"), seconds=600, limit=1000, wait=False, lease=LEASE
+        )
+        assert refused.holder == "worker-1"
+        assert len(await claim(ledger, "worker-2")) == SESSIONS
+        await ledger.remove("worker-1/7")
+        assert await place(ledger, row("waits", "worker-2"), limit=SESSIONS)
+
+
+async def test_rows_that_are_evicted(redis: RedisServer) -> None:
+    """Nobody gets a place until all had the time to write theirs again."""
+    async with RedisLedger(redis.url) as ledger:
+        session = await live(ledger, row("a"), "s1")
+        redis.ask("DEL", "{equos}:rows")
+        waits = await ledger.place(row("b"), seconds=600, limit=1, wait=False, lease=0.2)
+        assert waits.recovers_in > 0
+        assert await ledger.record(session, seconds=600) == "worker-1"
+        await asyncio.sleep(0.25)
+        assert not await place(ledger, row("b"), limit=1, wait=False)
+        assert await place(ledger, row("b"), limit=2, wait=False)
