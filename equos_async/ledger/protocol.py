@@ -6,11 +6,12 @@ was killed leaves behind is therefore known, and another one stops it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from attrs import frozen
 
+T = TypeVar("T")
 NOBODY = ""
 """The owner of a start whose worker is gone and whose outcome nobody can know."""
 
@@ -159,3 +160,31 @@ class SessionLedger(Protocol):
         That is each one that has a place by now; it may be told more than once.
         """
         ...
+
+
+@runtime_checkable
+class BulkLedger(SessionLedger, Protocol):
+    """An engine that writes many rows in one step; a ledger may do without."""
+
+    async def record_all(
+        self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
+    ) -> Sequence[str]:
+        """Write a worker's rows anew after a loss; renew its lease with each step.
+
+        What :meth:`SessionLedger.record` says holds for each row. Where it fails, some rows may
+        have been written.
+
+        Args:
+            worker: Whose they are.
+            rows: Each with the seconds after which it is over at the latest.
+            lease: Seconds for which the worker need not be heard of again.
+
+        Returns:
+            For each row who has it now.
+        """
+        ...
+
+
+def batched(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Portions of some rows."""
+    return (rows[first : first + size] for first in range(0, len(rows), size))

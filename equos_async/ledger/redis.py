@@ -15,9 +15,11 @@ from equos_async import _validate
 from equos_async.errors import ConfigurationError
 from equos_async.events import logger
 
-from .protocol import LedgerRow, Placing
+from .protocol import LedgerRow, Placing, batched
 from .redis_script import SCRIPT
 
+# Rows that are recorded in one step.
+AT_ONCE: Final = 200
 _FIELDS: Final = frozenset(one.name for one in fields(LedgerRow))
 # What the script's keys are called, in the order in which it unpacks them.
 _KEYS: Final = (
@@ -154,6 +156,17 @@ class RedisLedger:
         """As :meth:`SessionLedger.record`."""
         owner: str = await self._run("record", _text(row), seconds)
         return owner
+
+    async def record_all(
+        self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
+    ) -> Sequence[str]:
+        """As :meth:`BulkLedger.record_all`; in portions, so that nobody has to wait for long."""
+        told: list[str] = []
+        for portion in batched(rows, AT_ONCE):
+            texts = json.dumps([_text(row) for row, _ in portion])
+            seconds = json.dumps([left for _, left in portion])
+            told += await self._hear("record_all", worker, lease, texts, seconds)
+        return told
 
     async def remove(self, row_id: str) -> None:
         """As :meth:`SessionLedger.remove`."""

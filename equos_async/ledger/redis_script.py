@@ -44,9 +44,8 @@ end
 
 local function read(id)
   local text = redis.call('HGET', ROWS, id)
-  local row = text and decoded(select(2, unpacked(text)))
-  local is_row = row and row.id == id and row.key and row.owner and row.endpoint and row.expires
-  return is_row and row or nil
+  local row = text and decoded(select(2, unpacked(text))) or {}
+  return row.id == id and row.key and row.owner and row.endpoint and row.expires and row or nil
 end
 
 local function index(row)
@@ -129,8 +128,7 @@ local function mend(lease)
   local cursor = redis.call('HGET', ENGINE, 'mending')
   local least = math.min(redis.call('ZCARD', HELD_KEYS), redis.call('ZCARD', OWNED))
   local is_whole = least >= rows + tickets and redis.call('ZCARD', EXPIRING) >= rows
-    and redis.call('ZCARD', LINE) >= tickets
-    and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
+    and redis.call('ZCARD', LINE) >= tickets and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
   if is_whole and not cursor then return end
   local found = redis.call('HSCAN', ROWS, cursor or '0', 'COUNT', 200)
   for place = 1, #found[2], 2 do
@@ -234,8 +232,7 @@ function steps.place(knew, text, seconds, most, wait, lease)
   return {born, 'full', '', tostring(left)}
 end
 
-function steps.record(text, seconds)
-  local row = cjson.decode(text)
+local function record(row, seconds)
   local before = read(row.id)
   if before then
     if before.owner ~= row.owner and before.owner ~= NOBODY then return before.owner end
@@ -251,6 +248,17 @@ function steps.record(text, seconds)
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
   redis.call('HDEL', FOREIGN, row.owner)
   return holder_of(row.key, row.owner) or row.owner
+end
+
+function steps.record(text, seconds) return record(cjson.decode(text), seconds) end
+
+function steps.record_all(knew, worker, lease, texts, seconds)
+  local told = {hear(worker, tonumber(lease), knew)}
+  seconds = cjson.decode(seconds)
+  for place, text in ipairs(cjson.decode(texts)) do
+    told[#told + 1] = record(cjson.decode(text), seconds[place])
+  end
+  return told
 end
 
 function steps.remove(id)
@@ -300,13 +308,10 @@ local function claim_of(owner, worker, endpoint, taken)
       end
     end
   until #ids == 0
-  if left == 0 then
-    redis.call('HDEL', FOREIGN, owner)
-    return false
-  end
   known[endpoint] = left
   redis.call('HSET', FOREIGN, owner, cjson.encode(known))
-  return true
+  if left == 0 then redis.call('HDEL', FOREIGN, owner) end
+  return left > 0
 end
 
 function steps.claim(knew, worker, endpoint, lease, at_once)
@@ -339,9 +344,7 @@ function steps.rows(cursor)
   return told
 end
 
-function steps.call(worker)
-  call(nil, worker)
-end
+function steps.call(worker) call(nil, worker) end
 
 return steps[ARGV[1]](unpack(ARGV, 3))
 """

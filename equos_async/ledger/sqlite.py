@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +15,7 @@ from attrs import fields
 
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, Placing
+from .protocol import NOBODY, LedgerRow, Placing, batched
 from .sqlite_file import SQLiteFile
 
 T = TypeVar("T")
@@ -109,23 +110,23 @@ class SQLiteLedger:
         """As :meth:`SessionLedger.record`."""
 
         def work(db: sqlite3.Connection) -> str:
-            now = _now(db)
-            found = db.execute("SELECT owner, started FROM rows WHERE id = ?", [row.id]).fetchone()
-            if found is None:
-                claimed = db.execute("SELECT by FROM claimed WHERE id = ?", [row.id]).fetchone()
-                if claimed:
-                    return str(claimed[0])
-            elif found[0] not in {row.owner, NOBODY}:
-                return str(found[0])
-            else:
-                db.execute("DELETE FROM rows WHERE id = ?", [row.id])
-            db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
-            db.execute("DELETE FROM line WHERE id = ?", [row.id])
-            # It may have been late, and forgotten: if it says no more, it must be late again.
-            db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
-            return _holder(db, row) or row.owner
+            return _record(db, row, _now(db), seconds)
 
         return await self._run(work)
+
+    async def record_all(
+        self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
+    ) -> Sequence[str]:
+        """As :meth:`BulkLedger.record_all`; in portions, so that nobody has to wait for long."""
+
+        def work(portion: Sequence[tuple[LedgerRow, float]], db: sqlite3.Connection) -> list[str]:
+            now = _hear(db, worker, lease)
+            return [_record(db, row, now, seconds) for row, seconds in portion]
+
+        told: list[str] = []
+        for portion in batched(rows, MOST_CLAIMED):
+            told += await self._run(partial(work, portion))
+        return told
 
     async def remove(self, row_id: str) -> None:
         """As :meth:`SessionLedger.remove`."""
@@ -228,6 +229,24 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     db.execute("UPDATE engine SET heard = ?", [now])
     db.execute("DELETE FROM rows WHERE expires <= ?", [now])
     return now
+
+
+def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) -> str:
+    """As :meth:`SessionLedger.record`."""
+    found = db.execute("SELECT owner, started FROM rows WHERE id = ?", [row.id]).fetchone()
+    if found is None:
+        claimed = db.execute("SELECT by FROM claimed WHERE id = ?", [row.id]).fetchone()
+        if claimed:
+            return str(claimed[0])
+    elif found[0] not in {row.owner, NOBODY}:
+        return str(found[0])
+    else:
+        db.execute("DELETE FROM rows WHERE id = ?", [row.id])
+    db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
+    db.execute("DELETE FROM line WHERE id = ?", [row.id])
+    # It may have been late, and forgotten: if it says no more, it must be late again.
+    db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
+    return _holder(db, row) or row.owner
 
 
 def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:

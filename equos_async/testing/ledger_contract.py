@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from equos_async.ledger.protocol import NOBODY, LedgerRow, SessionLedger
+from equos_async.ledger.protocol import NOBODY, BulkLedger, LedgerRow, SessionLedger
 
 OpenLedger = Callable[[], SessionLedger]
 
@@ -453,3 +453,27 @@ class LedgerContract:
                 await asyncio.sleep(SHORT / 8)
                 taken = await ledger.claim("worker-2", endpoint=HERE, lease=SHORT)
         assert [one.session_id for one in taken] == ["s1"]
+
+
+@pytest.mark.asyncio
+class BulkLedgerContract:
+    """Of an engine that is a :class:`BulkLedger`, too; the same fixture."""
+
+    async def test_many_are_written_anew(self, open_ledger: Callable[[], BulkLedger]) -> None:
+        """All are there, and their worker is alive from then on; who has claimed one is told."""
+        ledger = open_ledger()
+        assert isinstance(ledger, BulkLedger)
+        claimed = await live(ledger, row("claimed"), "s")
+        await ledger.renew("worker-1", lease=0)
+        assert len(await claim(ledger, "worker-2")) == 1
+        lost = [row(f"{n}", session_id=f"s{n}") for n in range(700)]
+        lost.append(row("intent"))
+        rows = [(one, 600.0) for one in [claimed, *lost]]
+        told = await ledger.record_all("worker-1", rows, lease=LEASE)
+        assert told == ["worker-2"] + ["worker-1"] * 701
+        assert await claim(ledger, "worker-2") == []
+        held = await ledger.renew("worker-1", lease=LEASE)
+        assert held == {one.id: one.session_id for one in lost}
+        assert await ledger.record_all("worker-1", [], lease=LEASE) == []
+        ends = {one.remaining > 500 for one in await ledger.rows()}
+        assert ends == {True}

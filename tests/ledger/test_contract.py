@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from equos_async import RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import LedgerContract, OpenLedger
+from equos_async.testing.ledger_contract import BulkLedgerContract, LedgerContract, OpenLedger
 from tests.ledger.conftest import RedisServer
 
 
-class TestSQLite(LedgerContract):
+class TestSQLite(LedgerContract, BulkLedgerContract):
     """A file, opened once a worker."""
 
     @pytest.fixture
@@ -28,7 +28,7 @@ class TestSQLite(LedgerContract):
             yield open_ledger
 
 
-class TestRedis(LedgerContract):
+class TestRedis(LedgerContract, BulkLedgerContract):
     """A server, with a pool of connections a worker."""
 
     @pytest.fixture
