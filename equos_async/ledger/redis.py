@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, Self
 
@@ -13,11 +15,11 @@ from attrs import asdict, fields
 
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
-from equos_async.events import logger
 
 from .protocol import LedgerRow, Placing, batched
 from .redis_script import SCRIPT
 
+_logger: Final = logging.getLogger("equos_async")
 # Rows that are recorded in one step.
 AT_ONCE: Final = 200
 _FIELDS: Final = frozenset(one.name for one in fields(LedgerRow))
@@ -215,14 +217,11 @@ class RedisLedger:
 def _link() -> ModuleType:
     """What speaks to the server: the module needs the extra."""
     try:
-        import redis.asyncio  # noqa: F401, PLC0415 - an extra
-
-        from . import redis_link  # noqa: PLC0415
+        return import_module(".redis_link", __package__)
     except ImportError:
         raise ConfigurationError(
             "RedisLedger needs the extra: pip install 'equos-async[redis]'"
         ) from None
-    return redis_link
 
 
 def _text(row: LedgerRow) -> str:
@@ -236,9 +235,10 @@ def _rows(texts: Sequence[str], now: str) -> list[LedgerRow]:
     found: list[LedgerRow] = []
     for text in texts:
         try:
-            given = json.loads(text)
+            given: dict[str, Any] = json.loads(text)
             known = {name: given[name] for name in _FIELDS & given.keys()}
-            found.append(LedgerRow(**(known | {"read_at": float(now)})))
+            known["read_at"] = float(now)
+            found.append(LedgerRow(**known))
         except (ValueError, TypeError, AttributeError):
-            logger.warning("a row of the ledger cannot be read: %s...", text[:20])
+            _logger.warning("a row of the ledger cannot be read: %s...", text[:20])
     return found

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis import asyncio as engine
 from redis import exceptions
@@ -25,6 +25,7 @@ _ELSEWHERE_ERRORS: Final = (
     exceptions.BusyLoadingError,
     exceptions.ClusterDownError,
 )
+_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException)
 LOOK_AROUND: Final = 30.0
 """Seconds between two looks at which nodes a cluster has."""
 
@@ -116,7 +117,7 @@ class RedisLink:
         if self._owned and self._process == os.getpid():
             for client in self._ways:
                 # A connection that cannot be closed politely is closed all the same.
-                with suppress(exceptions.RedisError):
+                with suppress(*_ERRORS):
                     await client.aclose()
 
     async def evaluate(self, digest: str, script: str, keys: int, words: Sequence[str]) -> Any:
@@ -139,17 +140,17 @@ class RedisLink:
                 try:
                     told = await ask()
                 except exceptions.MovedError as moved:
-                    self._ways.move(moved.host, moved.port)
+                    self._ways.move(str(cast("Any", moved).host), moved.port)
                     way = self._ways.way
                     told = await ask()
-                except exceptions.RedisError as error:
+                except _ERRORS as error:
                     if not _is_elsewhere(error):
                         raise
                     await self._drop()  # behind the same name there may be another one by now
                     told = await ask()
         except TimeoutError:
             failure: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
-        except exceptions.RedisError as error:
+        except _ERRORS as error:
             failure = error
         else:
             await self._look_around()
@@ -169,7 +170,7 @@ class RedisLink:
         """Close what is idle of the connections; what is in use is dropped as it fails."""
         pool = getattr(self._ways(), "connection_pool", None)  # a cluster's client has its own way
         if pool is not None:
-            with suppress(exceptions.RedisError, OSError, TimeoutError):
+            with suppress(*_ERRORS, OSError, TimeoutError):
                 async with asyncio.timeout(self._timeout):
                     await pool.disconnect(inuse_connections=False)
 
@@ -184,7 +185,7 @@ class RedisLink:
                 slots = await self._ways().execute_command("CLUSTER", "SLOTS")
         except exceptions.ResponseError:
             self._look_at = None  # no cluster, or a user who may not ask
-        except (exceptions.RedisError, TimeoutError):
+        except (*_ERRORS, TimeoutError):
             return  # the step was done; the next look is not far
         else:
             self._ways.learn(sorted(_nodes(slots)))
@@ -214,7 +215,7 @@ class RedisLink:
                         unanswered = 0
                         if message["type"] == "message":
                             yield _decoded(message["data"])
-            except exceptions.RedisError as error:
+            except _ERRORS as error:
                 raise failed(error) from None
 
     def _check(self) -> None:
@@ -325,5 +326,6 @@ def _nodes(slots: Any) -> set[tuple[str, int]]:
 def _decoded(told: Any) -> Any:
     """A caller's client may answer with bytes."""
     if isinstance(told, list):
-        return [_decoded(one) for one in told]
+        parts: list[Any] = told
+        return [_decoded(one) for one in parts]
     return told.decode() if isinstance(told, bytes) else told

@@ -162,18 +162,20 @@ class Relay:
     Attributes:
         target: The port that new connections lead to.
         delay: Seconds that each byte is under way.
-        refuses: The error with which new connections answer each script for good; empty for none.
+        refuses: The error with which new connections answer for good; empty for none.
+        what: The word of what they refuse.
         port: Where it is reached.
     """
 
     target: int
     delay: float = 0.0
     refuses: str = ""
+    what: bytes = b"EVAL"
     port: int = field(default=0, init=False)
     _open: list[tuple[int, asyncio.StreamWriter, asyncio.StreamWriter]] = field(
-        factory=list, init=False
+        factory=list[tuple[int, asyncio.StreamWriter, asyncio.StreamWriter]], init=False
     )
-    _silent: set[int] = field(factory=set, init=False)
+    _silent: set[int] = field(factory=set[int], init=False)
     _server: asyncio.Server | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Self:
@@ -208,7 +210,7 @@ class Relay:
         answer = f"-{self.refuses}\r\n".encode() if self.refuses else None
 
         def refused(data: bytes) -> bool:
-            if answer and b"EVAL" in data:
+            if answer and self.what in data:
                 back.write(answer)
                 return True
             return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import re
 import shutil
 import sqlite3
@@ -646,14 +645,8 @@ class TestRedis:
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It says what to install."""
-        real = builtins.__import__
-
-        def without(name: str, *args: Any, **settings: Any) -> Any:
-            if name.startswith("redis"):
-                raise ImportError(name)
-            return real(name, *args, **settings)
-
-        monkeypatch.setattr(builtins, "__import__", without)
+        monkeypatch.delitem(sys.modules, "equos_async.ledger.redis_link", raising=False)
+        monkeypatch.setitem(sys.modules, "redis", None)
         with pytest.raises(ConfigurationError, match=r"equos-async\[redis\]"):
             RedisLedger("redis://127.0.0.1")
 

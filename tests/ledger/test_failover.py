@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import asyncio as engine
@@ -60,6 +60,22 @@ class TestOneAddress:
             with pytest.raises(LedgerError, match="not now"):
                 await ledger.rows()
             address.refuses = ""
+            assert await ledger.rows() == []
+
+    async def test_one_that_does_not_tell_its_nodes(self, redis: RedisServer) -> None:
+        """The step was done all the same."""
+        async with (
+            Relay(redis.port, refuses="LOADING not now", what=b"SLOTS") as address,
+            RedisLedger(address.url) as ledger,
+        ):
+            assert await place(ledger, row("a"))
+
+    async def test_several_steps_that_fail_together(self, redis: RedisServer) -> None:
+        """They go on to the next address once, not each of them."""
+        async with RedisLedger(["redis://127.0.0.1:1", redis.url]) as ledger:
+            steps = (ledger.rows() for _ in range(4))
+            told = await asyncio.gather(*steps, return_exceptions=True)
+            assert [type(one) for one in told] == [LedgerError] * 4
             assert await ledger.rows() == []
 
     async def test_a_silent_listener(self, redis: RedisServer) -> None:
@@ -148,7 +164,7 @@ class TestCluster:
         """Whichever was named: its owner's replica is found by any node that is left."""
         slot = int(nodes[0].ask("CLUSTER", "KEYSLOT", "{equos}:rows"))
         owner = (slot > 5460) + (slot > 10922)
-        client = engine.RedisCluster.from_url(nodes[(owner + 2) % 3].url)
+        client: Any = cast("Any", engine.RedisCluster).from_url(nodes[(owner + 2) % 3].url)
         async with (
             RedisLedger(nodes[owner].url) as by_owner,
             RedisLedger(nodes[(owner + 1) % 3].url) as by_another,
@@ -173,7 +189,7 @@ class TestClient:
 
     async def test_it_is_used_and_left_open(self, redis: RedisServer) -> None:
         """One that answers with bytes, too; and calls come over it."""
-        client = engine.Redis.from_url(redis.url)
+        client: Any = cast("Any", engine.Redis).from_url(redis.url)
         async with RedisLedger(client=client) as ledger:
             await live(ledger, row("a"), "s1")
             assert not await place(ledger, row("b"), limit=1)
@@ -183,6 +199,14 @@ class TestClient:
             await ledger.renew("worker-1", lease=0)
             assert len(await claim(ledger, "worker-2")) == 0
         assert await client.ping()
+        await client.aclose()
+
+    async def test_one_that_finds_no_cluster(self) -> None:
+        """Its own errors are a ledger's."""
+        client = cast("Any", engine.RedisCluster)(host="127.0.0.1", port=1)
+        async with RedisLedger(client=client) as ledger:
+            with pytest.raises(LedgerError, match="Redis: "):
+                await ledger.rows()
         await client.aclose()
 
     @pytest.mark.parametrize(
