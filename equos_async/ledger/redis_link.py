@@ -326,6 +326,5 @@ def _nodes(slots: Any) -> set[tuple[str, int]]:
 def _decoded(told: Any) -> Any:
     """A caller's client may answer with bytes."""
     if isinstance(told, list):
-        parts: list[Any] = told
-        return [_decoded(one) for one in parts]
+        return [_decoded(one) for one in cast("Sequence[Any]", told)]
     return told.decode() if isinstance(told, bytes) else told
