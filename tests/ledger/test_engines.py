@@ -32,6 +32,8 @@ from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, 
 from tests.fleet.programs import free_port
 from tests.ledger.conftest import RedisServer
 
+PAGE = Path(__file__).parents[2] / ".docs/ledger.md"
+
 
 def fill_up(db: sqlite3.Connection) -> None:
     """Let a file have no more pages than it has."""
@@ -589,6 +591,28 @@ class TestRedis:
         async with RedisLedger(url) as ledger:
             await live(ledger, row("a"), "s1")
             assert "pw" not in repr(ledger)
+
+    async def test_the_rights_of_the_page_suffice(self, own_redis: RedisServer) -> None:
+        """A user with no more than these does all that a worker does."""
+        (rights,) = re.findall(r"^ACL (SETUSER .*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+        own_redis.ask("ACL", *rights.split())
+        url = own_redis.url.replace("//", "//ledger:password@")
+        async with RedisLedger(url, namespace="my-organisation") as ledger:
+            session = await live(ledger, row("a"), "s1")
+            assert not await place(ledger, row("b"), limit=1)
+            told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
+            own_redis.ask("DEL", "{my-organisation}:owned")
+            own_redis.ask("HINCRBYFLOAT", "{my-organisation}:engine", "heard", "3600")
+            await ledger.renew("worker-2", lease=LEASE)
+            await ledger.remove("worker-1/a")
+            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            await ledger.record_all("worker-1", [(session, 600.0)], lease=LEASE)
+            await ledger.renew("worker-1", lease=0)
+            assert len(await claim(ledger, "worker-2")) == 1
+            own_redis.ask("DEL", "{my-organisation}:rows")
+            await ledger.renew("worker-2", lease=LEASE)
+            assert await ledger.rows() == []
+        assert own_redis.ask("ACL", "LOG").strip() == ""
 
     async def test_the_script_is_sent_again(self, redis: RedisServer) -> None:
         """A server that lost it is given it."""
