@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -182,6 +184,28 @@ class TestCluster:
                 for ledger in ledgers
             ]
             assert [len(one) for one in held] == [4] * 4
+
+
+async def test_a_fork(redis: RedisServer) -> None:
+    """A child that inherits open connections makes its own, and leaves the others alone."""
+
+    async def work() -> bool:
+        async with asyncio.timeout(PATIENCE), ledger:
+            return await place(ledger, row("b", "worker-2"))
+
+    async with RedisLedger(redis.url) as ledger:
+        await live(ledger, row("a"), "s1")
+        child = os.fork()
+        if child == 0:
+            placed: list[bool] = []
+            # In a thread of its own: the one that was forked believes that the parent's loop runs.
+            thread = threading.Thread(target=lambda: placed.append(asyncio.run(work())))
+            thread.start()
+            thread.join()
+            os._exit(0 if placed == [True] else 1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert len(await ledger.rows()) == 2
 
 
 class TestClient:
