@@ -592,10 +592,11 @@ class CallTasks:
     def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
         self._calls.discard(call)
+        cancelled = task.cancelled()
+        if not cancelled and (error := task.exception()) is not None:
+            self._struck(call, error)
         work, call.work = call.work, Work.DONE
-        call.guard = None  # it refers to the call
-        call.task.forget()
-        if task.cancelled():
+        if cancelled:
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
                 self._reports.failed(call, "cancelled before it was sent")
             if work is Work.SETTLING:
@@ -603,13 +604,27 @@ class CallTasks:
             if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()
-        elif (error := task.exception()) is not None:
-            if not call.is_wanted:
-                raise error  # a bug that no caller can be told of: the loop's handler is
-            call.refuse(error)
-            return  # whatever it was about may be running
         if call.watch is not None and call.is_settled:
             call.watch.settle()
+        call.guard = None  # it refers to the call
+        call.task.forget()
+
+    def _struck(self, call: Call[Any], error: BaseException) -> None:
+        """A mistake of this library, or what a signal handler raised, ended a call's task."""
+        reason = f"{type(error).__name__} ended its task"
+        if call.effect.stake is Stake.RUNNING:
+            self._reports.failed(call, reason)
+        elif call.effect.stake is Stake.BEGUN and call.is_on_server:
+            self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
+        if not isinstance(error, Exception):
+            # It has left the event loop already; once more, it would break the loop's clean-up.
+            call.answer.cancel()
+        elif call.is_wanted:
+            call.refuse(error)
+        else:  # no caller can be told of it: the loop's handler is
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": reason, "exception": error}
+            )
 
 
 def closed_error(

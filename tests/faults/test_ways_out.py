@@ -17,6 +17,7 @@ from equos_async import (
     EquosClient,
     Event,
 )
+from equos_async.clock import Clock
 from equos_async.testing import Delay, EquosEmulator
 from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY
@@ -270,6 +271,44 @@ class TestTheLoopShutsDown:
                 runner.run(main())
             runner.run(self.shut_down())
             assert len(emulator.ended_sessions) == 3
+
+    @pytest.mark.parametrize("operation", ["start", "stop"])
+    def test_a_signal_meets_a_call(
+        self, operation: str, request_: CreateSessionPassRequest
+    ) -> None:
+        """What a handler raises in a step of its task leaves the loop once; the rest is told."""
+        met: list[type[BaseException]] = []
+        callers: list[asyncio.Task[Any] | None] = [None]
+
+        class Struck(Clock):
+            """A signal comes when the client reads the time for an answer."""
+
+            def now(self) -> float:
+                if emulator.request_count and not met and asyncio.current_task() not in callers:
+                    met.append(KeyboardInterrupt)
+                    raise KeyboardInterrupt
+                return super().now()
+
+        async def call() -> None:
+            callers.append(asyncio.current_task())
+            try:
+                if operation == "stop":
+                    await client.stop_session("s-1")
+                else:
+                    await client.start_session(request_)
+            except BaseException as error:
+                met.append(type(error))
+                raise
+
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            client = EquosClient(KEY, endpoint=emulator.endpoint, clock=Struck())
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(call())
+            runner.run(self.shut_down())
+            assert met == [KeyboardInterrupt, asyncio.CancelledError]
+            (left,) = client.unresolved
+            assert (left.operation, left.reason) == (operation, "KeyboardInterrupt ended its task")
+            runner.run(client.aclose())
 
     def test_stops_that_are_in_their_grace(self) -> None:
         """They are waited for, also where nobody else does."""
