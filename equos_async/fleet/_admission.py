@@ -13,7 +13,6 @@ from equos_async.errors import (
     EquosError,
     FleetFullError,
 )
-from equos_async.models import CreateSessionPassRequest
 
 from ._records import Records
 from ._session import SessionRecord
@@ -21,6 +20,7 @@ from ._slots import Slots
 from ._states import State
 from ._tally import Tally
 from ._writer import NoRows, RowWriter
+from .values import AnyRequest
 
 
 def closed_error() -> ClientClosedError:
@@ -92,7 +92,7 @@ class Admission:
     async def admit(
         self,
         record: SessionRecord,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         wait: bool,
         claimed: Callable[[str], None],
@@ -116,7 +116,7 @@ class Admission:
             if record.state is State.WAITING:
                 self.release(record, 0.0)
             if isinstance(error, EquosError):
-                self._tally.emit("refused", record.key, reason=str(error))
+                self._tally.tell("refused", record, str(error))
             raise
         self._records.move(record, State.STARTING)
 
@@ -156,7 +156,7 @@ class Admission:
     async def _take_row(
         self,
         record: SessionRecord,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         wait: bool,
         claimed: Callable[[str], None],
@@ -168,10 +168,10 @@ class Admission:
                 record.entry,
                 seconds=deadline + record.duration,
                 wait=wait,
-                waits=partial(self._tally.emit, "waiting", record.key),
+                waits=partial(self._tally.tell, "waiting", record),
             )
         except asyncio.CancelledError:
-            self._tally.emit("waiting", record.key, reason="gave up")
+            self._tally.tell("waiting", record, "gave up")
             raise
         if record.unwanted is not None:
             raise record.unwanted
@@ -186,11 +186,11 @@ class Admission:
                 f"all {slots.count} places of the fleet are taken", operation="start"
             )
         turn = slots.join(record, renews=record.replaces is not None)
-        self._tally.emit("waiting", record.key)
+        self._tally.tell("waiting", record)
         try:
             await slots.wait(record, turn)
         except asyncio.CancelledError:
-            self._tally.emit("waiting", record.key, reason="gave up")
+            self._tally.tell("waiting", record, "gave up")
             raise
         if record.unwanted is not None:  # in the very tick in which its turn came
             slots.give()

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from equos_async import _validate
-from equos_async._api.operations import SESSION
+from equos_async._api.operations import resource_of
 from equos_async.client import EquosClient, clock_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
 from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
-from equos_async.models import CreateSessionPassRequest, EquosSession
 
 from ._admission import Admission, closed_error
 from ._records import Records
@@ -31,7 +30,7 @@ from ._states import IN_DOUBT
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
-from .values import MAX_TOLD, DrainReport, FleetEvent, FleetStats
+from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats
 
 
 class SessionFleet:
@@ -46,8 +45,8 @@ class SessionFleet:
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
             until the client has learned that nothing runs, or its ``max_duration`` is over.
         drain_deadline: Seconds that leaving may take.
-        default_max_duration: Seconds for sessions whose request names no ``max_duration``; sent
-            with them. Every session of a fleet has an end.
+        default_max_duration: Seconds for sessions whose request names no ``max_duration`` (of a
+            conversation ``max_seconds``); sent with them. Every session of a fleet has an end.
         budget_seconds: Seconds that all sessions together may run; a start that could exceed
             them is refused. What a session does not use flows back when it has ended.
         ledger: Where sessions are written down, so that other workers stop them where this one
@@ -129,7 +128,7 @@ class SessionFleet:
 
     async def start(
         self,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         key: Hashable,
         wait: bool = True,
@@ -137,14 +136,15 @@ class SessionFleet:
         renew: bool = False,
         on_renewed: HandOver | None = None,
     ) -> LiveSession:
-        """Start a session for a key, as soon as there is a place; first come, first served.
+        """Start a session or conversation for a key, as soon as there is a place, in turn.
 
         A caller that is cancelled leaves nothing behind: in the line it takes no place, what was
         not sent is withdrawn, and a session that arrives for it is stopped at once. Until that
         is settled its key is in use.
 
         Args:
-            request: What to start.
+            request: What to start, as ``EquosClient.start_session`` or ``start_conversation``
+                takes it.
             key: Whose session it is; any hashable value that has no session yet.
             wait: Whether to wait for a place.
             deadline: Seconds for the start itself; the wait for a place has none.
@@ -169,16 +169,17 @@ class SessionFleet:
         """
         if not self._entered:
             raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
-        _validate.instance("request", request, CreateSessionPassRequest)
+        resource = resource_of(request)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
-        duration = SESSION.seconds_of(request) or self._default_max_duration
-        request = SESSION.with_seconds(request, duration)
+        duration = resource.seconds_of(request) or self._default_max_duration
+        request = resource.with_seconds(request, duration)
         record = SessionRecord(
             owner=self._supervisor,
             key=key,
+            resource=resource,
             request=request,
             duration=duration,
             deadline=deadline,
@@ -188,7 +189,7 @@ class SessionFleet:
         await self._supervisor.fulfil(record, request, wait=wait)
         return record.handle
 
-    async def stop(self, key: Hashable) -> EquosSession | None:
+    async def stop(self, key: Hashable) -> AnyEnded | None:
         """Stop the session of a key; a start that is waiting or on its way is called off.
 
         Returns:

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from equos_async._api.operations import resource_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError, FleetFullError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
-from equos_async.models import CreateSessionPassRequest
 
 from ._engine import Engine
 from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, key_of, text_of
+from .values import AnyRequest
 
 
 class NoRows:
@@ -24,9 +25,7 @@ class NoRows:
 
     waiting: Final = 0
 
-    def entry(
-        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
-    ) -> Entry:
+    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
         """As :meth:`RowWriter.entry`, as all that follow."""
         return NO_ENTRY
 
@@ -103,9 +102,7 @@ class RowWriter:
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def entry(
-        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
-    ) -> Entry:
+    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
         """A row for a start; nothing is written yet.
 
         Args:
@@ -125,6 +122,7 @@ class RowWriter:
             client=request.client,
             owner=self._worker,
             endpoint=self._endpoint,
+            resource=resource_of(request).word,
         )
         return Entry(row, claimed)
 

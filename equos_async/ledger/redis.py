@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
 
-from attrs import asdict
+from attrs import asdict, fields
 
 from equos_async import _validate
 from equos_async.errors import ConfigurationError, LedgerError
@@ -31,6 +31,9 @@ _KEYS: Final = (
     "engine",
     "foreign",
 )
+
+# What is understood of a row; newer releases may write more.
+_FIELDS: Final = frozenset(one.name for one in fields(LedgerRow))
 
 
 class RedisLedger:
@@ -224,10 +227,14 @@ def _failure(error: Exception) -> LedgerError:
 
 
 def _text(row: LedgerRow) -> str:
-    # Without what is None: in the script a null would be something.
-    given = asdict(row, filter=lambda _, value: value is not None)
+    # Without what is None: in the script a null would be something. And without what goes without
+    # saying: older releases do not know all fields.
+    given = asdict(row, filter=lambda attribute, value: value != attribute.default)
     return json.dumps(given)
 
 
 def _row(text: str, now: str) -> LedgerRow:
-    return LedgerRow(**(json.loads(text) | {"read_at": float(now)}))
+    told: dict[str, Any] = json.loads(text)
+    known: dict[str, Any] = {name: told[name] for name in told.keys() & _FIELDS}
+    known["read_at"] = float(now)
+    return LedgerRow(**known)

@@ -142,7 +142,7 @@ async def test_bad_settings(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"request": None}, "request must be of type CreateSessionPassRequest"),
+        ({"request": None}, "request must be a CreateSessionPassRequest or Create"),
         ({"key": []}, "key must be hashable, which list is not"),
         ({"renew": True}, "renew=True and on_renewed belong together"),
         ({"on_renewed": print}, "renew=True and on_renewed belong together"),

@@ -810,6 +810,33 @@ class TestTheEngineFails:
             await beat(still, ledger)
             await eventually(lambda: scripted.stopped == ["s9"])
 
+    async def test_those_of_a_claim_that_is_lost(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Each is ended as what it is; one that only a newer release can end stays, and is told."""
+        events = Events()
+        async with fleet_of(scripted, ledger, still, on_event=events):
+            left = LedgerRow(
+                id="dead/1", key="7", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(
+                evolve(left, session_id="c1", resource="conversation"), seconds=600
+            )
+            newer = evolve(left, id="dead/2", key="8", session_id="t1", resource="telepathy")
+            await ledger.engine.record(newer, seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            ledger.deaf = {"claim"}
+            await beat(still, ledger)
+            ledger.deaf = set()
+            await beat(still, ledger)
+            await eventually(lambda: scripted.stopped == ["conversation c1"])
+            await eventually(lambda: {"reaped", "failed"} <= {one.kind for one in events.all})
+            told = {(one.kind, one.key, one.resource) for one in events.all}
+            assert told == {("reaped", 7, "conversation"), ("failed", 8, None)}
+            assert "telepathy" in str(events.all)
+            await beat(still, ledger)
+            assert [one.session_id for one in await ledger.engine.rows()] == ["t1"]
+
     async def test_a_reaper_without_an_engine(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
