@@ -12,7 +12,7 @@ from attrs import define, field
 
 from equos_async._api.operations import CONVERSATION, SESSION, Resource
 from equos_async._calls.watch import Watch
-from equos_async.clock import Clock, SetTimer
+from equos_async.clock import Clock, SetTimer, set_unless_done
 from equos_async.errors import EquosError, ResourceName
 from equos_async.models import EquosConversation, EquosSession
 
@@ -179,6 +179,8 @@ class SessionRecord:
         unwanted: Why it is to end as soon as it is there.
         entry: What the ledger holds of it.
         watch: What sees to its start beyond what the client tells.
+        callers: How many wait for its start, or got it: the last to go takes it with them.
+        decided: What those wait for who joined its start: why there is none, or None.
         answer: What its caller waits for, until it is live; cancelled where the caller is gone.
         task: The start, then the stop, that is under way; at last the stop that ended it.
         started: The server's answer.
@@ -205,6 +207,8 @@ class SessionRecord:
     unwanted: EquosError | None = None
     entry: Entry = NO_ENTRY
     watch: Watch | None = None
+    callers: int = 1
+    decided: asyncio.Future[BaseException | None] | None = None
     answer: asyncio.Future[None] | None = None
     task: asyncio.Task[Any] | None = None
     started: AnyStarted | None = None
@@ -237,6 +241,12 @@ class SessionRecord:
         if self.resource is not resource:
             raise AttributeError(f"{self.key!r} has a {self.resource.word}, no {resource.word}")
         return cast("T", self.started)
+
+    def decide(self, error: BaseException | None) -> None:
+        """Tell those who joined its start how that went."""
+        decided, self.decided = self.decided, None
+        if decided is not None:
+            set_unless_done(decided, error)
 
     @property
     def session_id(self) -> str | None:

@@ -77,12 +77,36 @@ class FleetSupervisor:
         try:
             await answer
         except (asyncio.CancelledError, GeneratorExit):
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                self.stop(record)  # it arrived in the tick of the cancellation
-            else:
-                answer.cancel()  # as it is not where the coroutine is closed
-                self._withdraw(record)
+            if not answer.cancel() and not answer.cancelled():  # it is not where it is closed
+                answer.exception()  # it came in the tick of the cancellation
+            self._leave(record)
             raise
+
+    async def join(self, record: SessionRecord) -> None:
+        """Wait for a start that is under way, which from now on outlives its first caller.
+
+        Where that one goes while it waits for a slot, there is nothing then.
+
+        Raises:
+            EquosError: It failed, or was called off.
+        """
+        if record.decided is None:
+            record.decided = asyncio.get_running_loop().create_future()
+        record.callers += 1
+        try:
+            error = await asyncio.shield(record.decided)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(record)
+            raise
+        if error is not None:
+            raise error
+
+    def _leave(self, record: SessionRecord) -> None:
+        """One of those who wait for a start is gone; the last takes it with them."""
+        record.callers -= 1
+        if record.callers == 0:
+            self.stop(record)  # where it arrived in the tick of the cancellation
+            self._withdraw(record)
 
     async def call_off(self, key: Hashable, why: EquosError) -> None:
         """Let a start that is under way end in an error; its session is stopped when it comes."""
@@ -136,6 +160,7 @@ class FleetSupervisor:
             self._settle(record, None)
         else:
             self._keep_unknown(record, error)
+        record.decide(error)
         if not answer.done():
             answer.set_exception(error)
 
@@ -150,13 +175,14 @@ class FleetSupervisor:
         if is_over and record.replaces is not None:  # the old one is better
             told = "the server answered that it is over"
             record.unwanted = record.unwanted or EquosError(told, operation="start")
-        unwanted, wanted = record.unwanted, not answer.done() and record.unwanted is None
+        unwanted, wanted = record.unwanted, record.callers > 0 and record.unwanted is None
         self._live(record, started, wanted=wanted)
         self._tally.tell("started", record)
         for drain in self._drains:
             drain.arrived(record)
+        record.decide(unwanted)
         if wanted:
-            answer.set_result(None)
+            set_unless_done(answer, None)
             if not is_over:
                 return
             record.reason = Reason.OVER
@@ -192,8 +218,8 @@ class FleetSupervisor:
             key=record.key, session_id=None, outcome="unresolved", reason=str(error)
         )
         self._records.move(record, State.UNKNOWN)
-        until = self.clock.now() + record.duration
-        record.timer = self._timers.at(until, self._outlived, record)
+        record.ends = self.clock.now() + record.duration
+        record.timer = self._timers.at(record.ends, self._outlived, record)
         session_id = error.session_id if isinstance(error, EquosError) else None
         self._tally.tell("unknown", record, str(error), session_id=session_id)
         self._settle(record, record.end)

@@ -19,6 +19,7 @@ from equos_async import (
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
+    KeyInUseError,
     LedgerError,
     LedgerRow,
     Placing,
@@ -430,8 +431,11 @@ class TestOneLimit:
         async with fleet_of(scripted, ledger, still) as one:
             await one.start(REQUEST, key="guild")
             async with fleet_of(scripted, other, still) as two:
-                with pytest.raises(ConfigurationError, match=f"of worker {one.worker}"):
-                    await two.start(REQUEST, key="guild")
+                with pytest.raises(KeyInUseError, match=f"of worker {one.worker}") as taken:
+                    await two.start(REQUEST, key="guild", if_taken="replace")
+                assert (taken.value.key, taken.value.holder) == ("guild", one.worker)
+                with pytest.raises(KeyInUseError):
+                    await two.start(REQUEST, key="guild", if_taken="return")
         assert len(scripted.requests) == 1
 
     @pytest.mark.parametrize("way", ["cancel", "stop", "leave"])
