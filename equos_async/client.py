@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 import aiohttp
@@ -370,26 +371,26 @@ def clock_of(client: EquosClient) -> Clock:
     return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
-async def begin(
+def begin(
     client: EquosClient,
     resource: Resource[Any, T, Any],
     request: object,
     *,
     deadline: float | None = None,
-) -> T:
+) -> Coroutine[Any, Any, T]:
     """Begin what a resource is, as :meth:`EquosClient.start_session` does a session."""
-    return await _tasks_of(client).begin(resource, request, deadline=deadline)
+    return _BEGIN[resource.word](client)(request, deadline=deadline)
 
 
-async def end(
+def end(
     client: EquosClient,
     resource: Resource[Any, Any, T],
     session_id: str,
     *,
     deadline: float | None = None,
-) -> T | None:
+) -> Coroutine[Any, Any, T | None]:
     """End what a resource is, as :meth:`EquosClient.stop_session` does a session."""
-    return await _tasks_of(client).end(resource, session_id, deadline=deadline)
+    return _END[resource.word](client)(session_id, deadline=deadline)
 
 
 async def read(
@@ -401,6 +402,17 @@ async def read(
 ) -> T | None:
     """Read what a resource is, as :meth:`EquosClient.get_session` does a session."""
     return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
+
+
+# By the methods that users call: what a client of theirs does in those, it does for a fleet, too.
+_BEGIN: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
+    SESSION.word: attrgetter("start_session"),
+    CONVERSATION.word: attrgetter("start_conversation"),
+}
+_END: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
+    SESSION.word: attrgetter("stop_session"),
+    CONVERSATION.word: attrgetter("stop_conversation"),
+}
 
 
 def _tasks_of(client: EquosClient) -> CallTasks:

@@ -6,6 +6,7 @@
     ├── ConfigurationError            a bad argument or setting; also a ValueError
     ├── ClientClosedError             the client was closed
     ├── FleetFullError                no free place, or the fleet's budget would be exceeded
+    ├── KeyInUseError                 a fleet's key has a session already; nothing was sent
     ├── LedgerError                   the ledger's engine failed; for a start: nothing was sent
     ├── APIConnectionError            no usable answer; for a start: nothing was sent
     │   └── APITimeoutError
@@ -28,6 +29,7 @@ no object of the HTTP library, not even as ``__cause__``.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Literal
 
 OperationName = Literal["start", "stop", "read"]
@@ -76,7 +78,54 @@ class ClientClosedError(EquosError):
 
 
 class FleetFullError(EquosError):
-    """The fleet has no free place and was told not to wait, or its budget would be exceeded."""
+    """The fleet has no free place and was told not to wait, or its budget would be exceeded.
+
+    Attributes:
+        retry_after: Seconds until the next session of this fleet has to end, or a ledger counts
+            places again; None where no end is known, or where time alone frees nothing, as with
+            a budget.
+        budget_left: Seconds that starts may still ask for; None without a budget.
+    """
+
+    retry_after: float | None
+    budget_left: float | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        budget_left: float | None = None,
+        operation: OperationName | None = None,
+    ) -> None:
+        super().__init__(message, operation=operation)
+        self.retry_after = retry_after
+        self.budget_left = budget_left
+
+
+class KeyInUseError(EquosError):
+    """A fleet's key has a session already, or a start that is under way: nothing was sent.
+
+    Attributes:
+        key: The key.
+        holder: The worker that has it, where the fleet has a ledger.
+    """
+
+    key: Hashable
+    holder: str | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: Hashable = None,
+        holder: str | None = None,
+        session_id: str | None = None,
+        operation: OperationName | None = None,
+    ) -> None:
+        super().__init__(message, operation=operation, session_id=session_id)
+        self.key = key
+        self.holder = holder
 
 
 class LedgerError(EquosError):

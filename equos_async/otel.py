@@ -227,7 +227,7 @@ class Telemetry:
             spans[session_id] = self._tracer.start_span(
                 "equos.session",
                 Context(),  # empty: the caller's span ends long before this one
-                attributes={"equos.session.id": session_id},
+                attributes={"equos.session.id": session_id, **_about(event)},
                 links=() if start is None else [Link(start)],
             )
         elif over:
@@ -270,7 +270,7 @@ def _facts(url: str, method: str, status: int | None, error: str | None) -> _Att
     return facts
 
 
-def _about(event: Event) -> _Attributes:
+def _about(event: Event | FleetEvent) -> _Attributes:
     return {} if event.resource is None else {"equos.resource": event.resource}
 
 

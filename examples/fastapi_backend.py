@@ -116,7 +116,7 @@ async def start(request: Request, visitor: Visitor, fleet: Fleet) -> Joined:
         await live.stop()  # it began in the moment in which the visitor left
     return Joined(
         key=key,
-        server_url=live.server_url,
+        server_url=live.session.host.server_url,
         token=live.consumer_access_token,
         **described(live),
     )

@@ -69,7 +69,11 @@ async def start(request: web.Request) -> web.Response:
     visitor = EquosParticipantIdentity(identity=public_id(key), name=name)
     asked = evolve(TEMPLATE, name=name, consumer_identity=visitor)
     live = await request.app[FLEET].start(asked, key=key, wait=False)
-    joined = {"key": key, "server_url": live.server_url, "token": live.consumer_access_token}
+    joined = {
+        "key": key,
+        "server_url": live.session.host.server_url,
+        "token": live.consumer_access_token,
+    }
     return web.json_response(described(live) | joined, status=201)
 
 

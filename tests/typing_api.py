@@ -14,6 +14,7 @@ from equos_async import (
     CreateSessionPassRequest,
     DrainReport,
     EquosClient,
+    EquosConversation,
     EquosError,
     EquosParticipantIdentity,
     EquosResourceReference,
@@ -77,7 +78,7 @@ async def use_in_a_block(client: EquosClient) -> str:
 async def live_in_a_block(live: LiveSession) -> str:
     """Neither does that of a live session."""
     async with live as same:
-        return same.server_url
+        return same.session_id
 
 
 async def run_fleet(client: EquosClient) -> None:
@@ -90,7 +91,10 @@ async def run_fleet(client: EquosClient) -> None:
         assert_type(await live.ended(), SessionEnd)
         assert_type(fleet.live, Mapping[Hashable, LiveSession])
         assert_type(fleet.live["guild"], LiveSession)
-        assert_type(await fleet.stop("guild"), EquosSession | None)
+        assert_type(await fleet.stop("guild"), EquosSession | EquosConversation | None)
+        assert_type(live.session, EquosSession)
+        assert_type(live.conversation, EquosConversation)
+        assert_type(live.server_url, str | None)
         assert_type(await fleet.drain(), DrainReport)
         assert_type(fleet.stats(), FleetStats)
     assert_type(fleet.report, DrainReport)

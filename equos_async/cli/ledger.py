@@ -32,19 +32,21 @@ BEAT: Final = 0.5
 """Seconds between two looks of a reaper for workers that are late."""
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
-_HEAD: Final = ("WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING")
+_HEAD: Final = ("WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING")
 
 
 class Told(TypedDict):
     """What became of one session that a dead worker left.
 
     Attributes:
+        resource: ``"session"`` or ``"conversation"``.
         session_id: None where its start's outcome is unknown.
         outcome: ``"stopped"``, ``"failed"`` or ``"unresolved"``.
     """
 
     key: str
     worker: str
+    resource: str
     session_id: str | None
     outcome: str
     reason: str
@@ -108,10 +110,13 @@ async def show(args: argparse.Namespace) -> int:
 
 def _cells(row: LedgerRow) -> tuple[str, ...]:
     session = row.session_id or ("starting" if row.owner else "unknown")
-    names = (row.owner or "nobody", row.key, row.name, session)
-    # Names come from anywhere: nothing of them may speak to a terminal.
-    shown = (name if name.isprintable() else ascii(name) for name in names)
-    return (*shown, f"{row.age:.0f} s", f"{row.remaining:.0f} s")
+    names = (row.owner or "nobody", row.key, row.name, row.resource, session)
+    return (*map(_plain, names), f"{row.age:.0f} s", f"{row.remaining:.0f} s")
+
+
+def _plain(text: str) -> str:
+    """A text as it can be shown: those come from anywhere, and none may speak to a terminal."""
+    return text if text.isprintable() else ascii(text)
 
 
 async def reap(args: argparse.Namespace) -> int:
@@ -163,6 +168,7 @@ def _told(one: Reaped) -> Told:
     return Told(
         key=one.row.key,
         worker=one.row.owner,
+        resource=one.row.resource,
         session_id=one.row.session_id,
         outcome=one.outcome,
         reason=one.reason,
@@ -175,8 +181,8 @@ def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
         return
     for one in reaped:
         reason = one["reason"] and f": {one['reason']}"
-        session = one["session_id"] or "a start"
-        print(f"{one['outcome']} {session} of {one['key']!a} left by {one['worker']}{reason}")
+        what = f"{_plain(one['resource'])} {one['session_id'] or '(id unknown)'}"
+        print(f"{one['outcome']} {what} of {one['key']!a} left by {one['worker']}{reason}")
     print(f"{sum(one['outcome'] == 'stopped' for one in reaped)} stopped")
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
+from equos_async.clock import Clock
 from equos_async.errors import (
     ClientClosedError,
     ConfigurationError,
     EquosError,
     FleetFullError,
+    KeyInUseError,
 )
-from equos_async.models import CreateSessionPassRequest
 
 from ._records import Records
 from ._session import SessionRecord
@@ -21,6 +22,7 @@ from ._slots import Slots
 from ._states import State
 from ._tally import Tally
 from ._writer import NoRows, RowWriter
+from .values import AnyRequest
 
 
 def closed_error() -> ClientClosedError:
@@ -75,24 +77,38 @@ class Admission:
 
         Raises:
             ClientClosedError: The fleet is at its end.
-            ConfigurationError: The key is taken, or no key.
+            KeyInUseError: The key is taken.
+            ConfigurationError: It cannot be a key.
         """
         if self.closed:
             raise closed_error()
-        try:
-            holder = self._records.holder(record.key)
-        except TypeError:
-            raise ConfigurationError(
-                f"key must be hashable, which {type(record.key).__name__} is not"
-            ) from None
+        holder = self.holder(record.key)
         if holder is not None:
-            raise ConfigurationError(f"key {record.key!r} has a session already: stop it first")
+            raise KeyInUseError(
+                f"key {record.key!r} has a session already: stop it first",
+                key=record.key,
+                holder=self._rows.worker,
+                session_id=holder.session_id,
+                operation="start",
+            )
         self._records.add(record, holds_key=True)
+
+    def holder(self, key: Hashable) -> SessionRecord | None:
+        """Whoever holds a key, live or not.
+
+        Raises:
+            ConfigurationError: It cannot be a key.
+        """
+        try:
+            return self._records.holder(key)
+        except TypeError:
+            told = f"key must be hashable, which {type(key).__name__} is not"
+        raise ConfigurationError(told)
 
     async def admit(
         self,
         record: SessionRecord,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         wait: bool,
         claimed: Callable[[str], None],
@@ -113,16 +129,18 @@ class Admission:
             await self._take_row(record, request, wait=wait, claimed=claimed)
             await self._take_slot(record, wait=wait)
         except BaseException as error:
+            record.decide(error if isinstance(error, EquosError) else None)
             if record.state is State.WAITING:
                 self.release(record, 0.0)
             if isinstance(error, EquosError):
-                self._tally.emit("refused", record.key, reason=str(error))
+                self._tally.tell("refused", record, str(error))
             raise
         self._records.move(record, State.STARTING)
 
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """Let a start end in an error; one that waits has nothing from now on."""
         record.unwanted = record.unwanted or why  # the first reason stays
+        record.decide(record.unwanted)
         self._slots.turn_away(record, why)
         self._rows.turn_away(record.entry, why)
         if record.state is State.WAITING:
@@ -148,6 +166,7 @@ class Admission:
         if record.duration > left:
             raise FleetFullError(
                 f"the fleet's budget has {left:g} s left; this may take {record.duration:g} s",
+                budget_left=left,
                 operation="start",
             )
         record.seconds = record.duration
@@ -156,7 +175,7 @@ class Admission:
     async def _take_row(
         self,
         record: SessionRecord,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         wait: bool,
         claimed: Callable[[str], None],
@@ -168,13 +187,23 @@ class Admission:
                 record.entry,
                 seconds=deadline + record.duration,
                 wait=wait,
-                waits=partial(self._tally.emit, "waiting", record.key),
+                waits=partial(self._tally.tell, "waiting", record),
             )
         except asyncio.CancelledError:
-            self._tally.emit("waiting", record.key, reason="gave up")
+            self._tally.tell("waiting", record, "gave up")
+            raise
+        except FleetFullError as full:
+            full.retry_after = full.retry_after or self._next_end(record.owner.clock)
+            full.budget_left = self.budget_left
             raise
         if record.unwanted is not None:
             raise record.unwanted
+
+    def _next_end(self, clock: Clock) -> float | None:
+        """Seconds until the next of this fleet's sessions is over, where there is one."""
+        held = self._records.every(State.LIVE, State.STOPPING, State.UNKNOWN)
+        ends = min((record.ends for record in held), default=None)
+        return None if ends is None else max(0.0, ends - clock.now())
 
     async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
         """Have a slot when this returns, and none where it raises."""
@@ -183,14 +212,17 @@ class Admission:
             return
         if not wait:
             raise FleetFullError(
-                f"all {slots.count} places of the fleet are taken", operation="start"
+                f"all {slots.count} places of the fleet are taken",
+                retry_after=self._next_end(record.owner.clock),
+                budget_left=self.budget_left,
+                operation="start",
             )
         turn = slots.join(record, renews=record.replaces is not None)
-        self._tally.emit("waiting", record.key)
+        self._tally.tell("waiting", record)
         try:
             await slots.wait(record, turn)
         except asyncio.CancelledError:
-            self._tally.emit("waiting", record.key, reason="gave up")
+            self._tally.tell("waiting", record, "gave up")
             raise
         if record.unwanted is not None:  # in the very tick in which its turn came
             slots.give()

@@ -6,32 +6,34 @@ is over; an *alarm*, which stops it at its end; and its seconds in the fleet's *
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 from equos_async import _validate
-from equos_async._api.operations import SESSION
+from equos_async._api.operations import resource_of
 from equos_async.client import EquosClient, clock_of
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
 from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
-from equos_async.models import CreateSessionPassRequest, EquosSession
 
 from ._admission import Admission, closed_error
 from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
-from ._states import IN_DOUBT
+from ._states import IN_DOUBT, State
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
-from .values import MAX_TOLD, DrainReport, FleetEvent, FleetStats
+from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats
+
+IfTaken = Literal["raise", "return", "replace"]
 
 
 class SessionFleet:
@@ -46,8 +48,8 @@ class SessionFleet:
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
             until the client has learned that nothing runs, or its ``max_duration`` is over.
         drain_deadline: Seconds that leaving may take.
-        default_max_duration: Seconds for sessions whose request names no ``max_duration``; sent
-            with them. Every session of a fleet has an end.
+        default_max_duration: Seconds for sessions whose request names no ``max_duration`` (of a
+            conversation ``max_seconds``); sent with them. Every session of a fleet has an end.
         budget_seconds: Seconds that all sessions together may run; a start that could exceed
             them is refused. What a session does not use flows back when it has ended.
         ledger: Where sessions are written down, so that other workers stop them where this one
@@ -129,23 +131,29 @@ class SessionFleet:
 
     async def start(
         self,
-        request: CreateSessionPassRequest,
+        request: AnyRequest,
         *,
         key: Hashable,
         wait: bool = True,
+        if_taken: IfTaken = "raise",
         deadline: float | None = None,
         renew: bool = False,
         on_renewed: HandOver | None = None,
     ) -> LiveSession:
-        """Start a session for a key, as soon as there is a place; first come, first served.
+        """Start a session or conversation for a key, as soon as there is a place, in turn.
 
         A caller that is cancelled leaves nothing behind: in the line it takes no place, what was
         not sent is withdrawn, and a session that arrives for it is stopped at once. Until that
         is settled its key is in use.
 
         Args:
-            request: What to start.
-            key: Whose session it is; any hashable value that has no session yet.
+            request: What to start, as ``EquosClient.start_session`` or ``start_conversation``
+                takes it.
+            key: Whose session it is; any hashable value.
+            if_taken: What to do where the key has a session in this fleet, or a start that is
+                under way: ``"raise"``; ``"return"`` that session, as it is, and wait for that
+                start, which goes on where its first caller is cancelled, unless it still waits
+                for a place; ``"replace"``: stop it or call it off, then start.
             wait: Whether to wait for a place.
             deadline: Seconds for the start itself; the wait for a place has none.
             renew: Start a replacement shortly before the session's end, and then another. It
@@ -156,8 +164,9 @@ class SessionFleet:
                 raises the new one is, and the old one goes on to its end.
 
         Raises:
-            ConfigurationError: Bad input, or the key has a session already, with a ledger on any
-                machine; nothing was sent.
+            ConfigurationError: Bad input; nothing was sent.
+            KeyInUseError: The key has a session already, with a ledger on any machine; nothing
+                was sent.
             LedgerError: The ledger failed; nothing was sent.
             FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
@@ -165,20 +174,26 @@ class SessionFleet:
             StartOutcomeUnknownError: A billed session may exist; its place stays taken until
                 the client has learned that it does not, or its time is over.
             EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
-                came before the session.
+                came before the session, and where what is to be replaced could not be stopped.
         """
         if not self._entered:
             raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
-        _validate.instance("request", request, CreateSessionPassRequest)
+        resource = resource_of(request)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
             raise ConfigurationError("renew=True and on_renewed belong together")
-        duration = SESSION.seconds_of(request) or self._default_max_duration
-        request = SESSION.with_seconds(request, duration)
+        if if_taken not in get_args(IfTaken):
+            raise ConfigurationError(f"if_taken must be one of {', '.join(get_args(IfTaken))}")
+        there = await self._make_way(key, if_taken)
+        if there is not None:
+            return there
+        duration = resource.seconds_of(request) or self._default_max_duration
+        request = resource.with_seconds(request, duration)
         record = SessionRecord(
             owner=self._supervisor,
             key=key,
+            resource=resource,
             request=request,
             duration=duration,
             deadline=deadline,
@@ -188,7 +203,7 @@ class SessionFleet:
         await self._supervisor.fulfil(record, request, wait=wait)
         return record.handle
 
-    async def stop(self, key: Hashable) -> EquosSession | None:
+    async def stop(self, key: Hashable) -> AnyEnded | None:
         """Stop the session of a key; a start that is waiting or on its way is called off.
 
         Returns:
@@ -197,10 +212,25 @@ class SessionFleet:
         Raises:
             EquosError: As ``EquosClient.stop_session``; it may still be running.
         """
-        called_off = EquosError("stop() came before the session was started", operation="start")
-        await self._supervisor.call_off(key, called_off)
+        return await self._stop(key, "stop() came before the session was started")
+
+    async def _stop(self, key: Hashable, why: str) -> AnyEnded | None:
+        await self._supervisor.call_off(key, EquosError(why, operation="start"))
         live = self._live.get(key)
         return None if live is None else await live.stop()
+
+    async def _make_way(self, key: Hashable, if_taken: IfTaken) -> LiveSession | None:
+        """See to what a key has already; its session, where that is to be returned."""
+        while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
+            if if_taken == "replace":
+                await self._stop(key, "a later start replaced it")
+            elif holder.state is State.LIVE:
+                return holder.handle
+            elif holder.state is State.STOPPING and holder.task is not None:
+                await asyncio.wait([holder.task])
+            else:
+                await self._supervisor.join(holder)
+        return None
 
     async def drain(self, deadline: float | None = None) -> DrainReport:
         """Stop all sessions now; the fleet stays usable.

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import frozen
 
-from equos_async.client import EquosClient
+from equos_async._api.operations import RESOURCES, Resource
+from equos_async.client import EquosClient, end
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 
 from ._engine import Engine
+
+
+def resource_in(row: LedgerRow) -> Resource[Any, Any, Any] | None:
+    """What a row is about; None where only a newer release knows."""
+    return next((one for word, one in RESOURCES.items() if word == row.resource), None)
 
 
 @frozen
@@ -78,8 +84,11 @@ class Reaper:
         """
         if row.session_id is None:
             return Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
+        resource = resource_in(row)
+        if resource is None:
+            return Reaped(row, "failed", f"this release knows no {row.resource!a} to end")
         try:
-            await self._client.stop_session(row.session_id, deadline=self._deadline)
+            await end(self._client, resource, row.session_id, deadline=self._deadline)
         except EquosError as error:
             return Reaped(row, "failed", str(error))
         await self.forget(row.id)

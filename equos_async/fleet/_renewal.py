@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from equos_async.errors import EquosError
 from equos_async.events import logger
-from equos_async.models import CreateSessionPassRequest
 
 from ._records import Records
 from ._session import HandOver, SessionRecord
 from ._states import State
+from .values import AnyRequest
 
 
 class Renewals:
@@ -41,6 +41,7 @@ class Renewals:
         new = SessionRecord(
             owner=old.owner,
             key=old.key,
+            resource=old.resource,
             request=old.request,
             duration=old.duration,
             deadline=old.ends - old.owner.clock.now(),
@@ -58,7 +59,7 @@ class Renewals:
 
     async def _replace(self, old: SessionRecord, new: SessionRecord) -> None:
         self._records.add(new, holds_key=False)
-        request = cast("CreateSessionPassRequest", new.request)
+        request = cast("AnyRequest", new.request)
         try:
             await self._fulfil(new, request, wait=True)
         except EquosError:

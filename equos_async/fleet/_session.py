@@ -10,23 +10,23 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
-from equos_async._api.operations import SESSION
+from equos_async._api.operations import CONVERSATION, SESSION, Resource
 from equos_async._calls.watch import Watch
-from equos_async.clock import Clock, SetTimer
-from equos_async.errors import EquosError
-from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
+from equos_async.clock import Clock, SetTimer, set_unless_done
+from equos_async.errors import EquosError, ResourceName
+from equos_async.models import EquosConversation, EquosSession
 
 from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
-from .values import SessionEnd
+from .values import AnyEnded, AnyRequest, AnyStarted, SessionEnd
 
 T = TypeVar("T")
 
 
 class LiveSession:
-    """A live session of a fleet, to be stopped by :meth:`stop` or by leaving ``async with``.
+    """A live session or conversation, to be stopped by :meth:`stop` or by leaving ``async with``.
 
-    The API cannot be asked how a session is: one that ended by itself is noticed only when
+    Nobody asks the API how it is: one that ended by itself is noticed only when
     somebody tries to stop it, at the latest the fleet when its time is over.
     """
 
@@ -41,14 +41,37 @@ class LiveSession:
         return self._record.key
 
     @property
-    def session(self) -> EquosSession:
-        """The session as the server described it when it was started."""
-        return self._record.response.session
+    def resource(self) -> ResourceName:
+        """What it is: ``"session"`` or ``"conversation"``."""
+        return self._record.resource.word
 
     @property
-    def server_url(self) -> str:
-        """The LiveKit server to join, ``wss://…``."""
-        return self.session.host.server_url
+    def session_id(self) -> str:
+        """The id of the session or conversation."""
+        return self._record.resource.id_of(self._record.response)
+
+    @property
+    def session(self) -> EquosSession:
+        """The session as the server described it when it was started.
+
+        Raises:
+            AttributeError: It is a conversation.
+        """
+        return self._record.begun(SESSION).session
+
+    @property
+    def conversation(self) -> EquosConversation:
+        """The conversation as the server described it when it was started.
+
+        Raises:
+            AttributeError: It is a session.
+        """
+        return self._record.begun(CONVERSATION).conversation
+
+    @property
+    def server_url(self) -> str | None:
+        """The LiveKit server to join, ``wss://…``; None where a conversation's answer lacks it."""
+        return self._record.resource.address_of(self._record.response)
 
     @property
     def consumer_access_token(self) -> str | None:
@@ -73,14 +96,15 @@ class LiveSession:
             return "ended"
         return "stopping" if self._record.state is State.STOPPING else "live"
 
-    async def stop(self) -> EquosSession | None:
+    async def stop(self) -> AnyEnded | None:
         """Stop it. Calls at the same time, and later ones, get the same answer.
 
         It goes on where its caller is cancelled. One that failed may be tried again; the client
         itself does so, first after a second, until it is confirmed or the session's time is over.
 
         Returns:
-            The ended session; None where it was not running, and the server sent no details.
+            The ended session or conversation; None where it was not running, and the server sent no
+            details.
 
         Raises:
             EquosError: As ``EquosClient.stop_session``; it may still be running.
@@ -110,12 +134,12 @@ class LiveSession:
         except EquosError as failure:
             if exc is None:
                 raise
-            exc.add_note(f"stopping session {self.session.id} failed: {failure}")
+            exc.add_note(f"stopping {self.resource} {self.session_id} failed: {failure}")
 
     def __repr__(self) -> str:
         end = self._record.end
         state = f"{self.state}, {self.remaining:.0f} s left" if end is None else end.outcome
-        return f"<LiveSession {self.key!r} {self.session.id} {state}>"
+        return f"<LiveSession {self.key!r} {self.session_id} {state}>"
 
 
 HandOver = Callable[[LiveSession, LiveSession], Awaitable[object] | None]
@@ -135,7 +159,7 @@ class Owner(Protocol):
         """The source of time."""
         ...
 
-    def stop(self, record: SessionRecord) -> asyncio.Task[EquosSession | None]:
+    def stop(self, record: SessionRecord) -> asyncio.Task[AnyEnded | None]:
         """Set out to stop it."""
         ...
 
@@ -146,6 +170,7 @@ class SessionRecord:
 
     Attributes:
         owner: The fleet that runs it.
+        resource: What it is.
         duration: Seconds that it is asked for.
         request: What to start; once it is live, what to start again where it is to be renewed.
         hand_over: Who is told of its replacement.
@@ -154,6 +179,8 @@ class SessionRecord:
         unwanted: Why it is to end as soon as it is there.
         entry: What the ledger holds of it.
         watch: What sees to its start beyond what the client tells.
+        callers: How many wait for its start, or got it: the last to go takes it with them.
+        decided: What those wait for who joined its start: why there is none, or None.
         answer: What its caller waits for, until it is live; cancelled where the caller is gone.
         task: The start, then the stop, that is under way; at last the stop that ended it.
         started: The server's answer.
@@ -169,7 +196,8 @@ class SessionRecord:
 
     owner: Owner
     key: Hashable
-    request: CreateSessionPassRequest | None
+    resource: Resource[Any, Any, Any]
+    request: AnyRequest | None
     duration: float
     deadline: float | None
     hand_over: HandOver | None
@@ -179,9 +207,11 @@ class SessionRecord:
     unwanted: EquosError | None = None
     entry: Entry = NO_ENTRY
     watch: Watch | None = None
+    callers: int = 1
+    decided: asyncio.Future[BaseException | None] | None = None
     answer: asyncio.Future[None] | None = None
     task: asyncio.Task[Any] | None = None
-    started: CreateEquosSessionResponse | None = None
+    started: AnyStarted | None = None
     began: float = 0.0
     ends: float = 0.0
     expires: float = 0.0
@@ -198,14 +228,30 @@ class SessionRecord:
         self.handle = LiveSession(self)
 
     @property
-    def response(self) -> CreateEquosSessionResponse:
+    def response(self) -> AnyStarted:
         """The server's answer; there is one from LIVE on."""
-        return cast("CreateEquosSessionResponse", self.started)
+        return cast("AnyStarted", self.started)
+
+    def begun(self, resource: Resource[Any, T, Any]) -> T:
+        """The server's answer, as that of a resource.
+
+        Raises:
+            AttributeError: It is another one.
+        """
+        if self.resource is not resource:
+            raise AttributeError(f"{self.key!r} has a {self.resource.word}, no {resource.word}")
+        return cast("T", self.started)
+
+    def decide(self, error: BaseException | None) -> None:
+        """Tell those who joined its start how that went."""
+        decided, self.decided = self.decided, None
+        if decided is not None:
+            set_unless_done(decided, error)
 
     @property
     def session_id(self) -> str | None:
         """Its id, where known."""
-        return None if self.started is None else SESSION.id_of(self.started)
+        return None if self.started is None else self.resource.id_of(self.started)
 
     @property
     def why(self) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final, Literal, cast
 
-from equos_async._api.operations import OVER, SESSION
+from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
-from equos_async.client import EquosClient
+from equos_async.client import EquosClient, begin, end
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError, StartOutcomeUnknownError
-from equos_async.models import CreateEquosSessionResponse, CreateSessionPassRequest, EquosSession
 
 from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
@@ -22,7 +21,7 @@ from ._session import SessionRecord, granted
 from ._states import Reason, State
 from ._tally import Tally
 from ._writer import NoRows, RowWriter
-from .values import DrainReport, FleetStats, SessionEnd
+from .values import AnyEnded, AnyRequest, AnyStarted, DrainReport, FleetStats, SessionEnd
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
@@ -68,9 +67,7 @@ class FleetSupervisor:
 
     # Starting.
 
-    async def fulfil(
-        self, record: SessionRecord, request: CreateSessionPassRequest, *, wait: bool
-    ) -> None:
+    async def fulfil(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> None:
         """Wait for a slot, then for the session."""
         claimed = partial(self._claimed, record)
         await self._admission.admit(record, request, wait=wait, claimed=claimed)
@@ -80,12 +77,36 @@ class FleetSupervisor:
         try:
             await answer
         except (asyncio.CancelledError, GeneratorExit):
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                self.stop(record)  # it arrived in the tick of the cancellation
-            else:
-                answer.cancel()  # as it is not where the coroutine is closed
-                self._withdraw(record)
+            if not answer.cancel() and not answer.cancelled():  # it is not where it is closed
+                answer.exception()  # it came in the tick of the cancellation
+            self._leave(record)
             raise
+
+    async def join(self, record: SessionRecord) -> None:
+        """Wait for a start that is under way, which from now on outlives its first caller.
+
+        Where that one goes while it waits for a slot, there is nothing then.
+
+        Raises:
+            EquosError: It failed, or was called off.
+        """
+        if record.decided is None:
+            record.decided = asyncio.get_running_loop().create_future()
+        record.callers += 1
+        try:
+            error = await asyncio.shield(record.decided)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(record)
+            raise
+        if error is not None:
+            raise error
+
+    def _leave(self, record: SessionRecord) -> None:
+        """One of those who wait for a start is gone; the last takes it with them."""
+        record.callers -= 1
+        if record.callers == 0:
+            self.stop(record)  # where it arrived in the tick of the cancellation
+            self._withdraw(record)
 
     async def call_off(self, key: Hashable, why: EquosError) -> None:
         """Let a start that is under way end in an error; its session is stopped when it comes."""
@@ -96,15 +117,15 @@ class FleetSupervisor:
         if record.task is not None:
             await asyncio.wait([record.task])
 
-    async def _open(
-        self, record: SessionRecord, request: CreateSessionPassRequest
-    ) -> CreateEquosSessionResponse:
+    async def _open(self, record: SessionRecord, request: AnyRequest) -> AnyStarted:
         """Start a session, and have it written down when this returns."""
         record.watch = Watch(record.key, partial(self._settled, record))
         WATCH.set(record.watch)
-        started = await self._client.start_session(request, deadline=record.deadline)
-        seconds = granted(record.duration, SESSION.granted_of(started))
-        await self._rows.record(record.entry, SESSION.id_of(started), seconds)
+        started: AnyStarted = await begin(
+            self._client, record.resource, request, deadline=record.deadline
+        )
+        seconds = granted(record.duration, record.resource.granted_of(started))
+        await self._rows.record(record.entry, record.resource.id_of(started), seconds)
         return started
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
@@ -122,7 +143,7 @@ class FleetSupervisor:
         self,
         record: SessionRecord,
         answer: asyncio.Future[None],
-        task: asyncio.Task[CreateEquosSessionResponse],
+        task: asyncio.Task[AnyStarted],
     ) -> None:
         """A start's task is over: a done callback."""
         error = _error_of(task, StartOutcomeUnknownError)
@@ -135,10 +156,11 @@ class FleetSupervisor:
         if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
             record.watch = record.task = None
             self._admission.release(record, 0.0)
-            self._tally.emit("refused", record.key, reason=str(error))
+            self._tally.tell("refused", record, str(error))
             self._settle(record, None)
         else:
             self._keep_unknown(record, error)
+        record.decide(error)
         if not answer.done():
             answer.set_exception(error)
 
@@ -146,20 +168,21 @@ class FleetSupervisor:
         self,
         record: SessionRecord,
         answer: asyncio.Future[None],
-        started: CreateEquosSessionResponse,
+        started: AnyStarted,
     ) -> None:
         """A session is there: put it into the hands of whoever waits, or stop it."""
-        is_over = SESSION.status_of(started) in OVER
+        is_over = record.resource.status_of(started) in OVER
         if is_over and record.replaces is not None:  # the old one is better
             told = "the server answered that it is over"
             record.unwanted = record.unwanted or EquosError(told, operation="start")
-        unwanted, wanted = record.unwanted, not answer.done() and record.unwanted is None
+        unwanted, wanted = record.unwanted, record.callers > 0 and record.unwanted is None
         self._live(record, started, wanted=wanted)
-        self._tally.emit("started", record.key, session_id=record.session_id)
+        self._tally.tell("started", record)
         for drain in self._drains:
             drain.arrived(record)
+        record.decide(unwanted)
         if wanted:
-            answer.set_result(None)
+            set_unless_done(answer, None)
             if not is_over:
                 return
             record.reason = Reason.OVER
@@ -168,11 +191,9 @@ class FleetSupervisor:
             unwanted.session_id = record.session_id
             answer.set_exception(unwanted)
 
-    def _live(
-        self, record: SessionRecord, started: CreateEquosSessionResponse, *, wanted: bool
-    ) -> None:
+    def _live(self, record: SessionRecord, started: AnyStarted, *, wanted: bool) -> None:
         """Write down that a session is live, and let go of what only its start needed."""
-        duration = granted(record.duration, SESSION.granted_of(started))
+        duration = granted(record.duration, record.resource.granted_of(started))
         # From here on, not from the server's own date: clocks differ, and the fleet's end must
         # not come before the server's.
         record.started = started
@@ -197,16 +218,16 @@ class FleetSupervisor:
             key=record.key, session_id=None, outcome="unresolved", reason=str(error)
         )
         self._records.move(record, State.UNKNOWN)
-        until = self.clock.now() + record.duration
-        record.timer = self._timers.at(until, self._outlived, record)
+        record.ends = self.clock.now() + record.duration
+        record.timer = self._timers.at(record.ends, self._outlived, record)
         session_id = error.session_id if isinstance(error, EquosError) else None
-        self._tally.emit("unknown", record.key, session_id=session_id, reason=str(error))
+        self._tally.tell("unknown", record, str(error), session_id=session_id)
         self._settle(record, record.end)
         if record.watch is not None and record.watch.is_settled:
             self._settled(record)
         elif session_id is not None:
             # An unreadable answer whose session the client set out to stop: ask until confirmed.
-            record.task = asyncio.create_task(self._client.stop_session(session_id))
+            record.task = asyncio.create_task(end(self._client, record.resource, session_id))
             record.task.add_done_callback(partial(self._stray_stopped, record))
 
     def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
@@ -258,34 +279,34 @@ class FleetSupervisor:
             return
         if record.reason is Reason.ASKED:
             record.reason, record.claimed_by = Reason.LOST, by
-        self._tally.emit("lost", record.key, session_id=record.session_id, reason=record.why)
+        self._tally.tell("lost", record, record.why)
         self.stop(record)
 
     # Stopping.
 
-    def stop(self, record: SessionRecord) -> asyncio.Task[EquosSession | None]:
+    def stop(self, record: SessionRecord) -> asyncio.Task[AnyEnded | None]:
         """Set out to stop a session, unless that is under way or done."""
         if record.state is State.LIVE:
             self._close(record, self._end_it(record))
-        return cast("asyncio.Task[EquosSession | None]", record.task)
+        return cast("asyncio.Task[AnyEnded | None]", record.task)
 
-    def _close(self, record: SessionRecord, work: Coroutine[Any, Any, EquosSession | None]) -> None:
+    def _close(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
         if record.renewing is not None:
             record.renewing.cancel()
             record.renewing = None
         self._records.move(record, State.STOPPING)
         self._run(record, work)
 
-    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, EquosSession | None]) -> None:
+    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
         record.watch = None
         record.task = asyncio.create_task(work)
         record.task.add_done_callback(partial(self._stopped, record))
 
-    async def _end_it(self, record: SessionRecord) -> EquosSession | None:
+    async def _end_it(self, record: SessionRecord) -> AnyEnded | None:
         """Stop a session, and have its row gone when this returns."""
         record.watch = Watch(record.key, partial(self._stopped_late, record))
         WATCH.set(record.watch)
-        ended = await self._client.stop_session(SESSION.id_of(record.response))
+        ended = await end(self._client, record.resource, record.resource.id_of(record.response))
         await self._rows.remove(record.entry)
         return ended
 
@@ -299,7 +320,7 @@ class FleetSupervisor:
         """Have the row gone of a session that is over."""
         await self._rows.remove(record.entry)
 
-    def _stopped(self, record: SessionRecord, task: asyncio.Task[EquosSession | None]) -> None:
+    def _stopped(self, record: SessionRecord, task: asyncio.Task[AnyEnded | None]) -> None:
         """The task of a stop is over: a done callback."""
         is_awaited = any(record in drain.pending for drain in self._drains)
         if task.cancelled() and record.watch is None and is_awaited:
@@ -311,12 +332,8 @@ class FleetSupervisor:
         if error is None or record.is_confirmed:
             is_ours = record.is_confirmed or task.result() is not None
             self._finish(record, self._end(record, "stopped" if is_ours else "already_ended"))
-            self._tally.emit(
-                "expired" if record.reason is Reason.EXPIRED else "stopped",
-                record.key,
-                session_id=record.session_id,
-                reason=record.why,
-            )
+            is_expired = record.reason is Reason.EXPIRED
+            self._tally.tell("expired" if is_expired else "stopped", record, record.why)
             return
         end = self._end(record, "failed", str(error))
         if record.timer is None or self.clock.now() >= record.ends:
@@ -325,7 +342,7 @@ class FleetSupervisor:
             record.task = None  # it keeps its slot and its timer, and may be stopped again
             self._records.move(record, State.LIVE)
             self._settle(record, end)
-        self._tally.emit("failed", record.key, session_id=end.session_id, reason=end.reason)
+        self._tally.tell("failed", record, end.reason)
 
     def _finish(self, record: SessionRecord, end: SessionEnd) -> None:
         """A session is over: let go of all that was held for it."""

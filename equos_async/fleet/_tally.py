@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 from equos_async._emitter import Emitter
 from equos_async.clock import Clock
+from equos_async.errors import ResourceName
 from equos_async.events import MAX_REASON
 
 from ._records import Records
@@ -47,12 +48,30 @@ class Tally:
         self._sum_began -= record.began
         self._seconds_ended += seconds
 
+    def tell(
+        self,
+        kind: FleetEventKind,
+        record: SessionRecord,
+        reason: str = "",
+        *,
+        session_id: str | None = None,
+    ) -> None:
+        """Count what happened to a session of this fleet and tell of it."""
+        self.emit(
+            kind,
+            record.key,
+            session_id=session_id or record.session_id,
+            resource=record.resource.word,
+            reason=reason,
+        )
+
     def emit(
         self,
         kind: FleetEventKind,
         key: Hashable,
         *,
         session_id: str | None = None,
+        resource: ResourceName | None = None,
         reason: str = "",
     ) -> None:
         """Count what happened and tell of it."""
@@ -64,6 +83,7 @@ class Tally:
                 live=self._running,
                 waiting=self.waiting(),
                 session_id=session_id,
+                resource=resource,
                 reason=reason[:MAX_REASON],
             )
         )

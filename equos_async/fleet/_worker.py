@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from equos_async.client import EquosClient
@@ -15,9 +16,10 @@ from equos_async.errors import LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 
 from . import _engine
-from ._reaper import Reaper
+from ._reaper import Reaper, resource_in
 from ._rows import key_of
 from ._writer import NoRows, RowWriter
+from .values import FleetEventKind
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
@@ -84,6 +86,8 @@ class LedgerWorker:
         self._engine = self.rows.engine
         self._reaper = Reaper(ledger, client, self._engine, worker=self.worker, lease=lease)
         self._reaping: set[str] = set()
+        # What this worker took over, until the ledger has it no more: how it is to be ended.
+        self._claimed: dict[str, LedgerRow] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -122,56 +126,58 @@ class LedgerWorker:
         # Those that go while the answer is on its way are in it, and are not forgotten ones.
         ours = {*self.rows, *self._reaping}
         held = await self._engine.ask(self._ledger.renew(self.worker, lease=self._lease))
-        for row_id in held.keys() - ours:
-            if row_id not in self.rows:
-                # The answer to a claim was lost: to end it is right for all.
-                self._take_over(row_id, held[row_id], "an earlier answer of the ledger was lost")
         self.rows.compare(at_rest, held)
+        for row_id in self._claimed.keys() - held.keys():
+            del self._claimed[row_id]
+        strays = {row_id for row_id in held.keys() - ours if row_id not in self.rows}
+        intents = {row_id for row_id in strays if held[row_id] is None}
+        for row_id in intents:
+            self._see_to(row_id, self._reaper.forget(row_id))
+        await self._end_all(strays - intents)
+
+    async def _end_all(self, strays: AbstractSet[str]) -> None:
+        """End what is this worker's and in nobody's hands, which is right for all."""
+        if not strays <= self._claimed.keys():  # the answer to a claim was lost
+            found = await self._engine.ask(self._ledger.rows())
+            self._claimed |= {row.id: row for row in found if row.id in strays}
+        for row_id in strays & self._claimed.keys():
+            self._see_to(row_id, self._end(self._claimed[row_id]))
 
     def _inherit(self, row: LedgerRow) -> None:
-        left_by = f"left by worker {row.owner}"
         if row.session_id is None:
-            reason = f"{left_by}; a session may run for {row.remaining:.0f} s"
-            self._emit("unknown", key_of(row.key), reason=reason)
+            told = f"{self._told(row)}; a session may run for {row.remaining:.0f} s"
+            self._tell("unknown", row, told)
         else:
-            self._take_over(row.id, row.session_id, left_by, key=row.key)
+            self._claimed[row.id] = row
+            self._see_to(row.id, self._end(row))
+
+    def _told(self, row: LedgerRow) -> str:
+        is_known = row.owner != self.worker
+        return f"left by worker {row.owner}" if is_known else "the answer to a claim was lost"
+
+    def _tell(self, kind: FleetEventKind, row: LedgerRow, reason: str) -> None:
+        resource = resource_in(row)
+        word = None if resource is None else resource.word
+        key = key_of(row.key)
+        self._emit(kind, key, session_id=row.session_id, resource=word, reason=reason)
+
+    async def _end(self, row: LedgerRow) -> None:
+        """Stop what nobody holds; where that fails, the next renewal finds it again."""
+        reaped = await self._reaper.end(row)
+        if reaped.outcome == "stopped":
+            self._tell("reaped", row, self._told(row))
+        else:
+            self._tell("failed", row, reaped.reason)
+
+    def _see_to(self, row_id: str, work: Coroutine[Any, Any, None]) -> None:
+        self._reaping.add(row_id)
+        self._spawn(work).add_done_callback(lambda _: self._reaping.discard(row_id))
 
     def _attend(self) -> None:
         """Listen only while somebody waits: an engine that cannot call is polled meanwhile."""
         if self._listener is not None and not self.rows.waiting:
             self._listener.cancel()
             self._listener = None
-
-    def _take_over(
-        self, row_id: str, session_id: str | None, reason: str, key: str | None = None
-    ) -> None:
-        self._reaping.add(row_id)
-        self._spawn(self._reap(row_id, session_id, reason, key))
-
-    async def _reap(
-        self, row_id: str, session_id: str | None, reason: str, key: str | None
-    ) -> None:
-        """Stop what nobody holds; where that fails, the next renewal finds it again."""
-        row = LedgerRow(
-            id=row_id,
-            key=key or "",
-            name="",
-            owner=self.worker,
-            endpoint="",
-            session_id=session_id,
-        )
-        whose = None if key is None else key_of(key)
-        try:
-            if session_id is None:
-                await self._reaper.forget(row_id)
-                return
-            reaped = await self._reaper.end(row)
-            if reaped.outcome == "stopped":
-                self._emit("reaped", whose, session_id=session_id, reason=reason)
-            else:
-                self._emit("failed", whose, session_id=session_id, reason=reaped.reason)
-        finally:
-            self._reaping.discard(row_id)
 
     def _be_called(self) -> None:
         """Listen from now on, unless that is so already."""

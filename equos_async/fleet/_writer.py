@@ -10,23 +10,23 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from equos_async._api.operations import resource_of
 from equos_async.clock import Clock
-from equos_async.errors import ConfigurationError, EquosError, FleetFullError, LedgerError
+from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
-from equos_async.models import CreateSessionPassRequest
 
 from ._engine import Engine
 from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, key_of, text_of
+from .values import AnyRequest
 
 
 class NoRows:
     """What a fleet without a ledger has in the place of rows; it does nothing."""
 
     waiting: Final = 0
+    worker: Final = None
 
-    def entry(
-        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
-    ) -> Entry:
+    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
         """As :meth:`RowWriter.entry`, as all that follow."""
         return NO_ENTRY
 
@@ -79,7 +79,7 @@ class RowWriter:
         # Those in the line may have lost their turns where the engine fails: each asks for itself.
         self.engine: Final = Engine(self._call_all)
         self._ledger = ledger
-        self._worker = worker
+        self.worker: Final = worker
         self._endpoint = endpoint
         self._limit = limit
         self._lease = lease
@@ -103,9 +103,7 @@ class RowWriter:
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def entry(
-        self, key: Hashable, request: CreateSessionPassRequest, claimed: Callable[[str], None]
-    ) -> Entry:
+    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
         """A row for a start; nothing is written yet.
 
         Args:
@@ -119,12 +117,13 @@ class RowWriter:
         text = text_of(key)
         self._made += 1
         row = LedgerRow(
-            id=f"{self._worker}-{self._made}",
+            id=f"{self.worker}-{self._made}",
             key=text,
             name=request.name,
             client=request.client,
-            owner=self._worker,
+            owner=self.worker,
             endpoint=self._endpoint,
+            resource=resource_of(request).word,
         )
         return Entry(row, claimed)
 
@@ -142,7 +141,7 @@ class RowWriter:
             waits: Called when it has to wait.
 
         Raises:
-            ConfigurationError: Another worker has a session for the key.
+            KeyInUseError: Another worker has a session for the key.
             FleetFullError: There is no place, and it was told not to wait.
             LedgerError: The engine failed, and the ledger is required.
         """
@@ -257,18 +256,27 @@ class RowWriter:
         elif placing.holder is not None:
             _refuse(wish, self._key_in_use(entry, placing.holder))
         elif not wish.wait:
-            told = f"all {self._limit} places of the ledger are taken"
-            _refuse(wish, FleetFullError(told, operation="start"))
+            _refuse(wish, self._full(placing.recovers_in))
         else:
             # A call that came meanwhile may have been for the turn after this answer.
             entry.confirmed = Confirmed.UNSURE if wish.is_called else Confirmed.QUEUED
             self._stand_in_line(entry, wish)
 
-    def _key_in_use(self, entry: Entry, holder: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"key {key_of(entry.row.key)!r} has a session already, of worker {holder}: stop it "
-            f"there first, or wait for its lease to end, {self._lease:g} s, if it is dead"
+    def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
+        key = key_of(entry.row.key)
+        return KeyInUseError(
+            f"key {key!r} has a session already, of worker {holder}: stop it "
+            f"there first, or wait for its lease to end, {self._lease:g} s, if it is dead",
+            key=key,
+            holder=holder,
+            operation="start",
         )
+
+    def _full(self, recovers_in: float) -> FleetFullError:
+        told = f"all {self._limit} places of the ledger are taken"
+        if recovers_in:
+            told = f"the ledger may have forgotten who has places, for another {recovers_in:.1f} s"
+        return FleetFullError(told, retry_after=recovers_in or None, operation="start")
 
     def _let_start(self, entry: Entry, wish: Wish) -> None:
         """A start has its place, unless it has just gone."""
@@ -292,7 +300,7 @@ class RowWriter:
         owner = await self.engine.in_turn(self.engine.known, record)
         if row is not entry.row:
             return  # there is more to tell by now
-        if owner == self._worker:
+        if owner == self.worker:
             known = row.session_id is not None
             entry.confirmed = Confirmed.SESSION if known else Confirmed.INTENT
             return

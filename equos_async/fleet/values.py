@@ -9,7 +9,20 @@ from typing import Final, Literal
 from attrs import frozen
 
 from equos_async._shown import brief, shown
+from equos_async.errors import ResourceName
 from equos_async.events import MAX_REASON
+from equos_async.models import (
+    CreateEquosConversationRequest,
+    CreateEquosConversationResponse,
+    CreateEquosSessionResponse,
+    CreateSessionPassRequest,
+    EquosConversation,
+    EquosSession,
+)
+
+AnyRequest = CreateSessionPassRequest | CreateEquosConversationRequest
+AnyStarted = CreateEquosSessionResponse | CreateEquosConversationResponse
+AnyEnded = EquosSession | EquosConversation
 
 FleetEventKind = Literal[
     "waiting",
@@ -52,7 +65,8 @@ class FleetEvent:
         key: Whose session it is; None where that is not known.
         live: Live sessions after the change, those included that are being stopped.
         waiting: Starts that wait for a place after the change.
-        session_id: The session, where known.
+        session_id: The session or conversation, where known.
+        resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
         reason: Why, in words, where there is something to say.
     """
 
@@ -61,6 +75,7 @@ class FleetEvent:
     live: int
     waiting: int
     session_id: str | None = None
+    resource: ResourceName | None = None
     reason: str = ""
 
     @property

@@ -30,6 +30,8 @@ class LedgerRow:
         owner: The worker that holds it; empty where its worker is gone and no session is known.
         endpoint: The API's base URL, which must be the same for whoever stops it.
         session_id: The session; None while its start is under way, or its outcome unknown.
+        resource: What it is, ``"session"`` or ``"conversation"``, which says how it is ended; a
+            newer release may write another word.
         started: When the intent was written.
         expires: When it is over at the latest, by its ``max_duration``.
         read_at: When the engine was asked.
@@ -42,6 +44,7 @@ class LedgerRow:
     owner: str
     endpoint: str
     session_id: str | None = None
+    resource: str = "session"
     started: float = 0.0
     expires: float = 0.0
     read_at: float = 0.0

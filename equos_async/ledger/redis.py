@@ -225,8 +225,9 @@ def _link() -> ModuleType:
 
 
 def _text(row: LedgerRow) -> str:
-    # Without what is None: in the script a null would be something.
-    given = asdict(row, filter=lambda _, value: value is not None)
+    # Without what is None: in the script a null would be something. And without what goes without
+    # saying: older releases do not know all fields.
+    given = asdict(row, filter=lambda attribute, value: value != attribute.default)
     return json.dumps(given)
 
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from equos_async.errors import LedgerError
 
-from .sqlite_schema import NEWEST, SCHEMA
+from .sqlite_schema import ADD_RESOURCE, HAS_RESOURCE, NEWEST, SCHEMA
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -128,6 +128,8 @@ class SQLiteFile:
             raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
             db.executescript(SCHEMA)
+        if not db.execute(HAS_RESOURCE).fetchone():
+            _add_resource(db)
 
     def _recognise(self, db: sqlite3.Connection) -> str:
         """Which file this is; note where it may have forgotten rows.
@@ -195,6 +197,16 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
             raise
         return False
     return True
+
+
+def _add_resource(db: sqlite3.Connection) -> None:
+    """Add the column of newer releases, unless another process did so just now."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not db.execute(HAS_RESOURCE).fetchone():
+            db.execute(ADD_RESOURCE)
+    finally:
+        db.execute("COMMIT")
 
 
 def before_fork() -> None:

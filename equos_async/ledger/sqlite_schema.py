@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS rows (
     owner TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     session_id TEXT,
+    resource TEXT NOT NULL DEFAULT 'session',
     started REAL NOT NULL,
     expires REAL NOT NULL
 ) WITHOUT ROWID;
@@ -67,3 +68,7 @@ COMMIT;
 
 # What was added last: a file that has it needs nothing.
 NEWEST: Final = "memory"
+
+# What the rows of files that are older lack; those who do not know it leave it as it is.
+HAS_RESOURCE: Final = "SELECT 1 FROM pragma_table_info('rows') WHERE name = 'resource'"
+ADD_RESOURCE: Final = "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session'"

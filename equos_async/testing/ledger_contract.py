@@ -395,6 +395,16 @@ class LedgerContract:
         assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(1200))
         assert len(await ledger.renew("worker-2", lease=LEASE)) == 1200
 
+    async def test_a_claimer_learns_what_it_is(self, open_ledger: OpenLedger) -> None:
+        """How a session is ended depends on its resource, which newer releases may add to."""
+        ledger = open_ledger()
+        words = {"a": "session", "b": "conversation", "c": "telepathy"}
+        for label, word in words.items():
+            await live(ledger, row(label, resource=word), label)
+        assert {one.key: one.resource for one in await ledger.rows()} == words
+        await ledger.renew("worker-1", lease=0)
+        assert {one.key: one.resource for one in await claim(ledger, "worker-2")} == words
+
     async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
         """Sessions of another endpoint wait for somebody who has it."""
         ledger = open_ledger()

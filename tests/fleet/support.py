@@ -12,6 +12,7 @@ from equos_async import (
     CreateEquosSessionResponse,
     CreateSessionPassRequest,
     EquosClient,
+    EquosConversation,
     EquosParticipantIdentity,
     EquosSession,
     FleetEvent,
@@ -120,6 +121,12 @@ class ScriptedClient(EquosClient):
         self.stopped.append(session_id)
         request = self.live.pop(session_id, None)
         return None if request is None else answer(session_id, None).session
+
+    async def stop_conversation(
+        self, conversation_id: str, *, deadline: float | None = None
+    ) -> EquosConversation | None:
+        await self.stop_session(f"conversation {conversation_id}", deadline=deadline)
+        return None
 
 
 class MemoryLedger:

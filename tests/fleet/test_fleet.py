@@ -17,6 +17,7 @@ from equos_async import (
     EquosClient,
     EquosError,
     FleetFullError,
+    KeyInUseError,
     LiveSession,
     RateLimitError,
     SessionEnd,
@@ -92,11 +93,11 @@ async def test_a_key_is_unique(scripted: ScriptedClient) -> None:
     async with SessionFleet(scripted) as fleet:
         first = asyncio.create_task(fleet.start(REQUEST, key="k"))
         await asyncio.sleep(0)
-        with pytest.raises(ConfigurationError, match="key 'k' has a session already"):
+        with pytest.raises(KeyInUseError, match="key 'k' has a session already"):
             await fleet.start(REQUEST, key="k")
         await (await first).stop()
         again = await fleet.start(REQUEST, key="k")
-        with pytest.raises(ConfigurationError, match="key 'k' has a session already"):
+        with pytest.raises(KeyInUseError, match="key 'k' has a session already"):
             await fleet.start(REQUEST, key="k")
         assert fleet.live["k"] is again
 
@@ -107,7 +108,7 @@ async def test_a_key_in_the_line_is_taken(scripted: ScriptedClient) -> None:
         live = await fleet.start(REQUEST, key=1)
         waiting = asyncio.create_task(fleet.start(REQUEST, key=2))
         await settle()
-        with pytest.raises(ConfigurationError, match="key 2 has a session already"):
+        with pytest.raises(KeyInUseError, match="key 2 has a session already"):
             await fleet.start(REQUEST, key=2)
         waiting.cancel()
         await settle()
@@ -142,7 +143,7 @@ async def test_bad_settings(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"request": None}, "request must be of type CreateSessionPassRequest"),
+        ({"request": None}, "request must be a CreateSessionPassRequest or Create"),
         ({"key": []}, "key must be hashable, which list is not"),
         ({"renew": True}, "renew=True and on_renewed belong together"),
         ({"on_renewed": print}, "renew=True and on_renewed belong together"),

@@ -125,9 +125,7 @@ class Chaos:
 
     async def busy(self, count: int) -> None:
         """Wait until so many sessions are live."""
-        await self.until(
-            lambda: len(self.emulator.live_sessions) >= count, 180, f"{count} live sessions"
-        )
+        await self.until(lambda: len(self.emulator.live) >= count, 180, f"{count} live sessions")
 
     def kill(self) -> Worker:
         """Kill a worker, at whatever it is."""
@@ -155,7 +153,7 @@ class Chaos:
 
     async def orphans(self) -> set[str]:
         """Live sessions of dead workers, but for starts that the ledger knows it cannot know."""
-        live = {one.name for one in self.emulator.live_sessions.values()}
+        live = {one.name for one in self.emulator.live.values()}
         left = {name for name in live if name.split("/")[0] in self.dead}
         if not left:
             return left
@@ -191,7 +189,7 @@ class Chaos:
         await self.end()
         rows = await self.rows()
         unknown = {row.key for row in rows if row.session_id is None}
-        live = {one.name for one in self.emulator.live_sessions.values()}
+        live = {one.name for one in self.emulator.live.values()}
         assert live <= unknown, f"live, and in nobody's hands: {sorted(live - unknown)}"
         held = [row for row in rows if row.session_id is not None]
         assert held == [], f"in the ledger, but over: {held}"
@@ -240,7 +238,7 @@ async def sweep(
         return (
             f"seed {seed}: {len(chaos.dead)} workers killed, {chaos.emulator.ended_count} sessions "
             f"ended, none left that the ledger knew of, the last {longest:+.1f} s "
-            f"from its lease's end; {len(chaos.emulator.live_sessions)} of "
+            f"from its lease's end; {len(chaos.emulator.live)} of "
             f"starts that nobody can know; the limit of {limit} was never exceeded"
         )
 

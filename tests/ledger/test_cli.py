@@ -19,14 +19,16 @@ from equos_async import (
 )
 from equos_async.cli import main
 from equos_async.testing import EquosEmulator, Status
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
+from tests.kinds import TALK
 from tests.ledger.conftest import RedisServer
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, emulator: EquosEmulator) -> None:
-    """The key and the endpoint come from the environment."""
+    """The keys and the endpoint come from the environment."""
     monkeypatch.setenv("EQUOS_CLIENT_KEY", KEY)
+    monkeypatch.setenv("EQUOS_API_KEY", API_KEY)
     monkeypatch.setenv("EQUOS_ENDPOINT", emulator.endpoint)
 
 
@@ -70,8 +72,8 @@ async def test_what_is_open_and_what_is_left(
     assert await command("sessions", "--ledger", where) == 0
     shown, count = capsys.readouterr()
     head, first, second = shown.splitlines()
-    assert head.split() == ["WORKER", "KEY", "NAME", "SESSION", "AGE", "REMAINING"]
-    assert f"{session_id}  0 s  600 s" in first + second
+    assert head.split() == ["WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING"]
+    assert f"session   {session_id}  0 s  600 s" in first + second
     assert "starting" in first + second
     assert "\x1b" not in shown
     assert count == "2 open\n"
@@ -79,8 +81,8 @@ async def test_what_is_open_and_what_is_left(
     assert await command("reap", "--wait=0", "--ledger", where) == 0
     shown, told = capsys.readouterr()
     assert told == ""
-    assert f"stopped {session_id} of 'guild' left by dead" in shown
-    assert r"unresolved a start of 'b\x1b[2J' left by dead: may run for 600 s" in shown
+    assert f"stopped session {session_id} of 'guild' left by dead" in shown
+    assert r"unresolved session (id unknown) of 'b\x1b[2J' left by dead: may run for 600 s" in shown
     assert shown.endswith("1 stopped\n")
     assert emulator.live_sessions == {}
 
@@ -88,6 +90,31 @@ async def test_what_is_open_and_what_is_left(
     assert "nobody" in capsys.readouterr().out
     assert await command("reap", "--wait=0", "--ledger", where) == 0
     assert capsys.readouterr().out == "0 stopped\n"
+
+
+async def test_a_conversation(
+    emulator: EquosEmulator, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list tells what it is, and it is ended as that."""
+    async with EquosClient(api_key=API_KEY, endpoint=emulator.endpoint) as client:
+        talk_id = (await client.start_conversation(TALK)).conversation.id
+    row = LedgerRow(id="dead/1", key="guild", name="call", owner="dead", endpoint=emulator.endpoint)
+    async with SQLiteLedger(where[7:]) as ledger:
+        known = evolve(row, session_id=talk_id, resource="conversation")
+        await ledger.record(known, seconds=600)
+        await ledger.record(
+            evolve(known, id="dead/2", key="b", session_id="t1", resource="tele\x1bpathy"),
+            seconds=9,
+        )
+        await ledger.renew("dead", lease=0)
+    assert await command("sessions", "--ledger", where) == 0
+    assert f"conversation     {talk_id}" in capsys.readouterr().out
+    assert await command("reap", "--wait=0", "--ledger", where) == 4
+    shown = capsys.readouterr().out
+    assert f"stopped conversation {talk_id} of 'guild' left by dead" in shown
+    assert r"failed 'tele\x1bpathy' t1 of 'b' left by dead: this release knows no" in shown
+    assert "\x1b" not in shown
+    assert emulator.live == {}
 
 
 async def test_as_json(
@@ -142,7 +169,7 @@ async def test_a_stop_that_fails(
     session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
     emulator.faults.stop.add(Status(401))
     assert await command("reap", "--wait=0", "--ledger", where) == 4
-    assert f"failed {session_id}" in capsys.readouterr().out
+    assert f"failed session {session_id}" in capsys.readouterr().out
     assert await command("reap", "--wait=0", "--ledger", where) == 0
     assert emulator.live_sessions == {}
 
@@ -167,7 +194,7 @@ async def test_those_that_come_back(
         assert await reaping == 0
         assert [row.id for row in await ledger.rows() if row.session_id] == ["w/1"]
     shown, told = capsys.readouterr()
-    assert f"stopped {session_id}" in shown
+    assert f"stopped session {session_id}" in shown
     first, last = told.splitlines()
     assert first == "looking for late workers for 0.8 s"
     assert last.startswith("1 still held by workers whose lease runs")
@@ -189,7 +216,7 @@ async def test_what_was_done_is_told(
     monkeypatch.setattr(SQLiteLedger, "renew", fail)
     assert await command("reap", "--wait=0", "--ledger", where) == 4
     told = capsys.readouterr()
-    assert f"stopped {session_id}" in told.out
+    assert f"stopped session {session_id}" in told.out
     assert "the engine is down" in told.err
 
 
@@ -209,7 +236,7 @@ async def test_a_row_that_stays(
     with monkeypatch.context() as broken:
         broken.setattr(SQLiteLedger, "remove", fail)
         assert await command("reap", "--wait=0", "--ledger", where) == 0
-    assert f"stopped {session_id}" in capsys.readouterr().out
+    assert f"stopped session {session_id}" in capsys.readouterr().out
     async with SQLiteLedger(where[7:]) as ledger:
         assert session_id in {row.session_id for row in await ledger.rows()}
         assert await command("reap", "--wait=0", "--ledger", where) == 0

@@ -223,6 +223,29 @@ class TestSQLite:
             assert db.execute("PRAGMA user_version").fetchone() == (1,)
         db.close()
 
+    async def test_a_file_without_resources(self, tmp_path: Path) -> None:
+        """The column is added, once; what is there is of sessions, as what older workers write."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+        with sqlite3.connect(path) as db:
+            db.execute("ALTER TABLE rows DROP COLUMN resource")
+        db.close()
+        async with SQLiteLedger(path) as ledger, SQLiteLedger(path) as other:
+            assert len(await asyncio.gather(ledger.rows(), other.rows())) == 2
+            await live(ledger, row("b", resource="conversation"), "c1")
+            with sqlite3.connect(path) as db:
+                db.execute(
+                    "INSERT INTO rows"
+                    " (id, key, name, owner, endpoint, session_id, started, expires)"
+                    " SELECT 'worker-1/c', 'c', 'c', owner, endpoint, 's2', started, expires"
+                    " FROM rows WHERE key = 'a'"
+                )
+            db.close()
+            await ledger.renew("worker-1", lease=0)
+            taken = {one.session_id: one.resource for one in await claim(ledger, "worker-2")}
+            assert taken == {"s1": "session", "c1": "conversation", "s2": "session"}
+
     async def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
         """Whoever has it open does not go on in a file that nobody else can see."""
         path = tmp_path / "ledger.db"
@@ -461,6 +484,19 @@ class TestRedis:
             async with asyncio.timeout(10):
                 while not await place(ledger, row("b"), lease=0.2):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
+
+    async def test_rows_of_other_releases(self, redis: RedisServer) -> None:
+        """What newer ones add is left as it is; what goes without saying is not written."""
+        async with RedisLedger(redis.url) as ledger:
+            await live(ledger, row("a"), "s1")
+            (text,) = redis.ask("HVALS", "{equos}:rows").splitlines()
+            assert "resource" not in text
+            newer = text.replace('"key":', '"mood":"calm","key":')
+            redis.ask("HSET", "{equos}:rows", "worker-1/a", newer)
+            await ledger.renew("worker-1", lease=0)
+            (taken,) = await claim(ledger, "worker-2")
+            assert (taken.session_id, taken.resource) == ("s1", "session")
+            assert '"mood":"calm"' in redis.ask("HVALS", "{equos}:rows")
 
     async def test_one_that_forgets(self, own_redis: RedisServer) -> None:
         """Who was there before has places counted only when all have written theirs anew."""

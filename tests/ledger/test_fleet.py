@@ -19,6 +19,7 @@ from equos_async import (
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
+    KeyInUseError,
     LedgerError,
     LedgerRow,
     Placing,
@@ -430,8 +431,11 @@ class TestOneLimit:
         async with fleet_of(scripted, ledger, still) as one:
             await one.start(REQUEST, key="guild")
             async with fleet_of(scripted, other, still) as two:
-                with pytest.raises(ConfigurationError, match=f"of worker {one.worker}"):
-                    await two.start(REQUEST, key="guild")
+                with pytest.raises(KeyInUseError, match=f"of worker {one.worker}") as taken:
+                    await two.start(REQUEST, key="guild", if_taken="replace")
+                assert (taken.value.key, taken.value.holder) == ("guild", one.worker)
+                with pytest.raises(KeyInUseError):
+                    await two.start(REQUEST, key="guild", if_taken="return")
         assert len(scripted.requests) == 1
 
     @pytest.mark.parametrize("way", ["cancel", "stop", "leave"])
@@ -809,6 +813,33 @@ class TestTheEngineFails:
             ledger.deaf = set()
             await beat(still, ledger)
             await eventually(lambda: scripted.stopped == ["s9"])
+
+    async def test_those_of_a_claim_that_is_lost(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Each is ended as what it is; one that only a newer release can end stays, and is told."""
+        events = Events()
+        async with fleet_of(scripted, ledger, still, on_event=events):
+            left = LedgerRow(
+                id="dead/1", key="7", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(
+                evolve(left, session_id="c1", resource="conversation"), seconds=600
+            )
+            newer = evolve(left, id="dead/2", key="8", session_id="t1", resource="telepathy")
+            await ledger.engine.record(newer, seconds=600)
+            await ledger.engine.renew("dead", lease=0)
+            ledger.deaf = {"claim"}
+            await beat(still, ledger)
+            ledger.deaf = set()
+            await beat(still, ledger)
+            await eventually(lambda: scripted.stopped == ["conversation c1"])
+            await eventually(lambda: {"reaped", "failed"} <= {one.kind for one in events.all})
+            told = {(one.kind, one.key, one.resource) for one in events.all}
+            assert told == {("reaped", 7, "conversation"), ("failed", 8, None)}
+            assert "telepathy" in str(events.all)
+            await beat(still, ledger)
+            assert [one.session_id for one in await ledger.engine.rows()] == ["t1"]
 
     async def test_a_reaper_without_an_engine(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock

@@ -34,7 +34,7 @@ async def test_a_shutdown(own_redis: RedisServer, how: signal.Signals | None) ->
             await asyncio.sleep(0.3)
         await chaos.end()
         own_redis.process.send_signal(signal.SIGCONT)
-        assert chaos.emulator.live_sessions == {}
+        assert chaos.emulator.live == {}
         assert chaos.refused == 0
 
 

@@ -7,8 +7,11 @@ import asyncio
 import random
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from equos_async import (
+    CreateEquosConversationRequest,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
@@ -17,8 +20,20 @@ from equos_async import (
 )
 from equos_async.cli.ledger import open_ledger
 
+ADA = EquosParticipantIdentity(identity="user-7", name="Ada")
 
-async def talk(fleet: SessionFleet, request: CreateSessionPassRequest, hold: float) -> None:
+AnyRequest = CreateSessionPassRequest | CreateEquosConversationRequest
+REQUESTS: tuple[Callable[[dict[str, Any], float], AnyRequest], ...] = (
+    lambda facts, seconds: CreateSessionPassRequest(
+        avatar="av_1", agent="ag_1", consumer_identity=ADA, max_duration=seconds, **facts
+    ),
+    lambda facts, seconds: CreateEquosConversationRequest(
+        character_id="ch_1", consumer=ADA, max_seconds=seconds, **facts
+    ),
+)
+
+
+async def talk(fleet: SessionFleet, request: AnyRequest, hold: float) -> None:
     """Hold one session after another."""
     chance = random.Random(request.name)
     while True:
@@ -50,7 +65,7 @@ async def main() -> None:
     args = parser.parse_args()
     async with (
         open_ledger(args.ledger, "equos") as ledger,
-        EquosClient("any-key", endpoint=args.endpoint) as client,
+        EquosClient("any-key", api_key="any", endpoint=args.endpoint, settle=None) as client,
         SessionFleet(client, max_live=args.limit, ledger=ledger, lease=args.lease) as fleet,
         asyncio.TaskGroup() as group,
     ):
@@ -58,14 +73,8 @@ async def main() -> None:
         signal.signal(signal.SIGUSR1, tell_tasks)
         print("ready", flush=True)
         for n in range(args.sessions):
-            request = CreateSessionPassRequest(
-                name=f"{args.name}/{n}",
-                avatar="av_1",
-                agent="ag_1",
-                consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
-                client=args.name,
-                max_duration=args.hold + 30,
-            )
+            facts: dict[str, Any] = {"name": f"{args.name}/{n}", "client": args.name}
+            request = REQUESTS[n % 2](facts, args.hold + 30)
             group.create_task(talk(fleet, request, args.hold))
 
 

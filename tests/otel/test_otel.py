@@ -287,6 +287,7 @@ async def test_a_fleet(sight: Sight, emulator: EquosEmulator, observed: EquosCli
         assert [link.context for link in session.links] == [start.context]
         assert session.attributes == {
             "equos.session.id": (start.attributes or {})["equos.session.id"],
+            "equos.resource": "session",
             "equos.outcome": "stopped",
         }
     (point,) = sight.points("equos.fleet.live")
