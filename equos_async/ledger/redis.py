@@ -220,7 +220,7 @@ def _link() -> ModuleType:
         return import_module(".redis_link", __package__)
     except ImportError:
         raise ConfigurationError(
-            "RedisLedger needs the extra: pip install 'equos-async[redis]'"
+            "RedisLedger needs the extra: pip install '.[redis]'"
         ) from None
 
 
