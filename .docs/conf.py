@@ -30,8 +30,14 @@ python_use_unqualified_type_names = True
 
 # Names of other projects are not linked: that would need their sites at each build.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(aiohttp|asyncio|attrs|collections|contextlib|datetime|opentelemetry|os|signal|ssl|types)\..*"),
-    (r"py:.*", r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|ResourceName|PathLike|typing\..*"),
+    (
+        r"py:.*",
+        r"(aiohttp|asyncio|attrs|collections|contextlib|datetime|opentelemetry|os|signal|ssl|types)\..*",
+    ),
+    (
+        r"py:.*",
+        r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|ResourceName|PathLike|typing\..*",
+    ),
     (r"py:.*", r"equos_async\.(fleet\._session\.HandOver|testing\.faults\.When|clock\.Timer)"),
 ]
 

@@ -17,13 +17,14 @@ from typing import Any, Final, TypedDict
 from attrs import asdict
 
 from equos_async import _validate
-from equos_async.client import EquosClient
 from equos_async.errors import ConfigurationError
 from equos_async.fleet._engine import Engine
 from equos_async.fleet._reaper import Reaped, Reaper
 from equos_async.ledger.protocol import NOBODY, LedgerRow
 from equos_async.ledger.redis import RedisLedger
 from equos_async.ledger.sqlite import SQLiteLedger
+
+from .calls import client_of
 
 LEASE: Final = 60.0
 """Seconds for which `reap --wait 0` itself need not be heard of."""
@@ -120,7 +121,7 @@ async def reap(args: argparse.Namespace) -> int:
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     reaped: list[Told] = []
     async with (
-        EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client,
+        client_of(args) as client,
         open_ledger(args.ledger, args.namespace) as ledger,
     ):
         engine = Engine()
