@@ -32,7 +32,9 @@ TOKENS = ("consumer_access_token", "remote_agent_access_token")
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What all commands take that call the API."""
     parser.add_argument("--endpoint", help="base URL; default EQUOS_ENDPOINT, else production")
-    parser.add_argument("--api-version", default="v3", help="default %(default)s")
+    parser.add_argument(
+        "--api-version", default="v3", help="version in the path; default %(default)s"
+    )
     parser.add_argument("--deadline", type=float, help="seconds for the whole call")
     parser.add_argument(
         "--trust-env", action="store_true", help="use the proxy that the environment names"
@@ -56,7 +58,9 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(option, help=meaning)
     parser.add_argument("--identity", required=True, help="identity of the end user")
-    parser.add_argument("--name", default="command line", help="what to call it")
+    parser.add_argument(
+        "--name", default="command line", help="name of the session or conversation"
+    )
     parser.add_argument("--identity-name", default="", help="display name of the end user")
     parser.add_argument("--client", help="your own identifier")
     parser.add_argument(
@@ -76,7 +80,9 @@ def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``stop``."""
     add_common_arguments(parser)
     parser.add_argument("session_id", help="id of the session or conversation")
-    parser.add_argument("--conversation", action="store_true", help="it is a conversation")
+    parser.add_argument(
+        "--conversation", action="store_true", help="stop a conversation, not a session"
+    )
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
 
 
@@ -132,7 +138,7 @@ def _request(
             template_vars=variables,
         )
     if args.character is None or args.avatar or args.agent:
-        raise ConfigurationError("name either --avatar and --agent, or --character")
+        raise ConfigurationError("pass either --avatar and --agent, or --character")
     return CreateEquosConversationRequest(
         name=args.name,
         character_id=args.character,

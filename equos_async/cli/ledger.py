@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("EQUOS_LEDGER"),
         help="redis://…, rediss://…, unix://… or sqlite:PATH; default EQUOS_LEDGER",
     )
-    parser.add_argument("--namespace", default="equos", help="of a Redis; default %(default)s")
+    parser.add_argument(
+        "--namespace", default="equos", help="namespace of the Redis ledger; default %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -68,8 +70,8 @@ def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
         "--wait",
         type=float,
         default=15.0,
-        help="seconds to look for late workers: a lease, in which those that live come back after "
-        "an outage; 0 where none lives; default %(default)g",
+        help="seconds to look for stalled workers: the lease of the workers, or 0 if none of them "
+        "is alive; default %(default)g",
     )
 
 
@@ -134,7 +136,7 @@ async def reap(args: argparse.Namespace) -> int:
             deadline=args.deadline,
         )
         if wait:
-            print(f"looking for late workers for {wait:g} s", file=sys.stderr)
+            print(f"looking for stalled workers for {wait:g} s", file=sys.stderr)
         try:
             async for rows in _claims(reaper, wait):
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
@@ -184,7 +186,7 @@ def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
 def _tell_held(count: int) -> None:
     if count:
         print(
-            f"{count} still held by workers whose lease runs; one killed just now is not late yet",
+            f"{count} held by workers whose lease has not expired yet",
             file=sys.stderr,
         )
 

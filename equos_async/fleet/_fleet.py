@@ -168,7 +168,9 @@ class SessionFleet:
                 came before the session.
         """
         if not self._entered:
-            raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
+            raise ConfigurationError(
+                "the fleet is not open: use 'async with', or open() and aclose()"
+            )
         _validate.instance("request", request, CreateSessionPassRequest)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
@@ -238,7 +240,7 @@ class SessionFleet:
             RuntimeError: The fleet has not been left yet.
         """
         if self._report is None:
-            raise RuntimeError("the report is there when the fleet has been left")
+            raise RuntimeError("there is no report before the fleet is closed")
         return self._report
 
     @property

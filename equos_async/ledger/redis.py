@@ -76,7 +76,9 @@ class RedisLedger:
     ) -> None:
         link = _link()
         if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
-            raise ConfigurationError("namespace must not hold braces: it stands between two")
+            raise ConfigurationError(
+                "namespace must not hold braces: the Redis keys put it between braces"
+            )
         _validate.number("timeout", timeout)
         _validate.count("connections", connections)
         if (url is None) == (client is None):

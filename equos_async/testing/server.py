@@ -39,24 +39,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="default %(default)s: loopback only")
     add("--port", type=_port, default=DEFAULT_PORT, help="default %(default)s; 0: any")
     add("--fault", type=parse_fault, action="append", default=[], metavar="SPEC", help=FAULT_SYNTAX)
-    add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named bad day")
-    add("--limit-concurrent", type=int, metavar="N", help="that may be live at once")
-    add("--limit-duration", type=float, metavar="SECONDS", help="that one may ask for")
+    add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named set of faults")
+    add(
+        "--limit-concurrent",
+        type=int,
+        metavar="N",
+        help="how many sessions and conversations may be live",
+    )
+    add(
+        "--limit-duration",
+        type=float,
+        metavar="SECONDS",
+        help="the longest max_duration that is accepted",
+    )
     add(
         "--cors-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="a web page that may call the API from a browser; *: all",
+        help="origin of a web page that may call the API; *: every page",
     )
     add(
         "--livekit",
         action="store_true",
-        help="let tokens into the LiveKit server of LIVEKIT_URL, "
-        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET, whose names are LiveKit's own",
+        help="make tokens for the LiveKit server that LIVEKIT_URL, "
+        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET name",
     )
-    add("--seed", type=int, default=0, help="of the faults that hit a share of requests")
-    add("--log", choices=("text", "json"), default="text", help="a line a request, no secrets")
+    add("--seed", type=int, default=0, help="seed of the faults that hit a share of requests")
+    add(
+        "--log",
+        choices=("text", "json"),
+        default="text",
+        help="one line for each request, without secrets",
+    )
 
 
 def _port(text: str) -> int:
