@@ -118,8 +118,8 @@ def _unsent_error(result: Unsent, call: Call[Any], mask: Mask) -> EquosError:
     if result.pause is not None:
         sent = "it was not sent again" if call.attempts else "nothing was sent"
         return OverloadedError(
-            f"the server asked for a pause that lasts {result.pause:.1f} s more, beyond the deadline "
-            f"of this call; {sent}",
+            f"the server asked for a pause of {result.pause:.1f} s more, and the deadline of this "
+            f"call is before its end; {sent}",
             retry_after=result.pause,
         )
     if result.failure is not None:

@@ -26,7 +26,8 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and SPEAKING.match(ast.unparse(node.func)):
             for value in (*node.args, *(keyword.value for keyword in node.keywords)):
-                told |= {value.lineno: text for text in [_text(value)] if " " in text}
+                if " " in (text := _text(value)).strip():
+                    told[value.lineno] = text
     yield from sorted(told.items())
 
 
