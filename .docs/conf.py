@@ -14,7 +14,7 @@ project = "equos-async"
 author = "the equos-async authors"
 release = version = equos_async.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"equos-async {release}"
 html_show_copyright = False
@@ -30,8 +30,14 @@ python_use_unqualified_type_names = True
 
 # Names of other projects are not linked: that would need their sites at each build.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(aiohttp|asyncio|attrs|collections|datetime|opentelemetry|os|signal|types)\..*"),
-    (r"py:.*", r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|PathLike|typing\..*"),
+    (
+        r"py:.*",
+        r"(aiohttp|asyncio|attrs|collections|contextlib|datetime|opentelemetry|os|signal|ssl|types)\..*",
+    ),
+    (
+        r"py:.*",
+        r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|ResourceName|PathLike|typing\..*",
+    ),
     (r"py:.*", r"equos_async\.(fleet\._session\.HandOver|testing\.faults\.When|clock\.Timer)"),
 ]
 
@@ -40,6 +46,7 @@ def first_page(_: Any, name: str, content: list[str]) -> None:
     """Make the README the first page; links from it and to it are written for both places."""
     if name == "index":
         text = (ROOT / "README.md").read_text(encoding="utf-8").replace("](.docs/", "](")
+        text = text.replace("](.github/CONTRIBUTING.md", "](contributing.md")
         for folder in ("examples/", ".github/", ".pre-commit"):
             text = text.replace(f"]({folder}", f"](../{folder}")
         content[0] = text + content[0]

@@ -1,6 +1,7 @@
 """OpenTelemetry: spans and metrics, made from the events of clients and fleets.
 
-It needs ``pip install 'equos-async[otel]'``, and nothing else in this package imports it::
+It needs the extra ``otel``: ``pip install '.[otel]'`` in a checkout. Nothing else in this package
+imports it::
 
     telemetry = Telemetry()
     async with EquosClient(on_event=telemetry.client()) as client:

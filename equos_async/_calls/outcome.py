@@ -118,13 +118,15 @@ def _unsent_error(result: Unsent, call: Call[Any], mask: Mask) -> EquosError:
     if result.pause is not None:
         sent = "it was not sent again" if call.attempts else "nothing was sent"
         return OverloadedError(
-            f"the server asked for a pause, {result.pause:.1f} s more, and this call's deadline "
-            f"is before its end; {sent}",
+            f"the server asked for a pause of {result.pause:.1f} s more, and the deadline of this "
+            f"call is before its end; {sent}",
             retry_after=result.pause,
         )
     if result.failure is not None:
         return _connection_error(result.failure, mask)
-    return APITimeoutError("no place was free before the deadline; nothing was sent")
+    return APITimeoutError(
+        "too many calls at once: no connection was free before the deadline; nothing was sent"
+    )
 
 
 def _begun_error(result: Unknown, call: Call[Any], mask: Mask) -> StartOutcomeUnknownError:
@@ -136,7 +138,7 @@ def _begun_error(result: Unknown, call: Call[Any], mask: Mask) -> StartOutcomeUn
         )
     seconds = call.target.max_duration
     return StartOutcomeUnknownError(
-        "the start was sent, and no answer came that can be trusted "
+        "the start was sent, but no usable answer came "
         f"({reason_of(result.reply, mask)}): a billed {call.target.resource} may exist; "
         + (
             f"the server ends it after {seconds:g} s"

@@ -75,4 +75,4 @@ async def connect(
         if inspector.passes(connection):
             return connection
         connection.close()
-    raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+    raise aiohttp.ClientConnectionError("the server sent data before any request")

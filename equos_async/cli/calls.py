@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from equos_async._api.operations import CONVERSATION, SESSION, Resource, resource_of
+from equos_async._shown import shown
 from equos_async.client import EquosClient, begin, end
 from equos_async.errors import ConfigurationError
 from equos_async.models import (
@@ -31,8 +32,20 @@ TOKENS = ("consumer_access_token", "remote_agent_access_token")
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What all commands take that call the API."""
     parser.add_argument("--endpoint", help="base URL; default EQUOS_ENDPOINT, else production")
-    parser.add_argument("--api-version", default="v3", help="default %(default)s")
+    parser.add_argument(
+        "--api-version", default="v3", help="version in the path; default %(default)s"
+    )
     parser.add_argument("--deadline", type=float, help="seconds for the whole call")
+    parser.add_argument(
+        "--trust-env", action="store_true", help="use the proxy that the environment names"
+    )
+
+
+def client_of(args: argparse.Namespace) -> EquosClient:
+    """The client that these arguments describe."""
+    return EquosClient(
+        endpoint=args.endpoint, api_version=args.api_version, trust_env=args.trust_env
+    )
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +58,9 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(option, help=meaning)
     parser.add_argument("--identity", required=True, help="identity of the end user")
-    parser.add_argument("--name", default="command line", help="what to call it")
+    parser.add_argument(
+        "--name", default="command line", help="name of the session or conversation"
+    )
     parser.add_argument("--identity-name", default="", help="display name of the end user")
     parser.add_argument("--client", help="your own identifier")
     parser.add_argument(
@@ -58,13 +73,17 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "--template-var", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
     )
     parser.add_argument("--show-token", action="store_true", help="print the access tokens too")
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
 
 
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``stop``."""
     add_common_arguments(parser)
     parser.add_argument("session_id", help="id of the session or conversation")
-    parser.add_argument("--conversation", action="store_true", help="it is a conversation")
+    parser.add_argument(
+        "--conversation", action="store_true", help="stop a conversation, not a session"
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
 
 
 async def start(args: argparse.Namespace) -> int:
@@ -74,14 +93,14 @@ async def start(args: argparse.Namespace) -> int:
     resource = resource_of(request)
     if args.max_duration is None:
         print(f"no --max-duration: the {resource.word} ends after {seconds:g} s", file=sys.stderr)
-    async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
+    async with client_of(args) as client:
         begun = await begin(client, resource, request, deadline=args.deadline)
         try:
             # Within the client's block: until it is printed nobody else knows of it.
             started = _plain(begun)
             if not args.show_token:
                 started = {name: value for name, value in started.items() if name not in TOKENS}
-            _print_json(started)
+            _print(_json(started) if args.json else _words(resource, started))
         except BaseException:
             await end(client, resource, resource.id_of(begun))
             raise
@@ -91,9 +110,13 @@ async def start(args: argparse.Namespace) -> int:
 async def stop(args: argparse.Namespace) -> int:
     """Stop a session or a conversation, and print what the server says of it."""
     resource: Resource[Any, Any, Any] = CONVERSATION if args.conversation else SESSION
-    async with EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client:
+    async with client_of(args) as client:
         ended = await end(client, resource, args.session_id, deadline=args.deadline)
-    _print_json(None if ended is None else _plain(ended))
+    if args.json:
+        _print(_json(None if ended is None else _plain(ended)))
+    else:
+        what = "was not running" if ended is None else "is stopped"
+        _print(f"{resource.word} {shown(args.session_id)} {what}")
     return 0
 
 
@@ -115,7 +138,7 @@ def _request(
             template_vars=variables,
         )
     if args.character is None or args.avatar or args.agent:
-        raise ConfigurationError("name either --avatar and --agent, or --character")
+        raise ConfigurationError("pass either --avatar and --agent, or --character")
     return CreateEquosConversationRequest(
         name=args.name,
         character_id=args.character,
@@ -127,8 +150,21 @@ def _request(
     )
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2), flush=True)
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _words(resource: Resource[Any, Any, Any], started: dict[str, Any]) -> str:
+    """What was started, for people: its id, where to join, and the tokens that are to be seen."""
+    begun = started[resource.word]
+    told = {"server": begun.get("host", begun)["server_url"]}
+    told |= {name: started.get(name) for name in TOKENS}
+    lines = [f"{name}: {value}" for name, value in told.items() if value is not None]
+    return "\n".join(map(shown, (f"{resource.word} {begun['id']} is started", *lines)))
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def _pairs(options: list[str]) -> dict[str, str] | None:

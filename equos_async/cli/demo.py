@@ -58,7 +58,7 @@ TEMPLATE = CreateSessionPassRequest(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``python -m equos_async demo``."""
+    """The options of ``equos-async demo``."""
     parser.add_argument("--sessions", type=_count, default=250, help="default %(default)s")
     parser.add_argument("--at-once", type=_count, default=50, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")

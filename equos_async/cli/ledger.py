@@ -17,13 +17,14 @@ from typing import Any, Final, TypedDict
 from attrs import asdict
 
 from equos_async import _validate
-from equos_async.client import EquosClient
 from equos_async.errors import ConfigurationError
 from equos_async.fleet._engine import Engine
 from equos_async.fleet._reaper import Reaped, Reaper
 from equos_async.ledger.protocol import NOBODY, LedgerRow
 from equos_async.ledger.redis import RedisLedger
 from equos_async.ledger.sqlite import SQLiteLedger
+
+from .calls import client_of
 
 LEASE: Final = 60.0
 """Seconds for which `reap --wait 0` itself need not be heard of."""
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("EQUOS_LEDGER"),
         help="redis://…, rediss://…, unix://… or sqlite:PATH; default EQUOS_LEDGER",
     )
-    parser.add_argument("--namespace", default="equos", help="of a Redis; default %(default)s")
+    parser.add_argument(
+        "--namespace", default="equos", help="namespace of the Redis ledger; default %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -69,8 +72,8 @@ def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
         "--wait",
         type=float,
         default=15.0,
-        help="seconds to look for late workers: a lease, in which those that live come back after "
-        "an outage; 0 where none lives; default %(default)g",
+        help="seconds to look for stalled workers: the lease of the workers, or 0 if none of them "
+        "is alive; default %(default)g",
     )
 
 
@@ -125,7 +128,7 @@ async def reap(args: argparse.Namespace) -> int:
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     reaped: list[Told] = []
     async with (
-        EquosClient(endpoint=args.endpoint, api_version=args.api_version) as client,
+        client_of(args) as client,
         open_ledger(args.ledger, args.namespace) as ledger,
     ):
         engine = Engine()
@@ -138,7 +141,7 @@ async def reap(args: argparse.Namespace) -> int:
             deadline=args.deadline,
         )
         if wait:
-            print(f"looking for late workers for {wait:g} s", file=sys.stderr)
+            print(f"looking for stalled workers for {wait:g} s", file=sys.stderr)
         try:
             async for rows in _claims(reaper, wait):
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
@@ -189,7 +192,7 @@ def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
 def _tell_held(count: int) -> None:
     if count:
         print(
-            f"{count} still held by workers whose lease runs; one killed just now is not late yet",
+            f"{count} held by workers whose lease has not expired yet",
             file=sys.stderr,
         )
 

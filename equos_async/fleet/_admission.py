@@ -27,7 +27,7 @@ from .values import AnyRequest
 
 def closed_error() -> ClientClosedError:
     """For a fleet that is at its end."""
-    return ClientClosedError("the fleet is at its end", operation="start")
+    return ClientClosedError("the fleet is closed or closing", operation="start")
 
 
 class Admission:

@@ -70,7 +70,7 @@ class Engine:
         failures = self.failures
         async with lane:
             if self.failures != failures:
-                raise LedgerError("the ledger failed while others were asking it")
+                raise LedgerError("the ledger failed before this step could be sent to it")
             return await self.ask(step())
 
     def failed(self, error: LedgerError) -> None:
@@ -85,4 +85,4 @@ class Engine:
         """Note that all is well, and everything written down."""
         if self.is_failing:
             self.is_failing = False
-            logger.info("the ledger is back, with all that this worker holds")
+            logger.info("the ledger works again, and has all sessions of this worker")

@@ -177,7 +177,9 @@ class SessionFleet:
                 came before the session, and where what is to be replaced could not be stopped.
         """
         if not self._entered:
-            raise ConfigurationError("use the fleet with 'async with': nothing else stops it all")
+            raise ConfigurationError(
+                "the fleet is not open: use 'async with', or open() and aclose()"
+            )
         resource = resource_of(request)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
@@ -268,7 +270,7 @@ class SessionFleet:
             RuntimeError: The fleet has not been left yet.
         """
         if self._report is None:
-            raise RuntimeError("the report is there when the fleet has been left")
+            raise RuntimeError("there is no report before the fleet is closed")
         return self._report
 
     @property

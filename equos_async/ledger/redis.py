@@ -76,7 +76,9 @@ class RedisLedger:
     ) -> None:
         link = _link()
         if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
-            raise ConfigurationError("namespace must not hold braces: it stands between two")
+            raise ConfigurationError(
+                "namespace must not hold braces: the Redis keys put it between braces"
+            )
         _validate.number("timeout", timeout)
         _validate.count("connections", connections)
         if (url is None) == (client is None):
@@ -220,7 +222,7 @@ def _link() -> ModuleType:
         return import_module(".redis_link", __package__)
     except ImportError:
         raise ConfigurationError(
-            "RedisLedger needs the extra: pip install 'equos-async[redis]'"
+            "RedisLedger needs the extra: pip install '.[redis]'"
         ) from None
 
 

@@ -38,7 +38,7 @@ class EmulatorClock:
             ValueError: Time does not run backwards, nor beyond the last date there is.
         """
         if not (seconds >= 0 and self.now() + seconds < LAST):
-            raise ValueError(f"time cannot move on by {seconds} seconds")
+            raise ValueError(f"the clock cannot be moved by {seconds} seconds")
         with self._lock:
             self._ahead += seconds
             for loop, woken in self._sleepers:

@@ -1,4 +1,4 @@
-"""The emulator by hand: ``python -m equos_async emulator``."""
+"""The emulator by hand: ``equos-async emulator``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from attrs import asdict
 
+from equos_async.errors import ConfigurationError
+
 from .emulator import EquosEmulator
 from .records import EmulatorRequest
 from .scenarios import SCENARIOS
@@ -20,6 +22,8 @@ from .spec import FAULT_SYNTAX, parse_fault
 
 DEFAULT_PORT: Final = 3001
 """The vendor's reference names http://localhost:3001."""
+
+MAX_PORT: Final = 65_535
 
 _SCENARIOS: Final = {name.replace(" ", "-"): scenario for name, scenario in SCENARIOS.items()}
 
@@ -33,26 +37,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="default %(default)s: loopback only")
-    add("--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0: any")
+    add("--port", type=_port, default=DEFAULT_PORT, help="default %(default)s; 0: any")
     add("--fault", type=parse_fault, action="append", default=[], metavar="SPEC", help=FAULT_SYNTAX)
-    add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named bad day")
-    add("--limit-concurrent", type=int, metavar="N", help="that may be live at once")
-    add("--limit-duration", type=float, metavar="SECONDS", help="that one may ask for")
+    add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named set of faults")
+    add(
+        "--limit-concurrent",
+        type=int,
+        metavar="N",
+        help="how many sessions and conversations may be live",
+    )
+    add(
+        "--limit-duration",
+        type=float,
+        metavar="SECONDS",
+        help="the longest max_duration that is accepted",
+    )
     add(
         "--cors-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="a web page that may call the API from a browser; *: all",
+        help="origin of a web page that may call the API; *: every page",
     )
     add(
         "--livekit",
         action="store_true",
-        help="let tokens into the LiveKit server of LIVEKIT_URL, "
-        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET, whose names are LiveKit's own",
+        help="make tokens for the LiveKit server that LIVEKIT_URL, "
+        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET name",
     )
-    add("--seed", type=int, default=0, help="of the faults that hit a share of requests")
-    add("--log", choices=("text", "json"), default="text", help="a line a request, no secrets")
+    add("--seed", type=int, default=0, help="seed of the faults that hit a share of requests")
+    add(
+        "--log",
+        choices=("text", "json"),
+        default="text",
+        help="one line for each request, without secrets",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_PORT}, not {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +109,7 @@ _LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 def _livekit() -> list[str]:
     """The LiveKit server of the environment: as an argument others could read the secret."""
     if missing := [name for name in _LIVEKIT if not os.environ.get(name)]:
-        raise SystemExit(f"--livekit: not set: {', '.join(missing)}")
+        raise ConfigurationError(f"--livekit: not set: {', '.join(missing)}")
     return [os.environ[name] for name in _LIVEKIT]
 
 
@@ -110,11 +135,15 @@ def _print(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        # What is still in the buffer goes nowhere, else Python would complain of it at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        discard_output()
         signal.raise_signal(signal.SIGTERM)
+
+
+def discard_output() -> None:
+    """Let what is still in the buffer go nowhere, else Python would complain of it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class _Text:

@@ -25,12 +25,14 @@ from .faults import (
 from .plan import ALL, BOTH, Faults, Planned
 from .records import Operation
 
+FAULT_FORM: Final = "OPERATION:KIND[+KIND...][,times=N][,share=0.1]"
+
 FAULT_SYNTAX: Final = (
-    "OPERATION:KIND[+KIND...][,times=N][,share=0.1], where OPERATION is start, stop, both, "
+    f"{FAULT_FORM}, where OPERATION is start, stop, both, "
     "read or all, and KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
     "drop=before|after, reset=before|after, hang=before|after, truncate=BYTES, redirect=URL, "
     "garbage; for starts also lag=SECONDS, twice, refuse-variables=PREFIX and "
-    "forget-variables=PREFIX; without times it goes on"
+    "forget-variables=PREFIX; without times it never ends"
 )
 
 
@@ -64,8 +66,8 @@ def parse_fault(spec: str) -> Spec:
     """
     try:
         return _parse(spec)
-    except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"{spec!r} is not {FAULT_SYNTAX}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{spec!r} is not {FAULT_FORM}: {error}") from None
 
 
 def _parse(spec: str) -> Spec:
@@ -73,9 +75,11 @@ def _parse(spec: str) -> Spec:
     kinds, *options = rest.split(",")
     values = dict(_pair(option) for option in options)
     times, share = values.pop("times", None), float(values.pop("share", "1"))
+    if operation not in _OPERATIONS:
+        raise ValueError(f"the operation is one of {', '.join(_OPERATIONS)}")
     faults = tuple(_fault(*_pair(kind), values) for kind in kinds.split("+"))
-    if operation not in _OPERATIONS or values:
-        raise ValueError
+    if values:
+        raise ValueError(f"there is no option {', '.join(values)}")
     parsed = Spec(operation, faults, None if times is None else int(times), share)
     parsed.add_to(Faults())  # which knows what times and share may be
     return parsed
@@ -89,19 +93,21 @@ def _pair(text: str) -> tuple[str, str]:
 def _fault(kind: str, value: str, options: dict[str, str]) -> Fault:
     if kind.isascii() and kind.isdecimal():
         return Status(_status(kind), retry_after=options.pop("retry_after", None))
+    if kind not in _KINDS:
+        raise ValueError(f"the kind is a status or one of {', '.join(_KINDS)}")
     return _KINDS[kind](value)
 
 
 def _status(text: str) -> int:
     status = int(text)
     if not 200 <= status <= 599:
-        raise ValueError
+        raise ValueError("a status is from 200 to 599")
     return status
 
 
 def _when(value: str) -> When:
     if value not in {"before", "after"}:
-        raise ValueError
+        raise ValueError("write before or after, for when the server acts")
     return cast("When", value)
 
 

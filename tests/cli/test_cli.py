@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from equos_async import Unresolved
-from equos_async.cli import demo, main
+from equos_async.cli import EXAMPLES, PROGRAM, _parser, demo, main
 from equos_async.testing import (
     Delay,
     Drop,
@@ -37,6 +38,7 @@ from tests.faults.server import Connection, RawServer
 from tests.needs import need
 
 START = ["start", "--avatar=av_1", "--agent=ag_1", "--identity=user-7", "--max-duration=60"]
+JSON = (*START, "--json")
 
 
 async def command(*argv: str) -> int:
@@ -55,17 +57,17 @@ class TestStartAndStop:
         self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """A session is started, shown without its token, and stopped; a second stop is null."""
-        assert await command(*START, "--endpoint", emulator.endpoint, "--template-var=a=b") == 0
+        assert await command(*JSON, "--endpoint", emulator.endpoint, "--template-var=a=b") == 0
         shown = json.loads(capsys.readouterr().out)
         session_id = shown["session"]["id"]
         assert list(emulator.live_sessions) == [session_id]
         assert shown["session"]["template_vars"] == {"a": "b"}
         assert "consumer_access_token" not in shown
 
-        assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
+        assert await command("stop", session_id, "--json", "--endpoint", emulator.endpoint) == 0
         assert json.loads(capsys.readouterr().out)["status"] == "ended"
         assert emulator.live_sessions == {}
-        assert await command("stop", session_id, "--endpoint", emulator.endpoint) == 0
+        assert await command("stop", session_id, "--json", "--endpoint", emulator.endpoint) == 0
         assert json.loads(capsys.readouterr().out) is None
 
     async def test_a_conversation(
@@ -77,14 +79,14 @@ class TestStartAndStop:
         """The options say which of the two it is, and it needs the other key."""
         monkeypatch.delenv("EQUOS_CLIENT_KEY")
         monkeypatch.setenv("EQUOS_API_KEY", API_KEY)
-        argv = ["start", "--character=ch_1", "--identity=user-7", "--context=more"]
+        argv = ["start", "--character=ch_1", "--identity=user-7", "--context=more", "--json"]
         assert await command(*argv, "--endpoint", emulator.endpoint) == 0
         shown = capsys.readouterr()
         assert shown.err == "no --max-duration: the conversation ends after 600 s\n"
         conversation_id = json.loads(shown.out)["conversation"]["id"]
         assert list(emulator.live_conversations) == [conversation_id]
         assert "consumer_access_token" not in json.loads(shown.out)
-        where = ("--conversation", "--endpoint", emulator.endpoint)
+        where = ("--json", "--conversation", "--endpoint", emulator.endpoint)
         assert await command("stop", conversation_id, *where) == 0
         assert json.loads(capsys.readouterr().out)["status"] == "ended"
         assert emulator.live == {}
@@ -110,7 +112,7 @@ class TestStartAndStop:
         self, emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """``--show-token`` prints what lets a person join."""
-        assert await command(*START, "--endpoint", emulator.endpoint, "--show-token") == 0
+        assert await command(*JSON, "--endpoint", emulator.endpoint, "--show-token") == 0
         assert json.loads(capsys.readouterr().out)["consumer_access_token"].startswith("eyJ")
 
     @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ class TestStartAndStop:
             await connection.reply(201, json.dumps(body).encode())
 
         async with RawServer(always=nested) as server:
-            assert await command(*START, "--endpoint", server.endpoint) == 0
+            assert await command(*JSON, "--endpoint", server.endpoint) == 0
         shown = json.loads(capsys.readouterr().out)
         assert shown["session"]["id"] == "s-0"
         assert str(shown["session"]["transcript"]).count("[") == 24
@@ -212,6 +214,127 @@ def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "5 the outcome of a start is unknown" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are commands that work, and none is without one."""
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    _, told = capsys.readouterr().out.split("examples:\n")
+    assert [line.strip() for line in told.splitlines()] == [
+        f"{PROGRAM} {x}" for x in EXAMPLES[name]
+    ]
+    for example in EXAMPLES[name]:
+        assert _parser().parse_args(shlex.split(example)).run
+
+
+def test_each_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage is one line, which names the help, and here also each command."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["nonsense"])
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert told.endswith("(see equos-async --help)\n")
+    assert set(re.findall(r"\w+", told.partition("choose from")[2])) >= EXAMPLES.keys()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--port=99999", "must be from 0 to 65535, not '99999'"),
+        ("--port=x", "must be from 0 to 65535, not 'x'"),
+        ("--fault=pause:429", "the operation is one of start, stop,"),
+        ("--fault=start:what", "the kind is a status or one of delay, drop,"),
+        ("--fault=start:700", "a status is from 200 to 599"),
+        ("--fault=start:429,size=3", "there is no option size"),
+        ("--fault=start:drop=x", "write before or after"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    option: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what would be right."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["emulator", option])
+    told = capsys.readouterr().err
+    assert words in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_setting_that_the_emulator_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one line and exit code 2, as of the other commands."""
+    monkeypatch.delenv("LIVEKIT_URL", raising=False)
+    assert main(["emulator", "--livekit"]) == 2
+    assert "--livekit: not set: LIVEKIT_URL" in capsys.readouterr().err
+
+
+async def test_what_was_done_is_told_in_words(
+    emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --json; a stop says whether anything was running."""
+    where = ("--endpoint", emulator.endpoint)
+    assert await command(*START, *where, "--show-token") == 0
+    (session_id,) = emulator.live_sessions
+    first, server, *tokens = capsys.readouterr().out.splitlines()
+    assert first == f"session {session_id} is started"
+    assert server == "server: wss://rtc.example.test"
+    assert tokens[0].startswith("consumer_access_token: eyJ")
+    assert await command("stop", session_id, *where) == 0
+    assert capsys.readouterr().out == f"session {session_id} is stopped\n"
+    assert await command("stop", session_id, *where) == 0
+    assert capsys.readouterr().out == f"session {session_id} was not running\n"
+
+
+async def test_a_conversation_in_words(
+    emulator: EquosEmulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, with its own word."""
+    monkeypatch.setenv("EQUOS_API_KEY", API_KEY)
+    argv = ("--character=ch_1", "--identity=user-7", "--endpoint", emulator.endpoint)
+    assert await command("start", *argv) == 0
+    (conversation_id,) = emulator.live_conversations
+    assert capsys.readouterr().out.splitlines() == [
+        f"conversation {conversation_id} is started",
+        "server: wss://rtc.example.test",
+    ]
+
+
+async def test_a_proxy_that_is_set_and_not_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line says how it would be used."""
+    argv = ("stop", "some-id", "--endpoint=http://127.0.0.1:1", "--deadline=0.2")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert await command(*argv) == 4
+    assert "--trust-env" not in capsys.readouterr().err
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
+    assert await command(*argv) == 4
+    assert "used with --trust-env only" in capsys.readouterr().err
+    assert await command(*argv, "--trust-env") == 4
+    assert "used with --trust-env only" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_nobody_reads_the_output(json_option: tuple[str, ...]) -> None:
+    """As of `| head -1`: one line, the code that shells have for it, and no session."""
+    with EquosEmulator() as emulator:
+        argv = [sys.executable, "-m", "equos_async", *START, *json_option]
+        own = {**os.environ, "EQUOS_ENDPOINT": emulator.endpoint}
+        process = subprocess.Popen(
+            argv, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        told = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 141
+        assert told == "the output was closed before all of it was written\n"
+        assert emulator.live_sessions == {}
 
 
 class TestFaultSyntax:
@@ -502,6 +625,6 @@ async def test_a_session_that_cannot_be_shown_is_ended(
         raise BrokenPipeError
 
     monkeypatch.setattr("equos_async.cli.calls.print", closed, raising=False)
-    with pytest.raises(BrokenPipeError):
-        await command(*START, "--endpoint", emulator.endpoint)
+    monkeypatch.setattr("equos_async.testing.server.discard_output", list)  # it is pytest's
+    assert await command(*START, "--endpoint", emulator.endpoint) == 141
     assert emulator.live_sessions == {}

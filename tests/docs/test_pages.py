@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import attrs
@@ -16,8 +17,17 @@ import pytest
 
 import equos_async
 import equos_async.testing
-from equos_async import EquosError, Limits, RetryPolicy, Timeouts
+from equos_async import (
+    EquosClient,
+    EquosError,
+    Limits,
+    RetryPolicy,
+    SessionFleet,
+    Settle,
+    Timeouts,
+)
 from equos_async.cli import _parser
+from equos_async.errors import status_error_class
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
@@ -25,6 +35,8 @@ pytest_plugins = ["pytester"]
 PACKAGE = Path(equos_async.__file__).parent
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
+SETTINGS = ROOT / ".docs" / "settings.md"
+ERRORS = ROOT / ".docs" / "errors.md"
 PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
@@ -106,7 +118,7 @@ def test_each_program_runs(
 
 def test_each_block_is_of_a_kind_that_is_checked() -> None:
     """Add a check here for a new language, or say in NOT_RUN why a block cannot run."""
-    unknown = [block for block in BLOCKS if block.language not in {"python", "sh", "text"}]
+    unknown = [block for block in BLOCKS if block.language not in {"python", "sh", "text", "yaml"}]
     assert unknown == []
 
 
@@ -114,7 +126,7 @@ def test_each_block_is_of_a_kind_that_is_checked() -> None:
 def test_each_command_is_one(command: list[str]) -> None:
     """Its options and names are those of the real command line, nox sessions, extras and files."""
     match [Path(command[0]).name, *command[1:]]:
-        case ["python", "-m", "equos_async", *rest]:
+        case ["python", "-m", "equos_async", *rest] | ["equos-async", *rest]:
             assert _parser().parse_args(rest)
         case ["python" | "pytest", program]:
             assert (ROOT / program).is_file()
@@ -179,16 +191,21 @@ def test_each_of_the_two_commands_is_one_line(mark: str, monkeypatch: pytest.Mon
 
 def test_the_tree_of_errors_is_whole() -> None:
     """Whoever adds an error draws it."""
-    (tree,) = [b.code for b in BLOCKS if b.language == "text" and b.page == README]
+    (tree,) = [b.code for b in BLOCKS if b.language == "text" and b.page == ERRORS]
     public = [getattr(equos_async, name) for name in equos_async.__all__ if name[:1].isupper()]
     errors = {one.__name__ for one in public if issubclass(one, EquosError)}
     assert set(re.findall(r"\b[A-Z]\w+Error\b", tree)) - {"ValueError"} == errors
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", TEXT[ERRORS], re.MULTILINE)
+    assert {name for name, _ in rows} == errors - {"EquosError"}
+    for name, status in rows:
+        if status[:1].isdecimal():
+            assert status_error_class(int(status.replace("xx", "00"))).__name__ == name
 
 
 def test_the_table_of_settings_is_whole() -> None:
     """Each setting stands in it, with its default."""
     told: dict[str, float] = {}
-    rows = re.findall(r"^\| `(\w+)\.(.*?) \| (.*?) \|", TEXT[ROOT / ".docs/retry.md"], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)\.(.*?) \| (.*?) \|", TEXT[SETTINGS], re.MULTILINE)
     for settings, names, defaults in rows:
         numbers = map(float, re.findall(r"[\d.]+", defaults))
         told |= zip(
@@ -196,9 +213,41 @@ def test_the_table_of_settings_is_whole() -> None:
         )
     assert told == {
         f"{settings.__name__}.{one.name}": one.default
-        for settings in (Timeouts, Limits, RetryPolicy)
+        for settings in (Timeouts, Settle, Limits, RetryPolicy)
         for one in attrs.fields(settings)
     }
+
+
+@pytest.mark.parametrize("made", [EquosClient, SessionFleet])
+def test_the_tables_of_arguments_are_whole(made: type) -> None:
+    """Each argument of a client and of a fleet stands in a table, in any order."""
+    (table,) = re.findall(
+        rf"^\| argument of `{made.__name__}` .*\n((?:\|.*\n)+)", TEXT[SETTINGS], re.MULTILINE
+    )
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"\w+", " ".join(cells))) == sorted(signature(made).parameters)
+
+
+def test_the_readme_is_short_and_its_links_work_where_it_is_shipped() -> None:
+    """Each file that it links to is in the sdist as well."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shipped = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT[README])
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert [link for link in links if not f"/{link}".startswith(tuple(shipped))] == []
+    assert len(TEXT[README].splitlines()) <= 200
+
+
+def test_the_pod_has_time_for_the_worst_case() -> None:
+    """The grace period on the page is longer than the steps beside it, with their defaults."""
+    page = TEXT[ROOT / ".docs" / "deploying.md"]
+    (grace,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", page)
+    steps = [float(one) for one in re.findall(r"^\| [^*|]+ \| (\d+) \|", page, re.MULTILINE)]
+    (total,) = re.findall(r"^\| \*\*together\*\* \| \*\*(\d+)", page, re.MULTILINE)
+    drain = signature(SessionFleet).parameters["drain_deadline"].default
+    close = signature(EquosClient.aclose).parameters["deadline"].default
+    assert {drain, close} <= set(steps)
+    assert sum(steps) == float(total) < float(grace)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from equos_async.errors import ConfigurationError
 from equos_async.testing import (
     Delay,
     Drop,
@@ -184,7 +185,7 @@ class TestServing:
         monkeypatch.setenv("LIVEKIT_API_SECRET", "")
         parser = argparse.ArgumentParser()
         add_arguments(parser)
-        with pytest.raises(SystemExit, match="not set: LIVEKIT_API_SECRET"):
+        with pytest.raises(ConfigurationError, match="not set: LIVEKIT_API_SECRET"):
             run(parser.parse_args(["--port=0", "--livekit"]))
         monkeypatch.setenv("LIVEKIT_API_SECRET", "devsecret")
         seen: list[int] = []

@@ -438,13 +438,13 @@ async def test_a_hook_that_raises_is_logged_once(
 async def test_a_fleet_is_used_once(scripted: ScriptedClient) -> None:
     """After its end a fleet starts nothing and cannot be entered; stopping stays harmless."""
     fleet = SessionFleet(scripted)
-    with pytest.raises(RuntimeError, match="when the fleet has been left"):
+    with pytest.raises(RuntimeError, match="before the fleet is closed"):
         _ = fleet.report
     async with fleet:
         live = await fleet.start(REQUEST, key=1)
-    with pytest.raises(ClientClosedError, match="the fleet is at its end"):
+    with pytest.raises(ClientClosedError, match="the fleet is closed or closing"):
         await fleet.start(REQUEST, key=2)
-    with pytest.raises(ClientClosedError, match="the fleet is at its end"):
+    with pytest.raises(ClientClosedError, match="the fleet is closed or closing"):
         await fleet.__aenter__()
     assert await fleet.stop(1) is None
     assert await live.stop() is not None

@@ -24,6 +24,7 @@ DATA = {
 METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
 TOP = {
+    ".github/CONTRIBUTING.md",  # the README links to it
     ".gitignore",  # hatchling's, always
     "CHANGELOG.md",
     "LICENSE",

@@ -1,0 +1,22 @@
+"""The list of messages is whole enough to be read."""
+
+from __future__ import annotations
+
+from tests.docs.messages import PACKAGE, messages
+
+SAMPLE = """
+raise ValueError(f"{name} is wrong")
+print("left: 1" if left else "nothing left", end="")
+call(who, "not a message")
+"""
+
+
+def test_values_are_shown_as_braces() -> None:
+    """A message is listed with its line, as far as it can be seen there."""
+    assert list(messages(SAMPLE)) == [(2, "{name} is wrong"), (3, "left: 1 / nothing left")]
+
+
+def test_each_module_that_raises_says_why() -> None:
+    """Messages are found all over the package."""
+    speaking = [path for path in PACKAGE.rglob("*.py") if list(messages(path.read_text("utf-8")))]
+    assert len(speaking) > 30
