@@ -707,7 +707,7 @@ class TestRedis:
         """It says what to install."""
         monkeypatch.delitem(sys.modules, "equos_async.ledger.redis_link", raising=False)
         monkeypatch.setitem(sys.modules, "redis", None)
-        with pytest.raises(ConfigurationError, match=r"equos-async\[redis\]"):
+        with pytest.raises(ConfigurationError, match=r"pip install .*\[redis\]"):
             RedisLedger("redis://127.0.0.1")
 
 
