@@ -27,7 +27,7 @@ async def main() -> None:
             if one.requests < 0:
                 continue  # what is still read of a broken connection is up to the system
             events: list[Event] = []
-            met = await meet(behave, events.append)
+            met = await meet(name, behave, events.append)
             rows[name][operation] = told.lines(events, met.server.endpoint)
     text = json.dumps(rows, indent=1, ensure_ascii=False)
     told.PATH.write_text(f"{text}\n", encoding="utf-8")

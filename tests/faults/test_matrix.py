@@ -51,6 +51,24 @@ from tests.faults.server import Behaviour, Connection, RawServer, error_body, go
 from tests.kinds import CONVERSATION, KINDS, SESSION, Kind
 
 TIMEOUTS = Timeouts(connect=0.4, start_attempt=0.3, stop_attempt=0.3, deadline=60)
+"""For servers that let a client wait; where an answer comes, a busy machine may need longer."""
+
+AMPLE = Timeouts(deadline=60)
+
+LET_WAIT = {
+    "never answers",
+    "answers too late",
+    "head dripped byte by byte",
+    "hangs inside, after the id",
+}
+"""Rows of the matrix in which no whole answer comes in time."""
+
+
+def timeouts_for(name: str) -> Timeouts:
+    """The times of a row."""
+    return TIMEOUTS if name in LET_WAIT else AMPLE
+
+
 GONE = "g-1"
 
 
@@ -392,8 +410,8 @@ async def outcome(work: Awaitable[Any]) -> tuple[type[EquosError] | str, EquosEr
 
 
 def make_client(server: RawServer, kind: Kind = SESSION, **settings: Any) -> EquosClient:
-    """A client with short timeouts, for which backoff takes no time."""
-    given: dict[str, Any] = {"timeouts": TIMEOUTS, "clock": SkippingClock(), **settings}
+    """A client for which backoff takes no time."""
+    given: dict[str, Any] = {"timeouts": AMPLE, "clock": SkippingClock(), **settings}
     return kind.client(server.endpoint, **given)
 
 
@@ -420,23 +438,24 @@ class Met:
 
 
 async def meet_with_a_start(
-    behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
+    name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
 ) -> Met:
     """One fault, then a server that works."""
     async with RawServer([behave]) as server:
-        client = make_client(server, kind, on_event=on_event)
+        client = make_client(server, kind, on_event=on_event, timeouts=timeouts_for(name))
         result, error = await outcome(kind.start(client, kind.request))
         await client.aclose(deadline=0.9)  # in which a late answer comes
     return Met(result, error, server, client)
 
 
 async def meet_with_a_stop(
-    behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
+    name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
 ) -> Met:
     """One fault, then a server that works."""
+    timeouts = timeouts_for(name)
     async with RawServer([behave]) as server:
         server.live.add(GONE)
-        async with make_client(server, kind, on_event=on_event) as client:
+        async with make_client(server, kind, on_event=on_event, timeouts=timeouts) as client:
             result, error = await outcome(kind.stop(client, GONE))
     return Met(result, error, server, client)
 
@@ -454,7 +473,7 @@ async def test_a_start(name: str, behave: Behaviour, expected: Expected, kind: K
     differs = kind is CONVERSATION and name in OTHER
     expected = OTHER[name] if differs else expected
     events: list[Event] = []
-    met = await meet_with_a_start(behave, events.append, kind)
+    met = await meet_with_a_start(name, behave, events.append, kind)
     server = met.server
     if expected.requests >= 0:
         assert (met.result, server.requests) == (expected.result, expected.requests)
@@ -475,7 +494,7 @@ async def test_a_start(name: str, behave: Behaviour, expected: Expected, kind: K
 async def test_a_stop(name: str, behave: Behaviour, expected: Expected, kind: Kind) -> None:
     """What it ends in, what is left, and what is told of it: the same of both kinds."""
     events: list[Event] = []
-    met = await meet_with_a_stop(behave, events.append, kind)
+    met = await meet_with_a_stop(name, behave, events.append, kind)
     server = met.server
     if expected.requests >= 0:
         # A stop whose first attempt was carried out may be answered with null.
@@ -534,6 +553,7 @@ async def test_refused_always(request_: CreateSessionPassRequest) -> None:
         result, error = await outcome(client.stop_session(GONE))
         assert result is APIConnectionError
         assert [one.operation for one in client.unresolved] == ["stop"]
+        await client.aclose(deadline=0.1)
 
 
 async def test_refused_once(request_: CreateSessionPassRequest) -> None:
@@ -594,6 +614,7 @@ async def test_deadline_shorter_than_retry_after(request_: CreateSessionPassRequ
             with pytest.raises(RateLimitError):
                 await client.stop_session(GONE, deadline=3)
             assert server.requests == 3
+            await client.aclose(deadline=0.1)
 
 
 async def test_a_stop_that_keeps_failing() -> None:
@@ -603,6 +624,7 @@ async def test_a_stop_that_keeps_failing() -> None:
             result, error = await outcome(client.stop_session(GONE))
             assert result is InternalServerError
             assert 2 <= server.requests <= 8
+            await client.aclose(deadline=0.1)
         check(error, "stop")
 
 
@@ -616,6 +638,7 @@ async def test_stops_whose_retries_get_no_turn() -> None:
             ends = await asyncio.gather(
                 *(outcome(client.stop_session(f"g-{n}", deadline=1)) for n in range(5))
             )
+            await client.aclose(deadline=0.1)
         assert {result for result, _ in ends} == {InternalServerError}
         assert {error.attempts for _, error in ends if error} == {1, 2}
 
@@ -787,7 +810,7 @@ async def test_a_server_that_does_not_read(
 
     async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
         monkeypatch.setattr(socket, "socket", Small)
-        client = make_client(server, clock=Clock())
+        client = make_client(server, clock=Clock(), timeouts=TIMEOUTS)
         with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):
             await client.start_session(evolve(request_, additional_ctx="x" * size))
         async with asyncio.timeout(5):
