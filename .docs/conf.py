@@ -69,7 +69,7 @@ def signature(_: Any, kind: str, *rest: Any) -> Any:
     args, back = rest[-2:]
     if kind == "exception":
         return "", ""
-    args = re.sub(r"= (Timeouts|Limits|RetryPolicy)\([^()]*\)", r"= \1()", args or "")
+    args = re.sub(r"= (Timeouts|Limits|RetryPolicy|Settle)\([^()]*\)", r"= \1()", args or "")
     return args.replace("= NOTHING", "= {}") or None, back
 
 

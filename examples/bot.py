@@ -1,8 +1,9 @@
 """A chat bot with a session per guild: /talk, /bye and /status.
 
 Lines such as ``guild-1 /talk`` on standard input stand for the messages that Discord or Telegram
-would bring. Ctrl-C and SIGTERM stop every session before the program ends. As it is it brings a
-local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real one.
+would bring. Ctrl-C and SIGTERM stop every session before the program ends. Without EQUOS_ENDPOINT
+it uses a local server; for the real service set EQUOS_ENDPOINT=https://api.equos.ai and
+EQUOS_CLIENT_KEY.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """An asyncio service: people queue up to talk, and a few workers serve them.
 
-It shows where each error belongs, and that Ctrl-C leaves nothing running. As it is it brings a
-local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real one.
+It shows where to handle each error, and that Ctrl-C leaves nothing running. Without EQUOS_ENDPOINT
+it uses a local server; for the real service set EQUOS_ENDPOINT=https://api.equos.ai and
+EQUOS_CLIENT_KEY.
 """
 
 from __future__ import annotations

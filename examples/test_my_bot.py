@@ -1,7 +1,7 @@
-"""A user's own tests: a bot, and the proof that it leaves no session behind.
+"""Tests of a bot of yours, which also show that it leaves no session behind.
 
-`pytest examples/test_my_bot.py` runs it. The fixtures come with equos-async; a test fails where
-its bot leaves a session live, and says which line started it.
+Run `pytest examples/test_my_bot.py`. The fixtures come with equos-async. A test fails if its bot
+leaves a session live, and names the line that started it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A web backend with aiohttp: browsers start and stop sessions, and never see the client key.
 
 ``python examples/web_backend.py`` and open http://127.0.0.1:8080. Ctrl-C and SIGTERM stop every
-session. As it is it brings a local server; set EQUOS_ENDPOINT and EQUOS_CLIENT_KEY to use a real
-one. Put your own login in front of it: whoever can start sessions spends your money.
+session. Without EQUOS_ENDPOINT it uses a local server, and says so; for the real service set
+EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY. Put your own login in front of it, because
+everyone who can start sessions spends your money.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
         if "EQUOS_ENDPOINT" not in os.environ:
             emulator = await stack.enter_async_context(EquosEmulator())
             endpoint, key = emulator.endpoint, "any-key"
+            print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
         client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
         async with SessionFleet(client, max_live=20, budget_seconds=24 * 3600) as fleet:
             app[FLEET] = fleet

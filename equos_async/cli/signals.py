@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -19,9 +20,13 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command(*args))
     signalled: list[int] = []
 
+    def end() -> None:
+        print("terminated: waiting for what was sent", file=sys.stderr, flush=True)
+        task.cancel()
+
     def terminate(number: int, _: FrameType | None) -> None:
         signalled.append(number)
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(end)  # not here: a handler may interrupt another print
 
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():

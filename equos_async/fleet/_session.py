@@ -42,7 +42,7 @@ class LiveSession:
 
     @property
     def resource(self) -> ResourceName:
-        """What it is: ``"session"`` or ``"conversation"``."""
+        """The kind of this session, ``"session"`` or ``"conversation"``."""
         return self._record.resource.word
 
     @property

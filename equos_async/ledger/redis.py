@@ -221,9 +221,7 @@ def _link() -> ModuleType:
     try:
         return import_module(".redis_link", __package__)
     except ImportError:
-        raise ConfigurationError(
-            "RedisLedger needs the extra: pip install '.[redis]'"
-        ) from None
+        raise ConfigurationError("RedisLedger needs the extra: pip install '.[redis]'") from None
 
 
 def _text(row: LedgerRow) -> str:

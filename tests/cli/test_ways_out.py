@@ -35,8 +35,9 @@ async def test_a_signal_while_it_starts(
     while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
         await asyncio.sleep(0.01)
     process.send_signal(number)
-    out, _ = await process.communicate()
+    out, err = await process.communicate()
     assert (process.returncode, out) == (code, b"")
+    assert (b"terminated: waiting for what was sent" in err) == (number is signal.SIGTERM)
     assert emulator.live_sessions == {}
     assert len(emulator.ended_sessions) == 1
 
