@@ -9,7 +9,7 @@ from typing import Final
 from equos_async.clock import Timer, set_unless_done
 
 from ._session import SessionRecord
-from .values import DrainReport, SessionEnd
+from .values import REPORTED, DrainReport, SessionEnd
 
 START_LATE: Final = "its start was not answered in time"
 STOP_LATE: Final = "its stop was not answered in time"
@@ -24,7 +24,10 @@ class Drain:
         done: Done when nothing is pending, at the deadline, or when it is given up.
     """
 
-    def __init__(self, call_at: Callable[..., Timer], deadline: float) -> None:
+    def __init__(
+        self, call_at: Callable[..., Timer], deadline: float, are_told: Callable[[], bool]
+    ) -> None:
+        self._are_told = are_told
         self.pending: dict[SessionRecord, str] = {}
         self.ends: list[SessionEnd] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -44,22 +47,16 @@ class Drain:
             self.pending[record] = STOP_LATE
 
     def check(self) -> None:
-        """Be done when nothing is pending."""
-        if not self.pending:
+        """Be done when nothing is pending, and all who are to know of it do."""
+        if not self.pending and self._are_told():
             set_unless_done(self.done, None)
 
     def report(self) -> DrainReport:
         """What is known now."""
         ends = self.ends + [
-            SessionEnd(
-                key=subject.key,
-                session_id=subject.session_id,
-                outcome="unresolved",
-                reason=reason,
-            )
-            for subject, reason in self.pending.items()
+            subject.ended_as("unresolved", reason) for subject, reason in self.pending.items()
         ]
         by_outcome: dict[str, list[SessionEnd]] = {}
         for end in ends:
-            by_outcome.setdefault(end.outcome, []).append(end)
+            by_outcome.setdefault(REPORTED[end.outcome], []).append(end)
         return DrainReport(**{outcome: tuple(found) for outcome, found in by_outcome.items()})

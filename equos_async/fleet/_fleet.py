@@ -24,10 +24,11 @@ from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
 
 from ._admission import Admission, closed_error
+from ._ends import Ends, OnEnd
 from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
-from ._states import IN_DOUBT, State
+from ._states import IN_DOUBT, Reason, State
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
@@ -62,6 +63,9 @@ class SessionFleet:
             the limit is this fleet's own meanwhile. Stops go on in either case.
         renew_before: Seconds before a session's end at which its replacement is started, where
             it is to be renewed; at most half of its time.
+        on_end: Called with the :class:`SessionEnd` of each session that was live, however it
+            ended; may be a coroutine function, for which drains wait. Of those that other
+            workers left it is called where they were stopped.
         on_event: Called with each :class:`FleetEvent`; must not block.
         clock: Only for tests; by default the client's.
 
@@ -81,6 +85,7 @@ class SessionFleet:
         ledger: SessionLedger | None = None,
         lease: float = 15.0,
         ledger_required: bool = True,
+        on_end: OnEnd | None = None,
         on_event: Callable[[FleetEvent], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -91,7 +96,7 @@ class SessionFleet:
             _validate.number("budget_seconds", budget_seconds)
         _validate.number("lease", lease)
         clock = clock_of(client) if clock is None else _validate.instance("clock", clock, Clock)
-        make_worker: Callable[[Callable[..., None]], LedgerWorker | NoWorker] = _no_worker
+        make_worker: Callable[[Callable[..., None], Ends], LedgerWorker | NoWorker] = _no_worker
         if ledger is not None:
             _validate.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
             make_worker = partial(
@@ -106,7 +111,10 @@ class SessionFleet:
         _validate.count("max_live", max_live)
         self._records: Records[SessionRecord] = Records()
         tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
-        self._worker = make_worker(tally.emit)
+        if on_end is not None and not callable(on_end):
+            raise ConfigurationError(f"on_end must be callable, not {type(on_end).__name__}")
+        self._ends = Ends(on_end)
+        self._worker = make_worker(tally.emit, self._ends)
         self._admission = Admission(
             self._records,
             slots=max_live,
@@ -121,6 +129,7 @@ class SessionFleet:
             admission=self._admission,
             rows=self._worker.rows,
             tally=tally,
+            ends=self._ends,
             renew_before=_validate.number("renew_before", renew_before),
             clock=clock,
         )
@@ -225,7 +234,9 @@ class SessionFleet:
         """See to what a key has already; its session, where that is to be returned."""
         while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
             if if_taken == "replace":
-                await self._stop(key, "a later start replaced it")
+                if holder.state is State.LIVE:
+                    self._supervisor.stop(holder, Reason.REPLACED)
+                await self._stop(key, Reason.REPLACED.value)
             elif holder.state is State.LIVE:
                 return holder.handle
             elif holder.state is State.STOPPING and holder.task is not None:
@@ -350,6 +361,7 @@ class SessionFleet:
             if self._guard is not None:
                 self._guard.remove()
             await self._worker.leave()
+            await self._ends.leave()
         return self._guard is not None and self._guard.absorbs(exc)
 
     def __del__(self) -> None:
@@ -365,7 +377,7 @@ class SessionFleet:
         return f"<SessionFleet {len(self._live)} live, {self._admission.free} free, {state}>"
 
 
-def _no_worker(_: Callable[..., None]) -> NoWorker:
+def _no_worker(*_: object) -> NoWorker:
     return NoWorker()
 
 

@@ -14,6 +14,7 @@ from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 
 from ._engine import Engine
+from .values import AnyEnded
 
 
 def resource_in(row: LedgerRow) -> Resource[Any, Any, Any] | None:
@@ -30,11 +31,13 @@ class Reaped:
         outcome: ``"stopped"``; ``"failed"``: it may still be running; ``"unresolved"``: the
             outcome of its start is unknown, and there is nothing that could be stopped.
         reason: Why, in words, where there is something to say.
+        last: What the server said of it when it was stopped, where it did.
     """
 
     row: LedgerRow
     outcome: Literal["stopped", "failed", "unresolved"]
     reason: str = ""
+    last: AnyEnded | None = None
 
 
 class Reaper:
@@ -88,11 +91,11 @@ class Reaper:
         if resource is None:
             return Reaped(row, "failed", f"this release knows no {row.resource!a} to end")
         try:
-            await end(self._client, resource, row.session_id, deadline=self._deadline)
+            last = await end(self._client, resource, row.session_id, deadline=self._deadline)
         except EquosError as error:
             return Reaped(row, "failed", str(error))
         await self.forget(row.id)
-        return Reaped(row, "stopped")
+        return Reaped(row, "stopped", last=last)
 
     async def forget(self, row_id: str) -> None:
         """Remove a row of which nothing runs any more."""

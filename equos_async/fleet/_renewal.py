@@ -12,7 +12,7 @@ from equos_async.events import logger
 
 from ._records import Records
 from ._session import HandOver, SessionRecord
-from ._states import State
+from ._states import Reason, State
 from .values import AnyRequest
 
 
@@ -29,7 +29,7 @@ class Renewals:
         self,
         records: Records[SessionRecord],
         fulfil: Callable[..., Coroutine[Any, Any, None]],
-        stop: Callable[[SessionRecord], object],
+        stop: Callable[..., object],
     ) -> None:
         self._records = records
         self._fulfil = fulfil
@@ -75,7 +75,7 @@ class Renewals:
                 raise
             logger.exception("on_renewed raised for %r: its new session is stopped", old.key)
         else:
-            self._stop(old)
+            self._stop(old, Reason.RENEWED)
 
     def _swap_back(self, old: SessionRecord, new: SessionRecord) -> None:
         in_place = self._records.holder(old.key) is new and new.state is State.LIVE

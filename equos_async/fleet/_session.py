@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -18,7 +18,7 @@ from equos_async.models import EquosConversation, EquosSession
 
 from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
-from .values import AnyEnded, AnyRequest, AnyStarted, SessionEnd
+from .values import AnyEnded, AnyRequest, AnyStarted, EndOutcome, SessionEnd
 
 T = TypeVar("T")
 
@@ -172,6 +172,7 @@ class SessionRecord:
         owner: The fleet that runs it.
         resource: What it is.
         duration: Seconds that it is asked for.
+        name: What its caller calls it; ``client`` is the caller's own identifier.
         request: What to start; once it is live, what to start again where it is to be renewed.
         hand_over: Who is told of its replacement.
         replaces: The session that it renews, until it is live.
@@ -222,9 +223,13 @@ class SessionRecord:
     renewing: asyncio.Task[None] | None = None
     end: SessionEnd | None = None
     over: asyncio.Future[SessionEnd] | None = None
+    name: str = field(init=False)
+    client: str | None = field(init=False)
     handle: LiveSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        request = cast("AnyRequest", self.request)
+        self.name, self.client = request.name, request.client
         self.handle = LiveSession(self)
 
     @property
@@ -241,6 +246,27 @@ class SessionRecord:
         if self.resource is not resource:
             raise AttributeError(f"{self.key!r} has a {self.resource.word}, no {resource.word}")
         return cast("T", self.started)
+
+    def ended_as(
+        self, outcome: EndOutcome, reason: str, *, last: AnyEnded | None = None
+    ) -> SessionEnd:
+        """How it ended, where that is now."""
+        clock = self.owner.clock
+        ended_at = datetime.fromtimestamp(clock.wall(), UTC)
+        seconds = 0.0 if self.started is None else clock.now() - self.began
+        return SessionEnd(
+            key=self.key,
+            session_id=self.session_id,
+            outcome=outcome,
+            seconds=seconds,
+            reason=reason,
+            resource=self.resource.word,
+            name=self.name,
+            client=self.client,
+            started_at=None if self.started is None else ended_at - timedelta(seconds=seconds),
+            ended_at=ended_at,
+            last=last,
+        )
 
     def decide(self, error: BaseException | None) -> None:
         """Tell those who joined its start how that went."""

@@ -41,4 +41,6 @@ class Reason(Enum):
     ASKED = ""
     EXPIRED = "its time was over"
     OVER = "the server answered that it was over"
+    REPLACED = "a later start replaced it"
+    RENEWED = "its replacement took over"
     LOST = "worker {by} claimed it, for this one was late"

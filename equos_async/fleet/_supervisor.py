@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
@@ -15,16 +15,33 @@ from equos_async.errors import EquosError, StartOutcomeUnknownError
 
 from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
+from ._ends import Ends
 from ._records import Records
 from ._renewal import Renewals
 from ._session import SessionRecord, granted
 from ._states import Reason, State
 from ._tally import Tally
 from ._writer import NoRows, RowWriter
-from .values import AnyEnded, AnyRequest, AnyStarted, DrainReport, FleetStats, SessionEnd
+from .values import (
+    AnyEnded,
+    AnyRequest,
+    AnyStarted,
+    DrainReport,
+    EndOutcome,
+    FleetStats,
+    SessionEnd,
+)
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
+
+_OUTCOMES: Final[dict[Reason, EndOutcome]] = {
+    Reason.EXPIRED: "expired",
+    Reason.REPLACED: "replaced",
+    Reason.RENEWED: "renewed",
+    Reason.LOST: "lost",
+}
+"""What an end is called that came about for a reason of its own."""
 
 
 class FleetSupervisor:
@@ -39,6 +56,7 @@ class FleetSupervisor:
         admission: What they hold.
         rows: What writes them down.
         tally: Who tells.
+        ends: Who is told of each end.
         renew_before: Seconds before a session's end at which its replacement is started.
         clock: The source of time.
     """
@@ -51,6 +69,7 @@ class FleetSupervisor:
         admission: Admission,
         rows: NoRows | RowWriter,
         tally: Tally,
+        ends: Ends,
         renew_before: float,
         clock: Clock,
     ) -> None:
@@ -60,9 +79,12 @@ class FleetSupervisor:
         self._admission = admission
         self._rows = rows
         self._tally = tally
+        self._ends = ends
+        ends.settled = self._check_drains
         self._renew_before = renew_before
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
+        self._is_over = False
         self._renewals = Renewals(records, self.fulfil, self.stop)
 
     # Starting.
@@ -185,8 +207,7 @@ class FleetSupervisor:
             set_unless_done(answer, None)
             if not is_over:
                 return
-            record.reason = Reason.OVER
-        self.stop(record)
+        self.stop(record, Reason.OVER if wanted else Reason.ASKED)
         if not answer.done() and unwanted is not None:
             unwanted.session_id = record.session_id
             answer.set_exception(unwanted)
@@ -214,9 +235,7 @@ class FleetSupervisor:
     def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
         """A session may be live that nobody holds: its slot and seconds stay taken."""
         record.answer = record.replaces = record.request = record.task = None
-        record.end = SessionEnd(
-            key=record.key, session_id=None, outcome="unresolved", reason=str(error)
-        )
+        record.end = record.ended_as("unresolved", str(error))
         self._records.move(record, State.UNKNOWN)
         record.ends = self.clock.now() + record.duration
         record.timer = self._timers.at(record.ends, self._outlived, record)
@@ -267,9 +286,7 @@ class FleetSupervisor:
     def _expire(self, record: SessionRecord) -> None:
         """The time is over: stop it, for the server may have forgotten to."""
         record.timer = None
-        if record.state is State.LIVE:
-            record.reason = Reason.EXPIRED
-        self.stop(record)
+        self.stop(record, Reason.EXPIRED)
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
@@ -284,9 +301,13 @@ class FleetSupervisor:
 
     # Stopping.
 
-    def stop(self, record: SessionRecord) -> asyncio.Task[AnyEnded | None]:
+    def stop(
+        self, record: SessionRecord, reason: Reason = Reason.ASKED
+    ) -> asyncio.Task[AnyEnded | None]:
         """Set out to stop a session, unless that is under way or done."""
         if record.state is State.LIVE:
+            if record.reason is not Reason.LOST:
+                record.reason = reason
             self._close(record, self._end_it(record))
         return cast("asyncio.Task[AnyEnded | None]", record.task)
 
@@ -330,12 +351,14 @@ class FleetSupervisor:
         record.watch = None
         error = _error_of(task, EquosError)
         if error is None or record.is_confirmed:
-            is_ours = record.is_confirmed or task.result() is not None
-            self._finish(record, self._end(record, "stopped" if is_ours else "already_ended"))
+            last = None if error is not None else task.result()
+            is_ours = record.is_confirmed or last is not None
+            outcome = _OUTCOMES.get(record.reason, "stopped" if is_ours else "already_ended")
+            self._finish(record, record.ended_as(outcome, record.why, last=last))
             is_expired = record.reason is Reason.EXPIRED
             self._tally.tell("expired" if is_expired else "stopped", record, record.why)
             return
-        end = self._end(record, "failed", str(error))
+        end = record.ended_as("failed", str(error))
         if record.timer is None or self.clock.now() >= record.ends:
             self._finish(record, end)
         else:
@@ -352,21 +375,9 @@ class FleetSupervisor:
         self._admission.release(record, end.seconds)
         if record.over is not None:
             set_unless_done(record.over, end)
+        if end.outcome != "lost" and not self._is_over:  # whoever claimed it tells
+            self._ends.tell(end)
         self._settle(record, end)
-
-    def _end(
-        self,
-        record: SessionRecord,
-        outcome: Literal["stopped", "already_ended", "failed"],
-        reason: str | None = None,
-    ) -> SessionEnd:
-        return SessionEnd(
-            key=record.key,
-            session_id=record.session_id,
-            outcome=outcome,
-            seconds=self.clock.now() - record.began,
-            reason=record.why if reason is None else reason,
-        )
 
     # Draining.
 
@@ -380,7 +391,7 @@ class FleetSupervisor:
 
     def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
         """Set out to stop everything; the drain's future is done when all is, or in time."""
-        drain = Drain(self.clock.call_at, self.clock.now() + seconds)
+        drain = Drain(self.clock.call_at, self.clock.now() + seconds, lambda: self._ends.are_told)
         for record in self._records.every(State.UNKNOWN):
             drain.ends.append(cast("SessionEnd", record.end))
         for record in self._records.every(State.STARTING):
@@ -397,14 +408,24 @@ class FleetSupervisor:
         """Stop waiting for a drain, and say what is known of it."""
         self._drains.discard(drain)
         drain.timer.cancel()
-        if self._admission.closed:
+        report = drain.report()
+        if self._admission.closed and not self._is_over:
             self._timers.clear()
-        return drain.report()
+            # With a ledger it is told by whoever stops them, and removes their rows.
+            self._is_over = self._rows.worker is None
+            for end in report.left if self._is_over else ():
+                if end.started_at is not None:
+                    self._ends.tell(end)
+        return report
 
     def give_up(self) -> None:
         """Wait no longer for any drain."""
         for drain in self._drains:
             set_unless_done(drain.done, None)
+
+    def _check_drains(self) -> None:
+        for drain in self._drains:
+            drain.check()
 
     def _settle(self, record: SessionRecord, end: SessionEnd | None) -> None:
         for drain in self._drains:

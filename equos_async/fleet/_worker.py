@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from equos_async.client import EquosClient
@@ -16,10 +17,11 @@ from equos_async.errors import LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 
 from . import _engine
+from ._ends import Ends
 from ._reaper import Reaper, resource_in
 from ._rows import key_of
 from ._writer import NoRows, RowWriter
-from .values import FleetEventKind
+from .values import AnyEnded, FleetEventKind, SessionEnd
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
@@ -50,6 +52,7 @@ class LedgerWorker:
         ledger: Where sessions are written down.
         client: What stops the sessions of others.
         emit: Called with a kind of event, a key, a session id and a reason.
+        ends: Who is told of each end.
         limit: How many sessions there may be, over all workers.
         lease: Seconds after which others stop what this worker holds.
         required: Whether a session that cannot be written down is not started.
@@ -61,6 +64,7 @@ class LedgerWorker:
         ledger: SessionLedger,
         client: EquosClient,
         emit: Callable[..., None],
+        ends: Ends,
         *,
         limit: int,
         lease: float,
@@ -83,6 +87,7 @@ class LedgerWorker:
         self._lease = lease
         self._clock = clock
         self._emit = emit
+        self._ends = ends
         self._engine = self.rows.engine
         self._reaper = Reaper(ledger, client, self._engine, worker=self.worker, lease=lease)
         self._reaping: set[str] = set()
@@ -166,8 +171,26 @@ class LedgerWorker:
         reaped = await self._reaper.end(row)
         if reaped.outcome == "stopped":
             self._tell("reaped", row, self._told(row))
+            self._ends.tell(self._end_of(row, reaped.last))
         else:
             self._tell("failed", row, reaped.reason)
+
+    def _end_of(self, row: LedgerRow, last: AnyEnded | None) -> SessionEnd:
+        resource = resource_in(row)
+        ended_at = datetime.fromtimestamp(self._clock.wall(), UTC)
+        return SessionEnd(
+            key=key_of(row.key),
+            session_id=row.session_id,
+            outcome="reaped",
+            seconds=row.age,
+            reason=self._told(row),
+            resource=None if resource is None else resource.word,
+            name=row.name,
+            client=row.client,
+            started_at=ended_at - timedelta(seconds=row.age),
+            ended_at=ended_at,
+            last=last,
+        )
 
     def _see_to(self, row_id: str, work: Coroutine[Any, Any, None]) -> None:
         self._reaping.add(row_id)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from datetime import datetime
 from typing import Final, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from equos_async._shown import brief, shown
 from equos_async.errors import ResourceName
@@ -90,24 +91,67 @@ class FleetEvent:
         return f"{self.kind} {brief(repr(self.key))}{session}{told}; {numbers}"
 
 
+EndOutcome = Literal[
+    "stopped",
+    "already_ended",
+    "expired",
+    "replaced",
+    "renewed",
+    "lost",
+    "reaped",
+    "failed",
+    "unresolved",
+]
+
+REPORTED: Final[Mapping[EndOutcome, str]] = {
+    "stopped": "stopped",
+    "already_ended": "already_ended",
+    "expired": "stopped",
+    "replaced": "stopped",
+    "renewed": "stopped",
+    "lost": "stopped",
+    "reaped": "stopped",
+    "failed": "failed",
+    "unresolved": "unresolved",
+}
+"""Where a report has each outcome."""
+
+
 @frozen(kw_only=True)
 class SessionEnd:
     """How a session ended, or what is known of one that may not have ended.
 
     Attributes:
         key: Whose session it was.
-        session_id: Its id, where known.
-        outcome: ``"stopped"``: the server confirmed. ``"already_ended"``: it was not running any
-            more. ``"failed"``: stopping it failed. ``"unresolved"``: no answer came in time.
-        seconds: How long it was live, as the fleet counted.
+        session_id: The id of the session or conversation, where known.
+        outcome: ``"stopped"``: somebody asked for it, and the server confirmed.
+            ``"already_ended"``: so, but it was not running any more. ``"expired"``: its time was
+            over. ``"replaced"``: by a later start. ``"renewed"``: its replacement took over.
+            ``"lost"``: another worker claimed it in the ledger. ``"reaped"``: another worker had
+            left it. ``"failed"``: stopping it failed. ``"unresolved"``: no answer came in time.
+        seconds: How long it was live, as the fleet counted; of a reaped one since its place was
+            taken.
         reason: Why, in words, where there is something to say.
+        resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
+        name: Its name as the caller gave it.
+        client: The caller's own identifier, where there is one.
+        started_at: When it was known to be live, in UTC; None where it never was.
+        ended_at: When that was over, in UTC.
+        last: What the server said of it when it was stopped, with what was talked about; None
+            where it said nothing.
     """
 
     key: Hashable
     session_id: str | None
-    outcome: Literal["stopped", "already_ended", "failed", "unresolved"]
+    outcome: EndOutcome
     seconds: float = 0.0
     reason: str = ""
+    resource: ResourceName | None = None
+    name: str = ""
+    client: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    last: AnyEnded | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         told = f": {shown(self.reason)}" if self.reason else ""

@@ -31,7 +31,7 @@ async def test_the_end_frees_the_place(
         assert emulator.live_sessions
         still.advance(0.1)
         end = await live.ended()
-        assert (end.outcome, end.reason, end.seconds) == ("stopped", "its time was over", 600)
+        assert (end.outcome, end.reason, end.seconds) == ("expired", "its time was over", 600)
         assert (await waiting).key == 2
         assert fleet.stats().expired == 1
     assert ("expired", 1) in events.kinds
@@ -46,7 +46,7 @@ async def test_the_end_of_a_session_that_the_server_ended(
         live = await fleet.start(REQUEST, key=1)
         emulator.advance(600)
         still.advance(600)
-        assert (await live.ended()).outcome == "already_ended"
+        assert (await live.ended()).outcome == "expired"
         assert not fleet.live
 
 

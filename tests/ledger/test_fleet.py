@@ -25,6 +25,7 @@ from equos_async import (
     Placing,
     RateLimitError,
     RedisLedger,
+    SessionEnd,
     SessionFleet,
     SQLiteLedger,
     StartOutcomeUnknownError,
@@ -555,7 +556,7 @@ class TestOthers:
                 await eventually(lambda: two.stats().reaped)
                 await beat(still, ledger)
                 end = await asyncio.wait_for(live.ended(), 10)
-                assert end.outcome == "already_ended"
+                assert end.outcome == "lost"
                 assert str(two.worker) in end.reason
                 assert one.stats().lost == 1
                 assert ("lost", "a") in events.kinds
@@ -819,7 +820,8 @@ class TestTheEngineFails:
     ) -> None:
         """Each is ended as what it is; one that only a newer release can end stays, and is told."""
         events = Events()
-        async with fleet_of(scripted, ledger, still, on_event=events):
+        ends: list[SessionEnd] = []
+        async with fleet_of(scripted, ledger, still, on_event=events, on_end=ends.append):
             left = LedgerRow(
                 id="dead/1", key="7", name="x", owner="dead", endpoint=scripted.endpoint
             )
@@ -840,6 +842,9 @@ class TestTheEngineFails:
             assert "telepathy" in str(events.all)
             await beat(still, ledger)
             assert [one.session_id for one in await ledger.engine.rows()] == ["t1"]
+            (end,) = ends
+            assert (end.key, end.session_id, end.outcome) == (7, "c1", "reaped")
+            assert (end.name, end.resource) == ("x", "conversation")
 
     async def test_a_reaper_without_an_engine(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock

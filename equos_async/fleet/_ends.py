@@ -1,0 +1,72 @@
+"""Who is told of each session's end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from equos_async._emitter import guarded
+from equos_async.events import logger
+
+from .values import SessionEnd
+
+OnEnd = Callable[[SessionEnd], Awaitable[object] | None]
+
+PATIENCE: Final = 2.0
+"""Seconds after all else for which the end of a fleet waits for its hook."""
+
+
+class Ends:
+    """Calls a fleet's ``on_end``, and keeps what of it is still running.
+
+    Args:
+        hook: A function or a coroutine function; its failures are logged, and nobody else's.
+    """
+
+    def __init__(self, hook: OnEnd | None) -> None:
+        self.settled: Callable[[], None] = lambda: None
+        self._hook = hook
+        self._running: set[asyncio.Future[object]] = set()
+
+    @property
+    def are_told(self) -> bool:
+        """Whether nothing of the hook is running."""
+        return not self._running
+
+    def tell(self, end: SessionEnd) -> None:
+        """Call the hook."""
+        if self._hook is not None:
+            guarded(self._call, self._hook, end)
+
+    def _call(self, hook: OnEnd, end: SessionEnd) -> None:
+        try:
+            result = hook(end)
+            if not inspect.isawaitable(result):
+                return
+            running = asyncio.ensure_future(result)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            _complain(end)
+            return
+        self._running.add(running)
+        running.add_done_callback(lambda done: self._told(done, end))
+
+    def _told(self, running: asyncio.Future[object], end: SessionEnd) -> None:
+        self._running.discard(running)
+        if running.cancelled():
+            logger.error("on_end was cancelled for %s", end)
+        elif (error := running.exception()) is not None:
+            _complain(end, error)
+        self.settled()
+
+    async def leave(self) -> None:
+        """Wait a moment for what the fleet's last ends have set going."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=PATIENCE)
+
+
+def _complain(end: SessionEnd, error: BaseException | bool = True) -> None:
+    logger.error("on_end raised for %s", end, exc_info=error)
