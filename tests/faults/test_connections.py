@@ -171,7 +171,7 @@ async def test_too_many_that_speak_unasked() -> None:
         return Loud()
 
     closed: list[Loud] = []
-    with pytest.raises(aiohttp.ClientConnectionError, match="before it is asked"):
+    with pytest.raises(aiohttp.ClientConnectionError, match="before any request"):
         await pool.connect(dial, pool.Inspector())
     assert len(closed) == pool.MAX_UNASKED
 

@@ -228,15 +228,22 @@ class TestTheLoopShutsDown:
             await asyncio.wait(live, timeout=0.2)
             asyncio.get_running_loop().call_soon(sys.exit, 3)
 
-    async def shut_down(self) -> None:
-        """What ``asyncio.run`` does at its end."""
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    async def shut_down(self, *, newest_first: bool = False) -> None:
+        """What ``asyncio.run`` does at its end, there in any order."""
+        tasks = sorted(
+            asyncio.all_tasks() - {asyncio.current_task()},
+            key=lambda task: int(task.get_name().rpartition("-")[2]),
+            reverse=newest_first,
+        )
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_asyncgens()
 
-    def test_stops_that_begin_then(self, request_: CreateSessionPassRequest) -> None:
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_stops_that_begin_then(
+        self, newest_first: bool, request_: CreateSessionPassRequest
+    ) -> None:
         """Their callers are cancelled twice, as children of a group are, and wait no more."""
         with EquosEmulator() as emulator, asyncio.Runner() as runner:
             emulator.faults.stop.add(Delay(0.1), times=None)
@@ -244,11 +251,14 @@ class TestTheLoopShutsDown:
             with pytest.raises(SystemExit, match="3"):
                 runner.run(self.hold_three(client, request_))
             assert len(emulator.live_sessions) == 3
-            runner.run(self.shut_down())
+            runner.run(self.shut_down(newest_first=newest_first))
             assert emulator.live_sessions == {}
             runner.run(client.aclose())
 
-    def test_the_client_is_closed_then(self, request_: CreateSessionPassRequest) -> None:
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_the_client_is_closed_then(
+        self, newest_first: bool, request_: CreateSessionPassRequest
+    ) -> None:
         """An asynchronous generator of the caller's own may do that, while its stops go on."""
 
         async def closing(client: EquosClient) -> AsyncGenerator[None, None]:
@@ -269,7 +279,7 @@ class TestTheLoopShutsDown:
             client = EquosClient(KEY, endpoint=emulator.endpoint)
             with pytest.raises(SystemExit, match="3"):
                 runner.run(main())
-            runner.run(self.shut_down())
+            runner.run(self.shut_down(newest_first=newest_first))
             assert len(emulator.ended_sessions) == 3
 
     @pytest.mark.parametrize("operation", ["start", "stop"])
