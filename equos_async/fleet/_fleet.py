@@ -293,7 +293,12 @@ class SessionFleet:
         """The fleet's numbers now."""
         return self._supervisor.stats()
 
-    def stop_on_signals(self, *signals: signal.Signals) -> None:
+    @property
+    def accepting(self) -> bool:
+        """Whether it was entered and takes starts: for the readiness probe of a deployment."""
+        return self._entered and not self._admission.closed
+
+    def stop_on_signals(self, *signals: signal.Signals, grace: float | None = None) -> None:
         """Let SIGTERM and SIGINT, or those that are given, end the fleet's block.
 
         To be called inside the block, by the task that runs it. The first signal cancels that
@@ -301,15 +306,38 @@ class SessionFleet:
         block, with :attr:`report`. A second signal gives up waiting at once. Then, and when the
         block has been left, the handlers are those that were there before.
 
+        With ``grace`` a signal before these begins a :meth:`wind_down`, which ends the block when
+        nothing runs any more or so many seconds are over; the next signal ends the block at once.
+
         Raises:
-            ConfigurationError: Not called from the main thread, or called twice.
+            ConfigurationError: A wrong ``grace``, not called from the main thread, or called twice.
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        admission = self._admission
-        guard = SignalGuard(lambda: admission.closed, self._supervisor.give_up)
+        supervisor = self._supervisor
+        begin: Callable[[], asyncio.Future[None]] | None = None
+        if grace is not None:
+            begin = partial(supervisor.wind_down, _validate.number("grace", grace, zero=True))
+        guard = SignalGuard(lambda: supervisor.closing, supervisor.give_up, begin)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
+
+    async def wind_down(self, grace: float = 3600.0) -> DrainReport:
+        """Come to an end without cutting sessions short; safe to call again.
+
+        From now on starts are refused, those that wait for a place are turned away, and nothing is
+        renewed. What runs goes on to its end, or to the end of the grace; then it is as with
+        :meth:`aclose`. Where its caller is cancelled the fleet still takes no starts.
+
+        Args:
+            grace: Seconds that sessions may go on.
+
+        Returns:
+            :attr:`report`, with those that ended meanwhile.
+        """
+        if not self._supervisor.closing:
+            await self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
+        return await self.aclose()
 
     async def open(self) -> None:
         """As entering ``async with``, for programs that have a set-up and a tear-down instead.
@@ -332,7 +360,7 @@ class SessionFleet:
             :attr:`report`.
         """
         if self._report is None:
-            await self.__aexit__(None, None, None)
+            await self._leave(None)
         return self.report
 
     async def __aenter__(self) -> Self:
@@ -345,6 +373,11 @@ class SessionFleet:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        if self._report is None:
+            await self._leave(exc)
+        return self._guard is not None and self._guard.absorbs(exc)
+
+    async def _leave(self, exc: BaseException | None) -> None:
         self._supervisor.close()
         drain = self._supervisor.drain(self._drain_deadline, closed_error)
         try:
@@ -362,7 +395,6 @@ class SessionFleet:
                 self._guard.remove()
             await self._worker.leave()
             await self._ends.leave()
-        return self._guard is not None and self._guard.absorbs(exc)
 
     def __del__(self) -> None:
         admission = self.__dict__.get("_admission")  # absent where the arguments were refused
