@@ -65,7 +65,12 @@ class Admission:
     @property
     def free(self) -> int:
         """How many slots are free."""
-        return self._slots.free
+        return max(0, self._slots.free)
+
+    def resize(self, slots: int) -> None:
+        """Have another number of slots from now on, in the ledger, too."""
+        self._slots.resize(slots)
+        self._rows.resize(slots)
 
     @property
     def budget_left(self) -> float | None:

@@ -293,6 +293,16 @@ class SessionFleet:
         """The fleet's numbers now."""
         return self._supervisor.stats()
 
+    def resize(self, max_live: int) -> None:
+        """Have another ``max_live`` from now on; what runs beyond a smaller one goes on to its end.
+
+        With a ledger it is this worker's: it starts nothing where as many run over all workers.
+
+        Raises:
+            ConfigurationError: It is no positive number.
+        """
+        self._admission.resize(_validate.count("max_live", max_live))
+
     @property
     def accepting(self) -> bool:
         """Whether it was entered and takes starts: for the readiness probe of a deployment."""
