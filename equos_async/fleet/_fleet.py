@@ -48,6 +48,7 @@ class SessionFleet:
         client: What starts and stops the sessions; it is not closed.
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
             until the client has learned that nothing runs, or its ``max_duration`` is over.
+        max_waiting: Starts that may wait for a place; more are refused. None: any number.
         drain_deadline: Seconds that leaving may take.
         default_max_duration: Seconds for sessions whose request names no ``max_duration`` (of a
             conversation ``max_seconds``); sent with them. Every session of a fleet has an end.
@@ -78,6 +79,7 @@ class SessionFleet:
         client: EquosClient,
         *,
         max_live: int = 50,
+        max_waiting: int | None = None,
         drain_deadline: float = 20.0,
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
@@ -109,6 +111,8 @@ class SessionFleet:
                 clock=clock,
             )
         _validate.count("max_live", max_live)
+        if max_waiting is not None:
+            _validate.count("max_waiting", max_waiting, zero=True)
         self._records: Records[SessionRecord] = Records()
         tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
         if on_end is not None and not callable(on_end):
@@ -118,6 +122,7 @@ class SessionFleet:
         self._admission = Admission(
             self._records,
             slots=max_live,
+            waiting=math.inf if max_waiting is None else max_waiting,
             budget=math.inf if budget_seconds is None else budget_seconds,
             deadline=client.timeouts.deadline,
             rows=self._worker.rows,
@@ -177,7 +182,8 @@ class SessionFleet:
             KeyInUseError: The key has a session already, with a ledger on any machine; nothing
                 was sent.
             LedgerError: The ledger failed; nothing was sent.
-            FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
+            FleetFullError: No place is free and ``wait`` is false, or ``max_waiting`` starts wait
+                already, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
                 that session came too late and is being stopped.
             StartOutcomeUnknownError: A billed session may exist; its place stays taken until
