@@ -36,6 +36,7 @@ class Admission:
     Args:
         records: The fleet's sessions, which hold their keys.
         slots: How many sessions there may be.
+        waiting: How many may wait for one; more than any number where that is not limited.
         budget: How many seconds all of them may run.
         deadline: Seconds that a start may take, where it names none.
         rows: What writes the rows.
@@ -47,6 +48,7 @@ class Admission:
         records: Records[SessionRecord],
         *,
         slots: int,
+        waiting: float,
         budget: float,
         deadline: float,
         rows: NoRows | RowWriter,
@@ -55,6 +57,7 @@ class Admission:
         self.closed: bool = False
         self._records = records
         self._slots = Slots(slots)
+        self._max_waiting = waiting
         self._budget = budget
         self._committed = 0.0
         self._deadline = deadline
@@ -65,7 +68,12 @@ class Admission:
     @property
     def free(self) -> int:
         """How many slots are free."""
-        return self._slots.free
+        return max(0, self._slots.free)
+
+    def resize(self, slots: int) -> None:
+        """Have another number of slots from now on, in the ledger, too."""
+        self._slots.resize(slots)
+        self._rows.resize(slots)
 
     @property
     def budget_left(self) -> float | None:
@@ -187,7 +195,7 @@ class Admission:
                 record.entry,
                 seconds=deadline + record.duration,
                 wait=wait,
-                waits=partial(self._tally.tell, "waiting", record),
+                waits=partial(self._waits, record),
             )
         except asyncio.CancelledError:
             self._tally.tell("waiting", record, "gave up")
@@ -198,6 +206,25 @@ class Admission:
             raise
         if record.unwanted is not None:
             raise record.unwanted
+
+    def _waits(self, record: SessionRecord) -> None:
+        """A start stands in the ledger's line, unless too many do."""
+        if self._tally.waiting() > self._max_waiting and record.replaces is None:
+            self.turn_away(record, self._full(record, self._crowd))
+        else:
+            self._tally.tell("waiting", record)
+
+    @property
+    def _crowd(self) -> str:
+        return f"{self._max_waiting} starts wait already"
+
+    def _full(self, record: SessionRecord, told: str) -> FleetFullError:
+        return FleetFullError(
+            told,
+            retry_after=self._next_end(record.owner.clock),
+            budget_left=self.budget_left,
+            operation="start",
+        )
 
     def _next_end(self, clock: Clock) -> float | None:
         """Seconds until the next of this fleet's sessions is over, where there is one."""
@@ -211,12 +238,9 @@ class Admission:
         if slots.take():
             return
         if not wait:
-            raise FleetFullError(
-                f"all {slots.count} places of the fleet are taken",
-                retry_after=self._next_end(record.owner.clock),
-                budget_left=self.budget_left,
-                operation="start",
-            )
+            raise self._full(record, f"all {slots.count} places of the fleet are taken")
+        if self._tally.waiting() >= self._max_waiting and record.replaces is None:
+            raise self._full(record, self._crowd)
         turn = slots.join(record, renews=record.replaces is not None)
         self._tally.tell("waiting", record)
         try:

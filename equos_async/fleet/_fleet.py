@@ -48,6 +48,7 @@ class SessionFleet:
         client: What starts and stops the sessions; it is not closed.
         max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
             until the client has learned that nothing runs, or its ``max_duration`` is over.
+        max_waiting: Starts that may wait for a place; more are refused. None: any number.
         drain_deadline: Seconds that leaving may take.
         default_max_duration: Seconds for sessions whose request names no ``max_duration`` (of a
             conversation ``max_seconds``); sent with them. Every session of a fleet has an end.
@@ -78,6 +79,7 @@ class SessionFleet:
         client: EquosClient,
         *,
         max_live: int = 50,
+        max_waiting: int | None = None,
         drain_deadline: float = 20.0,
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
@@ -109,6 +111,8 @@ class SessionFleet:
                 clock=clock,
             )
         _validate.count("max_live", max_live)
+        if max_waiting is not None:
+            _validate.count("max_waiting", max_waiting, zero=True)
         self._records: Records[SessionRecord] = Records()
         tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
         if on_end is not None and not callable(on_end):
@@ -118,6 +122,7 @@ class SessionFleet:
         self._admission = Admission(
             self._records,
             slots=max_live,
+            waiting=math.inf if max_waiting is None else max_waiting,
             budget=math.inf if budget_seconds is None else budget_seconds,
             deadline=client.timeouts.deadline,
             rows=self._worker.rows,
@@ -177,7 +182,8 @@ class SessionFleet:
             KeyInUseError: The key has a session already, with a ledger on any machine; nothing
                 was sent.
             LedgerError: The ledger failed; nothing was sent.
-            FleetFullError: No place is free and ``wait`` is false, or the budget is too small.
+            FleetFullError: No place is free and ``wait`` is false, or ``max_waiting`` starts wait
+                already, or the budget is too small.
             ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
                 that session came too late and is being stopped.
             StartOutcomeUnknownError: A billed session may exist; its place stays taken until
@@ -293,7 +299,22 @@ class SessionFleet:
         """The fleet's numbers now."""
         return self._supervisor.stats()
 
-    def stop_on_signals(self, *signals: signal.Signals) -> None:
+    def resize(self, max_live: int) -> None:
+        """Have another ``max_live`` from now on; what runs beyond a smaller one goes on to its end.
+
+        With a ledger it is this worker's: it starts nothing where as many run over all workers.
+
+        Raises:
+            ConfigurationError: It is no positive number.
+        """
+        self._admission.resize(_validate.count("max_live", max_live))
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it was entered and takes starts: for the readiness probe of a deployment."""
+        return self._entered and not self._admission.closed
+
+    def stop_on_signals(self, *signals: signal.Signals, grace: float | None = None) -> None:
         """Let SIGTERM and SIGINT, or those that are given, end the fleet's block.
 
         To be called inside the block, by the task that runs it. The first signal cancels that
@@ -301,15 +322,38 @@ class SessionFleet:
         block, with :attr:`report`. A second signal gives up waiting at once. Then, and when the
         block has been left, the handlers are those that were there before.
 
+        With ``grace`` a signal before these begins a :meth:`wind_down`, which ends the block when
+        nothing runs any more or so many seconds are over; the next signal ends the block at once.
+
         Raises:
-            ConfigurationError: Not called from the main thread, or called twice.
+            ConfigurationError: A wrong ``grace``, not called from the main thread, or called twice.
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
-        admission = self._admission
-        guard = SignalGuard(lambda: admission.closed, self._supervisor.give_up)
+        supervisor = self._supervisor
+        begin: Callable[[], asyncio.Future[None]] | None = None
+        if grace is not None:
+            begin = partial(supervisor.wind_down, _validate.number("grace", grace, zero=True))
+        guard = SignalGuard(lambda: supervisor.closing, supervisor.give_up, begin)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
+
+    async def wind_down(self, grace: float = 3600.0) -> DrainReport:
+        """Come to an end without cutting sessions short; safe to call again.
+
+        From now on starts are refused, those that wait for a place are turned away, and nothing is
+        renewed. What runs goes on to its end, or to the end of the grace; then it is as with
+        :meth:`aclose`. Where its caller is cancelled the fleet still takes no starts.
+
+        Args:
+            grace: Seconds that sessions may go on.
+
+        Returns:
+            :attr:`report`, with those that ended meanwhile.
+        """
+        if not self._supervisor.closing:
+            await self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
+        return await self.aclose()
 
     async def open(self) -> None:
         """As entering ``async with``, for programs that have a set-up and a tear-down instead.
@@ -332,7 +376,7 @@ class SessionFleet:
             :attr:`report`.
         """
         if self._report is None:
-            await self.__aexit__(None, None, None)
+            await self._leave(None)
         return self.report
 
     async def __aenter__(self) -> Self:
@@ -345,6 +389,11 @@ class SessionFleet:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        if self._report is None:
+            await self._leave(exc)
+        return self._guard is not None and self._guard.absorbs(exc)
+
+    async def _leave(self, exc: BaseException | None) -> None:
         self._supervisor.close()
         drain = self._supervisor.drain(self._drain_deadline, closed_error)
         try:
@@ -362,7 +411,6 @@ class SessionFleet:
                 self._guard.remove()
             await self._worker.leave()
             await self._ends.leave()
-        return self._guard is not None and self._guard.absorbs(exc)
 
     def __del__(self) -> None:
         admission = self.__dict__.get("_admission")  # absent where the arguments were refused

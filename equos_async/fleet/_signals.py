@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from equos_async.clock import set_unless_done
 from equos_async.errors import ConfigurationError
 
 
@@ -17,11 +18,20 @@ class SignalGuard:
     Args:
         is_closed: Whether the shutdown has begun already, so that no task need be ended.
         give_up: Called on the second signal.
+        begin: Called on a signal before these, where there is to be one: what the end of the task
+            waits for, unless another signal comes.
     """
 
-    def __init__(self, is_closed: Callable[[], bool], give_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        is_closed: Callable[[], bool],
+        give_up: Callable[[], None],
+        begin: Callable[[], asyncio.Future[None]] | None = None,
+    ) -> None:
         self._is_closed = is_closed
         self._give_up = give_up
+        self._begin = begin
+        self._grace: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._cancelling = 0 if self._task is None else self._task.cancelling()
@@ -61,7 +71,15 @@ class SignalGuard:
         if self._signalled:
             self.remove()
             self._give_up()
-            return
+        elif self._grace is not None:
+            set_unless_done(self._grace, None)
+        elif self._begin is not None and not self._is_closed():
+            self._grace = self._begin()
+            self._grace.add_done_callback(self._end)
+        else:
+            self._end()
+
+    def _end(self, *_: object) -> None:
         self._signalled = True
         if not self._is_closed() and self._task is not None:
             self._cancelled = True

@@ -30,7 +30,7 @@ class Slots:
 
     def take(self) -> bool:
         """Take a slot, if one is free; then nobody is waiting."""
-        if self.free == 0:
+        if self.free <= 0:
             return False
         self.free -= 1
         return True
@@ -53,13 +53,22 @@ class Slots:
 
     def give(self) -> None:
         """Give a slot back."""
+        self.free += 1
+        self._hand_out()
+
+    def resize(self, count: int) -> None:
+        """Have another number of slots; below 0 are free where more are taken than there are."""
+        self.free += count - self.count
+        self.count = count
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         for queue in (self._renewals, self._newcomers):
-            while queue:
+            while queue and self.free > 0:
                 _, turn = queue.popitem(last=False)
                 if not turn.done():
+                    self.free -= 1
                     turn.set_result(None)
-                    return
-        self.free += 1
 
     def turn_away(self, who: Hashable, error: EquosError) -> None:
         """Send somebody home who waits."""

@@ -73,6 +73,7 @@ class FleetSupervisor:
         renew_before: float,
         clock: Clock,
     ) -> None:
+        self.closing: bool = False
         self.clock = clock
         self._client = client
         self._records = records
@@ -84,6 +85,7 @@ class FleetSupervisor:
         self._renew_before = renew_before
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
+        self._grace: Drain | None = None
         self._is_over = False
         self._renewals = Renewals(records, self.fulfil, self.stop)
 
@@ -280,7 +282,7 @@ class FleetSupervisor:
 
     def _renew(self, record: SessionRecord) -> None:
         record.timer = self._timers.at(record.ends, self._expire, record)
-        if record.state is State.LIVE:
+        if record.state is State.LIVE and not self._admission.closed:
             self._renewals.begin(record)
 
     def _expire(self, record: SessionRecord) -> None:
@@ -383,15 +385,35 @@ class FleetSupervisor:
 
     def close(self) -> None:
         """Take no more starts, and turn away those that wait."""
-        self._admission.closed = True
+        self.closing = self._admission.closed = True
         for record in self._records.every(State.WAITING, State.STARTING):
             if self._records.holder(record.key) is record:  # a replacement is cancelled instead
                 self._turn_away(record, closed_error())
         self._renewals.cancel()
 
+    def wind_down(self, seconds: float) -> asyncio.Future[None]:
+        """Take no more starts, and let what there is go on to its end, for so long at most."""
+        self._admission.closed = True
+        for record in self._records.every(State.WAITING, State.STARTING):
+            if record.replaces is not None and record.replaces.renewing is not None:
+                record.replaces.renewing.cancel()
+            elif record.state is State.WAITING:
+                self._turn_away(record, closed_error())
+        grace = self._grace = self._new_drain(seconds)
+        running = self._records.every(State.STARTING, State.LIVE, State.STOPPING)
+        grace.pending.update(dict.fromkeys(running, STOP_LATE))
+        grace.check()
+        return grace.done
+
+    def _new_drain(self, seconds: float) -> Drain:
+        until = self.clock.now() + seconds
+        drain = Drain(self.clock.call_at, until, lambda: self._ends.are_told)
+        self._drains.add(drain)
+        return drain
+
     def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
         """Set out to stop everything; the drain's future is done when all is, or in time."""
-        drain = Drain(self.clock.call_at, self.clock.now() + seconds, lambda: self._ends.are_told)
+        drain = self._new_drain(seconds)
         for record in self._records.every(State.UNKNOWN):
             drain.ends.append(cast("SessionEnd", record.end))
         for record in self._records.every(State.STARTING):
@@ -400,7 +422,9 @@ class FleetSupervisor:
         for record in self._records.every(State.LIVE, State.STOPPING):
             drain.pending[record] = STOP_LATE
             self.stop(record)
-        self._drains.add(drain)
+        if self.closing and self._grace is not None:
+            running = {record.session_id for record in drain.pending} | {None}
+            drain.ends += [end for end in self._grace.ends if end.session_id not in running]
         drain.check()
         return drain
 
@@ -409,7 +433,7 @@ class FleetSupervisor:
         self._drains.discard(drain)
         drain.timer.cancel()
         report = drain.report()
-        if self._admission.closed and not self._is_over:
+        if self.closing and not self._is_over:
             self._timers.clear()
             # With a ledger it is told by whoever stops them, and removes their rows.
             self._is_over = self._rows.worker is None

@@ -35,6 +35,9 @@ class NoRows:
     ) -> None:
         """There is no limit but the fleet's own."""
 
+    def resize(self, limit: int) -> None:
+        """There is no limit but the fleet's own."""
+
     def turn_away(self, entry: Entry, error: EquosError) -> None:
         """Nobody waits."""
 
@@ -154,6 +157,11 @@ class RowWriter:
         finally:
             entry.wish = None
             self._line.pop(entry, None)
+
+    def resize(self, limit: int) -> None:
+        """Ask for places under another limit from now on; who waits asks again."""
+        self._limit = limit
+        self._call_all()
 
     def turn_away(self, entry: Entry, error: EquosError) -> None:
         """Send somebody home who waits."""

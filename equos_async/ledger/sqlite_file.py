@@ -129,7 +129,7 @@ class SQLiteFile:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
             db.executescript(SCHEMA)
         if not db.execute(HAS_RESOURCE).fetchone():
-            _add_resource(db)
+            add_resource(db)
 
     def _recognise(self, db: sqlite3.Connection) -> str:
         """Which file this is; note where it may have forgotten rows.
@@ -199,7 +199,7 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
     return True
 
 
-def _add_resource(db: sqlite3.Connection) -> None:
+def add_resource(db: sqlite3.Connection) -> None:
     """Add the column of newer releases, unless another process did so just now."""
     db.execute("BEGIN IMMEDIATE")
     try:

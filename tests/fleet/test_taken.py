@@ -18,6 +18,7 @@ from equos_async import (
     LiveSession,
     Placing,
     SessionFleet,
+    SessionLedger,
     StartOutcomeUnknownError,
 )
 from tests.clocks import FakeClock, settle
@@ -266,6 +267,43 @@ class TestFull:
             with pytest.raises(FleetFullError) as full:
                 await fleet.start(REQUEST, key=2)
             assert (full.value.retry_after, full.value.budget_left) == (None, 100)
+
+    @pytest.mark.parametrize("ledger", [None, MemoryLedger()], ids=["alone", "ledger"])
+    async def test_those_that_wait(
+        self, scripted: ScriptedClient, ledger: SessionLedger | None
+    ) -> None:
+        """Whoever would be one too many is told, and stands in nobody's way."""
+        async with SessionFleet(scripted, max_live=1, max_waiting=2, ledger=ledger) as fleet:
+            live = await fleet.start(REQUEST, key=0)
+            waiting = [asyncio.create_task(fleet.start(REQUEST, key=key)) for key in (1, 2)]
+            await settle()
+            with pytest.raises(FleetFullError, match="2 starts wait already") as full:
+                await fleet.start(REQUEST, key=3)
+            assert full.value.retry_after == pytest.approx(600, abs=5)
+            assert (fleet.stats().waiting, fleet.stats().refused) == (2, 1)
+            for start in waiting:
+                await live.stop()
+                live = await start
+        assert len(scripted.requests) == 3
+
+    async def test_a_renewal_waits(self, scripted: ScriptedClient, still: FakeClock) -> None:
+        """It goes on with what is there, and is not one too many."""
+
+        def hand_over(_: LiveSession, __: LiveSession) -> None:
+            """Nothing is to be moved."""
+
+        async with SessionFleet(
+            scripted, max_live=1, max_waiting=0, clock=still, renew_before=10
+        ) as fleet:
+            await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand_over)
+            still.advance(590)
+            await settle()
+            assert (fleet.stats().waiting, fleet.stats().refused) == (1, 0)
+
+    async def test_bad_input(self, scripted: ScriptedClient) -> None:
+        """It is refused."""
+        with pytest.raises(ConfigurationError, match="max_waiting"):
+            SessionFleet(scripted, max_waiting=-1)
 
     async def test_a_ledger(self, scripted: ScriptedClient) -> None:
         """It may be counting its places anew, which is another matter than to be full."""

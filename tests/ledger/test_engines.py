@@ -26,6 +26,7 @@ from equos_async import (
     SessionLedger,
     SQLiteLedger,
 )
+from equos_async.ledger import sqlite_file
 from equos_async.ledger.sqlite_file import MOST_LOG, before_fork, in_child, in_parent
 from equos_async.ledger.sqlite_schema import SCHEMA
 from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
@@ -222,6 +223,28 @@ class TestSQLite:
         with sqlite3.connect(path) as db:
             assert db.execute("PRAGMA user_version").fetchone() == (1,)
         db.close()
+
+    async def test_the_column_is_added_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process may do so in the moment before."""
+        path = tmp_path / "ledger.db"
+        async with SQLiteLedger(path) as ledger:
+            await live(ledger, row("a"), "s1")
+        with sqlite3.connect(path) as db:
+            db.execute("ALTER TABLE rows DROP COLUMN resource")
+        db.close()
+        add = sqlite_file.add_resource
+
+        def twice(db: sqlite3.Connection) -> None:
+            other = sqlite3.connect(path)
+            add(other)
+            other.close()
+            add(db)
+
+        monkeypatch.setattr(sqlite_file, "add_resource", twice)
+        async with SQLiteLedger(path) as ledger:
+            assert [one.resource for one in await ledger.rows()] == ["session"]
 
     async def test_a_file_without_resources(self, tmp_path: Path) -> None:
         """The column is added, once; what is there is of sessions, as what older workers write."""
