@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-PACKAGE: Final = Path(__file__).parent.parent.parent / "equos_async"
+import equos_async
+
+PACKAGE: Final = Path(equos_async.__file__).parent
 
 SPEAKING: Final = re.compile(
     r".*(Error|warn|print|add|add_argument|add_parser|debug|info|warning|fail|reason|exit)$"
