@@ -36,7 +36,7 @@ EXIT_CODES: Final = """exit codes:
   141  the output was closed; a session that was just started is stopped
   143  terminated by SIGTERM"""
 
-EXAMPLES: Final = {
+EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "demo": ("demo --sessions 100 --at-once 20",),
     "emulator": (
         "emulator",

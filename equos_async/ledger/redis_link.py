@@ -54,7 +54,7 @@ class Ways:
         self._nodes: list[Way] = []
         for seed in self._seeds:
             self._client(seed)
-        self.way = self._seeds[0]
+        self.way: Way = self._seeds[0]
 
     def __call__(self) -> Any:
         """The client of the way that is taken."""
@@ -109,7 +109,7 @@ class RedisLink:
         # Never touched again, nor freed: to close them would disturb the process they belong to.
         self._inherited: list[Any] = []
         self._look_at: float | None = 0.0 if isinstance(self._ways, Ways) else None
-        self.closed = False
+        self.closed: bool = False
 
     async def aclose(self) -> None:
         """Close the connections, where they are its own."""

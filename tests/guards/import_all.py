@@ -9,9 +9,9 @@ import pkgutil
 import equos_async
 
 NEED_MORE = {
+    "equos_async.ledger.redis_link": "redis",
     "equos_async.otel": "opentelemetry",
     "equos_async.testing.callsites": "pytest",
-    "equos_async.testing.leaks": "pytest",
     "equos_async.testing.ledger_contract": "pytest",
     "equos_async.testing.pytest_plugin": "pytest",
 }
