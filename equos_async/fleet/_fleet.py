@@ -311,7 +311,7 @@ class SessionFleet:
 
     @property
     def accepting(self) -> bool:
-        """Whether it was entered and takes starts: for the readiness probe of a deployment."""
+        """True while it takes starts, for the readiness probe of a deployment."""
         return self._entered and not self._admission.closed
 
     def stop_on_signals(self, *signals: signal.Signals, grace: float | None = None) -> None:
