@@ -202,19 +202,16 @@ class RedisLink:
         while True:
             self._check()
             try:
-                async with self._ways().pubsub() as listener:
-                    await listener.subscribe(channel)
-                    yield None
-                    unanswered = 0
-                    while unanswered < MOST_UNANSWERED:
-                        message = await listener.get_message(timeout=self._timeout)
-                        if message is None:
-                            unanswered += 1
-                            await listener.subscribe(channel)
-                            continue
+                with suppress(_SilentError):
+                    async with self._ways().pubsub() as listener:
+                        await listener.subscribe(channel)
+                        yield None
                         unanswered = 0
-                        if message["type"] == "message":
-                            yield _decoded(message["data"])
+                        while True:
+                            message = await listener.get_message(timeout=self._timeout)
+                            unanswered = await _heard(listener, channel, message, unanswered)
+                            if message is not None and message["type"] == "message":
+                                yield _decoded(message["data"])
             except _ERRORS as error:
                 raise failed(error) from None
 
@@ -225,6 +222,24 @@ class RedisLink:
             self._inherited.append(self._ways)
             self._ways = self._make()
             self._process = os.getpid()
+
+
+class _SilentError(Exception):
+    """A listener's connection has died without a word."""
+
+
+async def _heard(listener: Any, channel: str, message: object, unanswered: int) -> int:
+    """How often in a row a listener has asked and heard nothing; it asks again then.
+
+    Raises:
+        _SilentError: Too often.
+    """
+    if message is not None:
+        return 0
+    if unanswered + 1 == MOST_UNANSWERED:
+        raise _SilentError
+    await listener.subscribe(channel)
+    return unanswered + 1
 
 
 class OneWay:
