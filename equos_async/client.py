@@ -17,9 +17,9 @@ from ._api.operations import CONVERSATION, PING, SESSION, Credential, Resource
 from ._api.words import Masker
 from ._calls.blocks import hold
 from ._calls.keys import Keys, KeySource
-from ._calls.lifecycle import State
+from ._calls.lifecycle import State, closed_error
 from ._calls.pages import read_all
-from ._calls.tasks import CallTasks, closed_error
+from ._calls.tasks import CallTasks
 from ._emitter import Emitter
 from ._http.transport import Transport
 from ._version import __version__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from equos_async.errors import ClientClosedError, OperationName
+
 from .call import moved
 
 
@@ -30,3 +32,10 @@ class Lifecycle:
     def move(self, old: State, new: State) -> None:
         """Come further, from where it must be."""
         self.state = moved(self.state, old, new)
+
+
+def closed_error(
+    operation: OperationName | None = None, session_id: str | None = None
+) -> ClientClosedError:
+    """For a call that comes too late."""
+    return ClientClosedError("the client is closed", operation=operation, session_id=session_id)

@@ -1,4 +1,4 @@
-"""Calls that outlive their callers: launched, abandoned, handed over, closed."""
+"""Calls that outlive their callers: launched, abandoned, closed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from equos_async import _validate
 from equos_async._api.effects import Alone, Effect, Stake
-from equos_async._api.operations import OVER, RESOURCES, Operation, Resource
+from equos_async._api.operations import Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
-from equos_async._retry.search import LostAttempt
 from equos_async._retry.throttle import ClientThrottle
 from equos_async.clock import Clock, set_unless_done
-from equos_async.errors import ClientClosedError, ConfigurationError, OperationName
+from equos_async.errors import ConfigurationError
 from equos_async.events import Event, Unresolved
 from equos_async.settings import Limits, RetryPolicy, Settle, Timeouts
 
@@ -26,22 +25,17 @@ from .closing import Closing
 from .endings import Endings
 from .grace import CallTask, LastGrace
 from .keys import Keys
-from .lifecycle import Lifecycle, State
+from .lifecycle import Lifecycle, State, closed_error
 from .outcome import (
     Accepted,
-    Ended,
-    Refused,
-    Result,
     Unknown,
-    Unsent,
     describe,
     error_of,
-    reason_of,
 )
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
-from .settle import Settling
+from .starts import Starts
 
 T = TypeVar("T")
 
@@ -83,7 +77,6 @@ class CallTasks:
         self._lifecycle = Lifecycle()
         self._running = Running()
         self._calls: set[Call[Any]] = set()
-        self._blocks: dict[str, Resource[Any, Any, Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
         calls = self._calls
@@ -108,17 +101,21 @@ class CallTasks:
             make=self._call,
             keys=keys,
         )
-        self._settling = Settling(
+        self._starts = Starts(
             settle,
             keys=keys,
             runner=self._runner,
+            endings=self._endings,
             reports=self._reports,
+            running=self._running,
             lifecycle=self._lifecycle,
             clock=clock,
+            mask=self._mask,
             ask=self._look,
-            end=self._end_found,
-            refuse=self._tell_unknown,
+            launch=self._launch_alone,
         )
+        self._settling = self._starts.settling
+        self._blocks = self._starts.blocks
 
     @property
     def state(self) -> State:
@@ -301,7 +298,7 @@ class CallTasks:
                 call.holder = Holder.NOBODY
                 call.answer = call.answer.get_loop().create_future()
             else:
-                self._refuse(call, Unknown(late))
+                self._starts.refuse(call, Unknown(late))
 
     # The life of a call.
 
@@ -394,92 +391,16 @@ class CallTasks:
         """What the task of a call does."""
         if call.effect.alone is Alone.GOES_ON:
             await self._endings.carry(call)
-            return
-        if call.lost is None and not call.may_be_sent:
+        elif call.lost is None and not call.may_be_sent:
             return  # its caller is gone already
-        try:
-            if call.is_marked:
-                result = await self._outcome_of(call)
-            else:
-                result = await self._runner.run(call)
-        except asyncio.CancelledError:
-            if call.heir is None and call.effect.stake is Stake.BEGUN and call.is_on_server:
-                self._refuse(call, self._cut_off())
-            raise
-        if result is None:
-            return
-        if call.resource is None:
-            self._answer(call, result)
-        elif isinstance(result, Accepted):
-            await self._hand_over(call, call.resource, result.value)
-        elif isinstance(result, Unknown) and result.unreadable is not None:
-            await self._unreadable(call, call.resource, result)
+        elif call.resource is not None:
+            await self._starts.carry(call)
         else:
-            if not isinstance(result, Unknown):
-                # Refused late: nothing exists after all.
-                self._reports.resolved(call)
-            self._refuse(call, result)
-
-    async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
-        """What a call came to, in the end; None where another call saw to it."""
-        result: Result[T] | None
-        settled: str | None = None
-        if call.lost is not None and call.latest is not None:
-            result = Unknown(call.latest.reply)
-        else:
-            result = await self._learn(call, await self._runner.run(call))
-        while call.marker != settled and self._settling.may_settle(call, result):
-            settled = call.marker
-            result = await self._settling.settle(call, cast("Unknown", result))
-            if result is not None and call.marker != settled:  # it was sent again
-                result = await self._learn(call, result)
-        return result
-
-    async def _learn(self, call: Call[T], result: Result[T]) -> Result[T] | None:
-        """See what the server makes of markers; None where another call goes on with it."""
-        result = await self._settling.without(call, result)
-        if isinstance(result, Accepted):
-            self._settling.accept(call)
-        if call.heir is None or call.lost is None or call.resource is None:
-            return result
-        await self._late(call, call.heir, call.lost, call.resource, result)
-        return None
-
-    async def _late(
-        self,
-        call: Call[T],
-        heir: Call[T],
-        lost: LostAttempt,
-        resource: Resource[Any, T, Any],
-        result: Result[T],
-    ) -> None:
-        """An answer came, or did not, to an attempt that another call settles."""
-        if isinstance(result, Accepted):
-            wanted = heir.is_wanted and self._lifecycle.state is State.OPEN
-            if wanted and self._settling.take(lost):
-                heir.move(Work.SETTLING, Work.ACCEPTED)
-                await self._hand_over(heir, resource, result.value)
+            result = await self._runner.run(call)
+            if isinstance(result, Accepted):
+                set_unless_done(call.answer, result.value)
             else:
-                self._settling.found(call, lost, resource.id_of(result.value))
-        elif isinstance(result, Unknown):
-            if result.unreadable is not None and result.unreadable.session_id is not None:
-                self._settling.found(call, lost, result.unreadable.session_id)
-        elif self._settling.take(lost):
-            self._reports.resolved(heir)
-            self._refuse(heir, result)
-
-    def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
-        """Launch what ends something that a lost start began, until that is confirmed."""
-        resource = RESOURCES[start.target.resource or "session"]
-        self._running.add(session_id, self._clock.now(), start.target.max_duration)
-        call = self._endings.orphan(resource, session_id, start.target)
-
-        async def see_ended() -> None:
-            shows_over = partial(self._settling.shows_over, resource, session_id)
-            confirmed = await self._endings.see_ended(call, shows_over)
-            self._settling.ended(start, lost, session_id, confirmed=confirmed)
-
-        self._launch_alone(call, work=see_ended())
+                call.refuse(error_of(result, call, self._mask))
 
     def _look(
         self,
@@ -493,35 +414,6 @@ class CallTasks:
         call = self._call(operation, target, None, query)
         self._launch_alone(call)
         return call
-
-    def _cut_off(self) -> Unknown:
-        """What a start came to whose task was cancelled."""
-        gave_up = self._lifecycle.gave_up
-        reason = "the client was closed" if gave_up else "the event loop shut down"
-        return Unknown(Failure(sent=True, reason=reason))
-
-    def _answer(self, call: Call[T], result: Result[T]) -> None:
-        if isinstance(result, Accepted):
-            set_unless_done(call.answer, result.value)
-        else:
-            self._refuse(call, result)
-
-    def _refuse(self, call: Call[Any], result: Refused | Unsent | Unknown | Ended) -> None:
-        """Let the caller have an error, and keep what may be running now."""
-        if isinstance(result, Unknown) and call.effect.stake is Stake.BEGUN:
-            self._reports.unknown(call, result, reason_of(result.reply, self._mask))
-        call.refuse(error_of(result, call, self._mask))
-
-    def _tell_unknown(self, call: Call[Any], result: Unknown) -> None:
-        """Let the caller know that nobody knows what became of a start."""
-        if result.unreadable is None:
-            self._refuse(call, result)
-            return
-        error = error_of(result, call, self._mask)
-        self._reports.unknown(call, result, str(error))
-        what = f"a billed {call.target.resource} may exist, and its id could not be read"
-        error.args = (f"{error}: {what}",)
-        call.refuse(error)
 
     def _abandon(self, call: Call[Any]) -> None:
         """The caller was cancelled, or its coroutine closed."""
@@ -538,48 +430,6 @@ class CallTasks:
             session_id = call.resource.id_of(call.answer.result())
             self._blocks.pop(session_id, None)
             self._launch_orphan(call.resource, session_id)
-
-    async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
-        """Put what was begun into its holder's hands, or end it where there are none."""
-        if call.in_doubt:
-            self._reports.resolved(call)
-        session_id = resource.id_of(value)
-        granted = resource.granted_of(value)
-        seconds = call.target.max_duration if granted is None else granted
-        self._running.add(session_id, self._clock.now(), seconds)
-        if self._lifecycle.state is not State.OPEN:
-            call.refuse(closed_error(call.effect.name, session_id))
-        if not call.is_wanted:
-            call.move(Work.ACCEPTED, Work.ENDING)
-            await self._endings.carry(self._endings.in_place(call, resource, session_id))
-            return
-        if resource.status_of(value) in OVER:
-            self._reports.not_live(call, resource, value)
-        if call.holder is Holder.BLOCK:
-            self._blocks[session_id] = resource
-        call.answer.set_result(value)
-
-    async def _unreadable(
-        self, call: Call[T], resource: Resource[Any, T, Any], result: Unknown
-    ) -> None:
-        """End what was begun, where its id could be read, and tell the caller."""
-        error = error_of(result, call, self._mask)
-        if error.session_id is None:
-            self._tell_unknown(call, result)
-            return
-        call.move(Work.ON_WIRE, Work.ENDING)
-        self._running.add(error.session_id, self._clock.now(), call.target.max_duration)
-        ending = self._endings.in_place(call, resource, error.session_id)
-        # The stop has a deadline of its own; who waits for the start is not made to wait.
-        late = self._clock.call_at(call.deadline, call.refuse, error)
-        stopped = await self._endings.finish(ending)
-        late.cancel()
-        self._reports.resolved(call)
-        became = "has been" if stopped else "could not be"
-        error.args = (f"{error}; its {resource.word} {became} stopped",)
-        call.refuse(error)
-        if not stopped:
-            await self._endings.see_through(ending)
 
     def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         self._launch_alone(self._endings.orphan(resource, session_id), told=True)
@@ -600,7 +450,7 @@ class CallTasks:
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
                 self._reports.failed(call, "cancelled before it was sent")
             if work is Work.SETTLING:
-                self._refuse(call, self._cut_off())
+                self._starts.cut_off(call)
             if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()
@@ -625,13 +475,6 @@ class CallTasks:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": reason, "exception": error}
             )
-
-
-def closed_error(
-    operation: OperationName | None = None, session_id: str | None = None
-) -> ClientClosedError:
-    """For a call that comes too late."""
-    return ClientClosedError("the client is closed", operation=operation, session_id=session_id)
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:

@@ -1,0 +1,248 @@
+"""What becomes of a start: into its holder's hands, ended, or told as unknown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
+
+from equos_async._api.operations import OVER, RESOURCES, Resource
+from equos_async._http.request import Failure
+from equos_async._retry.search import LostAttempt
+from equos_async.clock import Clock
+from equos_async.settings import Settle
+
+from .call import Call, Holder, Work
+from .endings import Endings
+from .keys import Keys
+from .lifecycle import Lifecycle, State, closed_error
+from .outcome import Accepted, Ended, Mask, Refused, Result, Unknown, Unsent, error_of, reason_of
+from .reports import CallReports
+from .runner import CallRunner
+from .running import Running
+from .settle import Ask, Settling
+
+T = TypeVar("T")
+
+
+class Launch(Protocol):
+    """Runs a call of the client's own accord."""
+
+    def __call__(
+        self,
+        call: Call[Any],
+        *,
+        told: bool = False,
+        work: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
+        """Launch it."""
+        ...
+
+
+class Starts:
+    """Carries out what begins something, and sees to what came of it.
+
+    Args:
+        settle: How long lost starts are looked for; None: not at all.
+        keys: Looking needs the server key.
+        runner: Sends requests.
+        endings: End what nobody holds.
+        reports: Where it is told.
+        running: What is known to run.
+        lifecycle: How far the client has come.
+        clock: The source of time.
+        mask: Takes secrets out of what is told.
+        ask: Launches a call that reads.
+        launch: Launches what ends something.
+
+    Attributes:
+        settling: Looks for starts whose answers were lost.
+        blocks: What open blocks hold, by id.
+    """
+
+    def __init__(
+        self,
+        settle: Settle | None,
+        *,
+        keys: Keys,
+        runner: CallRunner,
+        endings: Endings,
+        reports: CallReports,
+        running: Running,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        mask: Mask,
+        ask: Ask,
+        launch: Launch,
+    ) -> None:
+        self.blocks: dict[str, Resource[Any, Any, Any]] = {}
+        self.settling: Settling = Settling(
+            settle,
+            keys=keys,
+            runner=runner,
+            reports=reports,
+            lifecycle=lifecycle,
+            clock=clock,
+            ask=ask,
+            end=self._end_found,
+            refuse=self._tell_unknown,
+        )
+        self._runner = runner
+        self._endings = endings
+        self._reports = reports
+        self._running = running
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._mask = mask
+        self._launch = launch
+
+    async def carry(self, call: Call[Any]) -> None:
+        """Send a start, and see to what came of it."""
+        try:
+            if call.is_marked:
+                result = await self._outcome_of(call)
+            else:
+                result = await self._runner.run(call)
+        except asyncio.CancelledError:
+            if call.heir is None and call.is_on_server:
+                self.cut_off(call)
+            raise
+        if result is None:
+            return
+        resource = cast("Resource[Any, Any, Any]", call.resource)
+        if isinstance(result, Accepted):
+            await self._hand_over(call, resource, result.value)
+        elif isinstance(result, Unknown) and result.unreadable is not None:
+            await self._unreadable(call, resource, result)
+        else:
+            if not isinstance(result, Unknown):
+                # Refused late: nothing exists after all.
+                self._reports.resolved(call)
+            self.refuse(call, result)
+
+    async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
+        """What a call came to, in the end; None where another call saw to it."""
+        result: Result[T] | None
+        settled: str | None = None
+        if call.lost is not None and call.latest is not None:
+            result = Unknown(call.latest.reply)
+        else:
+            result = await self._learn(call, await self._runner.run(call))
+        while call.marker != settled and self.settling.may_settle(call, result):
+            settled = call.marker
+            result = await self.settling.settle(call, cast("Unknown", result))
+            if result is not None and call.marker != settled:  # it was sent again
+                result = await self._learn(call, result)
+        return result
+
+    async def _learn(self, call: Call[T], result: Result[T]) -> Result[T] | None:
+        """See what the server makes of markers; None where another call goes on with it."""
+        result = await self.settling.without(call, result)
+        if isinstance(result, Accepted):
+            self.settling.accept(call)
+        if call.heir is None or call.lost is None or call.resource is None:
+            return result
+        await self._late(call, call.heir, call.lost, call.resource, result)
+        return None
+
+    async def _late(
+        self,
+        call: Call[T],
+        heir: Call[T],
+        lost: LostAttempt,
+        resource: Resource[Any, T, Any],
+        result: Result[T],
+    ) -> None:
+        """An answer came, or did not, to an attempt that another call settles."""
+        if isinstance(result, Accepted):
+            wanted = heir.is_wanted and self._lifecycle.state is State.OPEN
+            if wanted and self.settling.take(lost):
+                heir.move(Work.SETTLING, Work.ACCEPTED)
+                await self._hand_over(heir, resource, result.value)
+            else:
+                self.settling.found(call, lost, resource.id_of(result.value))
+        elif isinstance(result, Unknown):
+            if result.unreadable is not None and result.unreadable.session_id is not None:
+                self.settling.found(call, lost, result.unreadable.session_id)
+        elif self.settling.take(lost):
+            self._reports.resolved(heir)
+            self.refuse(heir, result)
+
+    def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
+        """Launch what ends something that a lost start began, until that is confirmed."""
+        resource = RESOURCES[start.target.resource or "session"]
+        self._running.add(session_id, self._clock.now(), start.target.max_duration)
+        call = self._endings.orphan(resource, session_id, start.target)
+
+        async def see_ended() -> None:
+            shows_over = partial(self.settling.shows_over, resource, session_id)
+            confirmed = await self._endings.see_ended(call, shows_over)
+            self.settling.ended(start, lost, session_id, confirmed=confirmed)
+
+        self._launch(call, work=see_ended())
+
+    def cut_off(self, call: Call[Any]) -> None:
+        """The task of a call was cancelled, and what it sent may have been done."""
+        gave_up = self._lifecycle.gave_up
+        reason = "the client was closed" if gave_up else "the event loop shut down"
+        self.refuse(call, Unknown(Failure(sent=True, reason=reason)))
+
+    def refuse(self, call: Call[Any], result: Refused | Unsent | Unknown | Ended) -> None:
+        """Let the caller have an error, and keep what may be running now."""
+        if isinstance(result, Unknown):
+            self._reports.unknown(call, result, reason_of(result.reply, self._mask))
+        call.refuse(error_of(result, call, self._mask))
+
+    def _tell_unknown(self, call: Call[Any], result: Unknown) -> None:
+        """Let the caller know that nobody knows what became of a start."""
+        if result.unreadable is None:
+            self.refuse(call, result)
+            return
+        error = error_of(result, call, self._mask)
+        self._reports.unknown(call, result, str(error))
+        what = f"a billed {call.target.resource} may exist, and its id could not be read"
+        error.args = (f"{error}: {what}",)
+        call.refuse(error)
+
+    async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
+        """Put what was begun into its holder's hands, or end it where there are none."""
+        if call.in_doubt:
+            self._reports.resolved(call)
+        session_id = resource.id_of(value)
+        granted = resource.granted_of(value)
+        seconds = call.target.max_duration if granted is None else granted
+        self._running.add(session_id, self._clock.now(), seconds)
+        if self._lifecycle.state is not State.OPEN:
+            call.refuse(closed_error(call.effect.name, session_id))
+        if not call.is_wanted:
+            call.move(Work.ACCEPTED, Work.ENDING)
+            await self._endings.carry(self._endings.in_place(call, resource, session_id))
+            return
+        if resource.status_of(value) in OVER:
+            self._reports.not_live(call, resource, value)
+        if call.holder is Holder.BLOCK:
+            self.blocks[session_id] = resource
+        call.answer.set_result(value)
+
+    async def _unreadable(
+        self, call: Call[T], resource: Resource[Any, T, Any], result: Unknown
+    ) -> None:
+        """End what was begun, where its id could be read, and tell the caller."""
+        error = error_of(result, call, self._mask)
+        if error.session_id is None:
+            self._tell_unknown(call, result)
+            return
+        call.move(Work.ON_WIRE, Work.ENDING)
+        self._running.add(error.session_id, self._clock.now(), call.target.max_duration)
+        ending = self._endings.in_place(call, resource, error.session_id)
+        # The stop has a deadline of its own; who waits for the start is not made to wait.
+        late = self._clock.call_at(call.deadline, call.refuse, error)
+        stopped = await self._endings.finish(ending)
+        late.cancel()
+        self._reports.resolved(call)
+        became = "has been" if stopped else "could not be"
+        error.args = (f"{error}; its {resource.word} {became} stopped",)
+        call.refuse(error)
+        if not stopped:
+            await self._endings.see_through(ending)
