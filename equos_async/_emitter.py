@@ -48,38 +48,48 @@ class Emitter(Generic[E]):
         if logger.isEnabledFor(event.level):
             guarded(_log, event, key)
         if self._hook is not None:
-            guarded(self._call, self._hook, event)
+            guarded(self._call, self._hook, event, failed=self._complain)
 
     def _call(self, hook: Callable[[E], object], event: E) -> None:
-        """Call the hook, and say once what went wrong in it."""
-        try:
-            result = hook(event)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            if not self._hook_failed:
-                self._hook_failed = True
-                logger.exception("%s raised; this is not logged again", self._name)
-            return
+        result = hook(event)
         if isinstance(result, Coroutine):
             result.close()  # or Python would warn of each
             if not self._hook_failed:
                 self._hook_failed = True
                 logger.error("%s returned a coroutine, which is not run", self._name)
 
+    def _complain(self, error: BaseException) -> None:
+        """Say once what went wrong in the hook."""
+        if not self._hook_failed:
+            self._hook_failed = True
+            logger.error("%s raised; this is not logged again", self._name, exc_info=error)
 
-def guarded(action: Callable[..., object], *args: object) -> None:
+
+def guarded(
+    action: Callable[..., object],
+    *args: object,
+    failed: Callable[[BaseException], object] | None = None,
+) -> None:
     """Do something of which nothing may come back: neither hooks nor log handlers end a call.
 
     What is to end the whole program does so from the event loop, and not from within a call,
     which would be lost with what it has sent.
+
+    Args:
+        action: What to do.
+        args: With what.
+        failed: Called with what it raised, CancelledError and the errors of libraries included;
+            None: the loop's handler is told.
     """
     try:
         action(*args)
     except (KeyboardInterrupt, SystemExit) as error:
         asyncio.get_running_loop().call_soon(_raise, error)
-    except BaseException as error:  # CancelledError, and those of libraries, too
-        with suppress(BaseException):
+    except BaseException as error:
+        if failed is not None:
+            guarded(failed, error)
+            return
+        with suppress(BaseException):  # the loop's handler is the last that can be told
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a log handler raised", "exception": error}
             )

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import IO, Any, Self, cast
 
 from attrs import define, evolve, field
@@ -26,10 +27,6 @@ from equos_async.settings import Timeouts
 
 from .signals import until_terminated
 
-try:
-    import rich.progress as rich_progress
-except ImportError:  # the extra `cli` is not installed: plain lines then
-    rich_progress = None  # type: ignore[assignment]
 Show = Callable[[], object]
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
@@ -197,11 +194,12 @@ def quiet() -> Generator[None, None, None]:
 @contextmanager
 def _display(tally: Tally) -> Generator[Show, None, None]:
     """A bar and a live line with rich on a terminal; else a plain line a second."""
-    if rich_progress is None or not sys.stdout.isatty():
+    if not sys.stdout.isatty() or find_spec("rich") is None:
         yield _plain_lines(tally)
         return
-    columns = rich_progress.BarColumn(), "{task.description}", rich_progress.TimeElapsedColumn()
-    with rich_progress.Progress(*columns) as progress:
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn  # noqa: PLC0415 - an extra
+
+    with Progress(BarColumn(), "{task.description}", TimeElapsedColumn()) as progress:
         task = progress.add_task("", total=tally.total)
         yield lambda: progress.update(task, completed=tally.over, description=str(tally))
 

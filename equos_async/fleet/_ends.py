@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from equos_async._emitter import guarded
@@ -38,21 +39,14 @@ class Ends:
     def tell(self, end: SessionEnd) -> None:
         """Call the hook."""
         if self._hook is not None:
-            guarded(self._call, self._hook, end)
+            guarded(self._call, self._hook, end, failed=partial(_complain, end))
 
     def _call(self, hook: OnEnd, end: SessionEnd) -> None:
-        try:
-            result = hook(end)
-            if not inspect.isawaitable(result):
-                return
+        result = hook(end)
+        if inspect.isawaitable(result):
             running = asyncio.ensure_future(result)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            _complain(end)
-            return
-        self._running.add(running)
-        running.add_done_callback(lambda done: self._told(done, end))
+            self._running.add(running)
+            running.add_done_callback(lambda done: self._told(done, end))
 
     def _told(self, running: asyncio.Future[object], end: SessionEnd) -> None:
         self._running.discard(running)
@@ -68,5 +62,5 @@ class Ends:
             await asyncio.wait(self._running, timeout=PATIENCE)
 
 
-def _complain(end: SessionEnd, error: BaseException | bool = True) -> None:
+def _complain(end: SessionEnd, error: BaseException) -> None:
     logger.error("on_end raised for %s", end, exc_info=error)
