@@ -1,14 +1,16 @@
 """An asyncio service: people queue up to talk, and a few workers serve them.
 
-It shows where to handle each error, and that Ctrl-C leaves nothing running. Without EQUOS_ENDPOINT
-it uses a local server; for the real service set EQUOS_ENDPOINT=https://api.equos.ai and
-EQUOS_CLIENT_KEY.
+It shows where to handle each error, and that Ctrl-C and SIGTERM leave nothing running. Without
+EQUOS_ENDPOINT it uses a local server; for the real service set EQUOS_ENDPOINT=https://api.equos.ai
+and EQUOS_CLIENT_KEY.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from contextlib import suppress
 
 from attrs import evolve
@@ -84,6 +86,10 @@ async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
 
 async def main() -> None:
     """With a real server, or with a local one that has a bad day."""
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        # As Ctrl-C does; without this the process would end where it stands.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     names = ["Ada", "Grace", "Edsger", "Barbara", "Alan", "Frances"]
     if "EQUOS_ENDPOINT" in os.environ:
         await run(None, None, names)
@@ -100,5 +106,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(main())

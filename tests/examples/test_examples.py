@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from equos_async.testing import Delay, EquosEmulator, Hang, Status
 from tests.fleet.programs import EXAMPLES, program
 
@@ -42,7 +44,10 @@ async def test_the_service_tells_at_once_in_a_pipe(emulator: EquosEmulator) -> N
         await service.expect("the server says no (422: no voice)")
 
 
-async def test_ctrl_c_ends_the_service_without_a_traceback(emulator: EquosEmulator) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+async def test_a_signal_ends_the_service_without_a_traceback(
+    number: signal.Signals, emulator: EquosEmulator
+) -> None:
     """What is being started then is stopped, and nothing else is printed."""
     begun = asyncio.Event()
 
@@ -53,7 +58,7 @@ async def test_ctrl_c_ends_the_service_without_a_traceback(emulator: EquosEmulat
     emulator.faults.start.add(Delay(0.5), times=None, when=noticed)
     async with program(emulator.endpoint, str(EXAMPLES / "service.py")) as service:
         await begun.wait()
-        assert await service.end(signal.SIGINT) == 0
+        assert await service.end(number) == 0
     assert "Traceback" not in service.printed
     assert not emulator.live_sessions
 
