@@ -204,6 +204,11 @@ class Call(Generic[T]):
             return False
         return self.late or self.answer.cancelled() or self.answer.exception() is not None
 
+    def tell_watch(self) -> None:
+        """Let its watch know where it is over and nothing is running; it may become so later."""
+        if self.watch is not None and self.work is Work.DONE and self.is_settled:
+            self.watch.settle()
+
     @property
     def is_unsent(self) -> bool:
         """Whether it is under way, and nothing was sent that the server may still act on."""

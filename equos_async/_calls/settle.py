@@ -206,6 +206,7 @@ class Settling:
             lost.confirm(session_id)
         if lost.fate is Fate.ENDED:
             self._reports.settled(call)
+            call.current.tell_watch()  # its caller's call may be over by now
             if call.heir is not None and call.lost is lost:
                 call.withdraw()  # its answer would say nothing new
         self._ring(lost)

@@ -168,6 +168,7 @@ class Starts:
         elif self.settling.take(lost):
             self._reports.resolved(heir)
             self.refuse(heir, result)
+            heir.tell_watch()  # it may be over by now
 
     def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
         """Launch what ends something that a lost start began, until that is confirmed."""

@@ -454,8 +454,8 @@ class CallTasks:
             if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()
-        if call.watch is not None and call.is_settled:
-            call.watch.settle()
+        if call.watch is not None:
+            call.tell_watch()
         call.guard = None  # it refers to the call
         call.task.forget()
 

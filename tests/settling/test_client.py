@@ -191,7 +191,7 @@ async def test_looking_ends(kind: Kind) -> None:
         with pytest.raises(StartOutcomeUnknownError):
             await here.start()
         await until(lambda: here.looks >= 4)
-        await asyncio.sleep(5 / SPEED)
+        await FastClock().sleep(5)
         assert here.looks == 4
         assert len(here.client.unresolved) == 1
 
@@ -225,7 +225,7 @@ async def test_a_late_answer_after_a_find_says_nothing_new(kind: Kind) -> None:
         here.emulator.faults.start.add(Delay(8 / SPEED, "after"), times=1)
         session_id = await here.start()
         assert here.starts == 2
-        await asyncio.sleep(8 / SPEED)
+        await FastClock().sleep(8)
         assert list(here.emulator.live) == [session_id]
 
 

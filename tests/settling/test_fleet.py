@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from equos_async import EquosClient, SessionFleet, Settle, StartOutcomeUnknownError, Timeouts
-from equos_async.testing import Delay, Drop, EquosEmulator, Lag
+from equos_async.testing import Delay, Drop, EquosEmulator, Fault, Lag, Status
 from equos_async.testing.faults import Mishap
 from tests.clocks import until
 from tests.conftest import API_KEY, KEY, REQUEST
@@ -47,5 +47,28 @@ async def test_what_is_found_late_frees_its_place(lost: Mishap) -> None:
                 await fleet.start(REQUEST, key=1)
             assert fleet.stats().unknown == 1
             await until(lambda: not client.unresolved)
+            live = await fleet.start(REQUEST, key=2)
+            assert list(emulator.live) == [live.session.id]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(Lag(60), Delay(12 / SPEED, "after")), (Delay(12 / SPEED), Status(422))],
+    ids=["accepted", "refused"],
+)
+async def test_what_answers_after_the_looking_frees_its_place(answer: tuple[Fault, ...]) -> None:
+    """It is listed too late to be found; its own late answer tells what became of it."""
+    async with EquosEmulator() as emulator:
+        emulator.faults.start.add(*answer, times=1)
+        async with (
+            make(emulator, Settle(patience=1.5, look_for=2)) as client,
+            SessionFleet(client, max_live=1) as fleet,
+        ):
+            with pytest.raises(StartOutcomeUnknownError):
+                await fleet.start(REQUEST, key=1)
+            assert fleet.stats().unknown == 1
+            await until(lambda: not client.unresolved)
+            assert emulator.live == {}
+            assert fleet.stats().free == 1
             live = await fleet.start(REQUEST, key=2)
             assert list(emulator.live) == [live.session.id]
