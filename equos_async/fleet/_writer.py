@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -13,11 +13,14 @@ from attrs import evolve
 from equos_async._api.operations import resource_of
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
-from equos_async.ledger.protocol import LedgerRow, SessionLedger
+from equos_async.ledger.protocol import BulkLedger, LedgerRow, SessionLedger, batched
 
 from ._engine import Engine
 from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, key_of, text_of
 from .values import AnyRequest
+
+IN_BULK: Final = 200
+"""Rows that are written anew at once: few enough to be written within ``PATIENCE``."""
 
 
 class NoRows:
@@ -202,7 +205,7 @@ class RowWriter:
     async def _agreed(self, entry: Entry) -> None:
         """See to a row, and return when that is done or failed."""
         self._tend(entry)
-        if entry.writer is not None:
+        while entry.writer is not None:
             await asyncio.wait([entry.writer])
 
     async def _write(self, entry: Entry) -> None:
@@ -306,6 +309,10 @@ class RowWriter:
         row, left = entry.row, max(0.0, entry.until - self._clock.now())
         record = partial(self._ledger.record, row, seconds=left)
         owner = await self.engine.in_turn(self.engine.known, record)
+        self._recorded(entry, row, owner)
+
+    def _recorded(self, entry: Entry, row: LedgerRow, owner: str) -> None:
+        """Know who has a row that was recorded."""
         if row is not entry.row:
             return  # there is more to tell by now
         if owner == self.worker:
@@ -335,10 +342,34 @@ class RowWriter:
     async def make_good(self) -> None:
         """See to all rows that are not as they should be.
 
-        All together: one after the other, ten thousand would take longer than a lease.
+        All together: one after the other, ten thousand would take longer than a lease. What the
+        ledger has lost is written in bulk where the ledger can, each time with the lease renewed.
         """
         wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]
+        if isinstance(self._ledger, BulkLedger):
+            lost = [one for one in wrong if one.step is Step.RECORD and one.writer is None]
+            for portion in batched(lost, IN_BULK):
+                writer = self._spawn(self._record_all(self._ledger, portion))
+                for entry in portion:
+                    entry.writer = writer
+                await asyncio.wait([writer])
         await asyncio.gather(*map(self._agreed, wrong))
+
+    async def _record_all(self, ledger: BulkLedger, entries: Sequence[Entry]) -> None:
+        now = self._clock.now()
+        rows = [(entry.row, max(0.0, entry.until - now)) for entry in entries]
+        for entry in entries:
+            entry.confirmed = Confirmed.UNSURE
+        try:
+            written = ledger.record_all(self.worker, rows, lease=self._lease)
+            owners = await self.engine.ask(written)
+            for entry, (row, _), owner in zip(entries, rows, owners, strict=True):
+                self._recorded(entry, row, owner)
+        except LedgerError as error:
+            self.engine.failed(error)
+        finally:
+            for entry in entries:
+                entry.writer = None
 
     def call(self, row_id: str) -> None:
         """The turn of a row may have come."""

@@ -159,6 +159,16 @@ class Moody:
         return {row.key: row.session_id for row in await self.rows()}
 
 
+class InBulk(Moody):
+    """One that writes many rows at once."""
+
+    async def record_all(
+        self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
+    ) -> Sequence[str]:
+        owners: Sequence[str] = await self._do("record_all", worker, rows, lease=lease)
+        return owners
+
+
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[Moody]:
     """One worker's view of a ledger in a file."""
@@ -683,6 +693,46 @@ class TestTheEngineFails:
                 await ledger.engine.remove(row.id)
             await beat(still, ledger)
             await written(ledger, {"a": "s1"})
+
+    async def test_what_is_forgotten_is_written_anew_in_bulk(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """Once, with the lease; what is over meanwhile goes again before its stop returns."""
+        bulk = InBulk(ledger.engine)
+        async with fleet_of(scripted, bulk, still) as fleet:
+            for key in ("a", "b", "c"):
+                await fleet.start(REQUEST, key=key)
+            for row in await bulk.rows():
+                await bulk.engine.remove(row.id)
+            bulk.asked.clear()
+            bulk.held = {"record_all"}
+            still.advance(LEASE / 3)
+            await eventually(lambda: "record_all" in bulk.asked)
+            assert bulk.asked.count("record") == 0
+            stopping = asyncio.create_task(fleet.stop("a"))
+            await quiet(bulk)
+            assert not stopping.done()
+            bulk.go.set()
+            await stopping
+            assert await bulk.owners() == {"b": "s2", "c": "s3"}
+            assert bulk.asked.count("record_all") == 1
+            assert bulk.asked.count("record") == 0
+
+    async def test_a_bulk_that_fails_is_written_again(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """At the next look, as all that could not be written."""
+        bulk = InBulk(ledger.engine)
+        async with fleet_of(scripted, bulk, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            (row,) = await bulk.rows()
+            await bulk.engine.remove(row.id)
+            bulk.failing = {"record_all", "record"}
+            await beat(still, bulk)
+            assert await bulk.owners() == {}
+            bulk.failing = set()
+            await beat(still, bulk)
+            await written(bulk, {"a": "s1"})
 
     async def test_an_engine_that_forgets_an_unknown_start(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
