@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import threading
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -188,24 +187,13 @@ class TestCluster:
 
 async def test_a_fork(redis: RedisServer) -> None:
     """A child that inherits open connections makes its own, and leaves the others alone."""
-
-    async def work() -> bool:
-        async with asyncio.timeout(PATIENCE), ledger:
-            return await place(ledger, row("b", "worker-2"))
-
-    async with RedisLedger(redis.url) as ledger:
-        await live(ledger, row("a"), "s1")
-        child = os.fork()
-        if child == 0:
-            placed: list[bool] = []
-            # In a thread of its own: the one that was forked believes that the parent's loop runs.
-            thread = threading.Thread(target=lambda: placed.append(asyncio.run(work())))
-            thread.start()
-            thread.join()
-            os._exit(0 if placed == [True] else 1)
-        _, status = await asyncio.to_thread(os.waitpid, child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        assert len(await ledger.rows()) == 2
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.ledger.redis_forker", redis.url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        told, _ = await program.communicate()
+    assert told.decode() == "worker-1/a worker-2/b\n"
 
 
 class TestClient:
