@@ -14,11 +14,11 @@ from .events import logger
 
 
 class Emitted(AttrsInstance, Protocol):
-    """What an event has beside its fields."""
+    """What the emitter needs of an event besides its fields."""
 
     @property
     def level(self) -> int:
-        """The logging level that fits."""
+        """The event's logging level."""
         ...
 
 
@@ -26,10 +26,10 @@ E = TypeVar("E", bound=Emitted)
 
 
 class Emitter(Generic[E]):
-    """Logs each event as one record, and hands it to a hook.
+    """Logs each event as one record, and passes it to a hook.
 
     Args:
-        hook: Called with each event; its failure is logged once, and is nobody else's.
+        hook: Called with each event. If it raises, that is logged once and goes no further.
         name: What users call the hook, for that message.
     """
 
@@ -40,11 +40,11 @@ class Emitter(Generic[E]):
 
     @property
     def heard(self) -> bool:
-        """Whether anybody wants to know of what is in order; if not, it costs nothing."""
+        """Whether events below WARNING have a hook or a log handler; if not, none are made."""
         return self._hook is not None or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: E, *, key: object = None) -> None:
-        """Log an event, with a key that it has no field for, and hand it to the hook."""
+        """Log an event, with a fleet's key that it has no field for, and pass it to the hook."""
         if logger.isEnabledFor(event.level):
             guarded(_log, event, key)
         if self._hook is not None:
@@ -59,7 +59,7 @@ class Emitter(Generic[E]):
                 logger.error("%s returned a coroutine, which is not run", self._name)
 
     def _complain(self, error: BaseException) -> None:
-        """Say once what went wrong in the hook."""
+        """Log a failure of the hook once."""
         if not self._hook_failed:
             self._hook_failed = True
             logger.error("%s raised; this is not logged again", self._name, exc_info=error)
@@ -70,16 +70,16 @@ def guarded(
     *args: object,
     failed: Callable[[BaseException], object] | None = None,
 ) -> None:
-    """Do something of which nothing may come back: neither hooks nor log handlers end a call.
+    """Call something whose exceptions must not end a call: a hook or a log handler.
 
-    What is to end the whole program does so from the event loop, and not from within a call,
-    which would be lost with what it has sent.
+    An exception that ends the whole program is raised from the event loop instead: raised here, it
+    would end the call and lose what it has sent.
 
     Args:
         action: What to do.
-        args: With what.
-        failed: Called with what it raised, CancelledError and the errors of libraries included;
-            None: the loop's handler is told.
+        args: Its arguments.
+        failed: Called with the exception, CancelledError included; None: the event loop's exception
+            handler is called.
     """
     try:
         action(*args)
@@ -107,7 +107,7 @@ def _log(event: Emitted, key: object) -> None:
 
 
 def _flat(event: Emitted) -> dict[str, object]:
-    """An event's fields for a log record, where ``name`` is a name that is taken."""
+    """An event's fields for a log record, with a prefix because records have a ``name`` already."""
     fields = asdict(event, recurse=False, filter=lambda _, value: value not in (None, "", ()))
     fields["event"] = fields.pop("kind")
     fields.pop("retries", None)  # each was a record of its own

@@ -1,4 +1,4 @@
-"""Text made fit for a terminal: bounded, and without control characters."""
+"""Make text safe for a terminal: bounded, and without control characters."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def shown(text: str, *, lines: bool = False) -> str:
 
 
 def brief(text: str) -> str:
-    """A name or an id within a sentence: escaped, and with its end cut off where it is long."""
+    """A name or an id within a sentence: escaped, and shortened if it is long."""
     cut = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "\u2026"
     return shown(cut)

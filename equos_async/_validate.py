@@ -1,7 +1,7 @@
-"""Checks of what callers pass in: each returns the value or names the field and the fix.
+"""Checks of arguments: each returns the value, or raises an error that names the field.
 
-Every one runs before any I/O and raises :class:`~equos_async.errors.ConfigurationError`. None
-quotes a value that could be a secret.
+All run before any I/O and raise :class:`~equos_async.errors.ConfigurationError`. No message quotes
+a value that could be a secret.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def text(field: str, value: Any, *, empty: bool = False) -> str:
 
 
 def number(field: str, value: Any, *, zero: bool = False) -> float:
-    """A finite number above zero, or from zero on where ``zero`` allows it."""
+    """A finite number above zero, or at least zero with ``zero``."""
     wanted = f"{field} must be a finite number {'of at least' if zero else 'above'} 0"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigurationError(f"{wanted}, not {type(value).__name__}")
@@ -56,7 +56,7 @@ def number(field: str, value: Any, *, zero: bool = False) -> float:
 
 
 def count(field: str, value: Any, *, zero: bool = False) -> int:
-    """A whole number above zero, or from zero on where ``zero`` allows it."""
+    """A whole number above zero, or at least zero with ``zero``."""
     least = 0 if zero else 1
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{field} must be a whole number of at least {least}")
@@ -73,7 +73,7 @@ def instance(field: str, value: Any, cls: type[T]) -> T:
 
 
 def hook(field: str, value: T | None) -> T | None:
-    """Something to be called, or None; a coroutine function would be called and never run."""
+    """A plain function or None; a coroutine function is refused, as nothing would await it."""
     if value is None:
         return None
     if not callable(value):
@@ -93,11 +93,10 @@ def hook(field: str, value: T | None) -> T | None:
 
 
 def session_id(value: Any) -> str:
-    """A session id that can stand as one path segment.
+    """A session id that fits into one path segment.
 
-    Refused are ids that would change the path (``.``, ``..`` and their percent-encoded forms:
-    by simple formatting ``..`` would turn the stop into ``PATCH /v3/stop``), and what no URL
-    can carry.
+    Ids that would change the path are refused (``.``, ``..`` and their percent-encoded forms: with
+    ``..`` a stop would become ``PATCH /v3/stop``), and ids that a URL cannot hold.
     """
     found = text("session_id", value)
     if len(found) > MAX_ID_LENGTH:
@@ -110,7 +109,7 @@ def session_id(value: Any) -> str:
 
 
 class Secret(str):
-    """A string whose repr tells nothing, for what ends up in locals and other objects' reprs."""
+    """A string whose repr shows nothing, for values in locals and in other objects' reprs."""
 
     __slots__ = ()
 
@@ -124,7 +123,7 @@ def hidden(value: T) -> T:
 
 
 def key(field: str, value: Any) -> Secret:
-    """A key that can stand in a header; the message never quotes it."""
+    """A key that fits into a header; the message never quotes it."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{field} must be a non-empty string, not {type(value).__name__}")
     if not _KEY.fullmatch(value):
@@ -135,7 +134,7 @@ def key(field: str, value: Any) -> Secret:
 
 
 def key_source(name: str, value: Any) -> str | Callable[[], str | Awaitable[str]]:
-    """A key, or what returns one."""
+    """A key, or a callable that returns one."""
     if isinstance(value, str) or not callable(value):
         return key(name, value)
     return cast("Callable[[], str | Awaitable[str]]", value)
@@ -160,7 +159,7 @@ _OUR_HEADERS: Final = frozenset(
 
 
 def headers(value: Any) -> dict[str, str]:
-    """Headers of the caller's own; the message never quotes a value."""
+    """The caller's own headers; the message never quotes a value."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -187,8 +186,8 @@ class Proxy:
 
     Attributes:
         url: Where it is, without credentials.
-        authorization: What it is told of who asks; None: nothing.
-        secrets: What of it is not to be shown.
+        authorization: The value of its ``Proxy-Authorization`` header; None: none is sent.
+        secrets: The parts of it that must not be shown.
     """
 
     url: str
@@ -197,7 +196,7 @@ class Proxy:
 
 
 def proxy(value: Any) -> Proxy:
-    """A proxy from its URL; neither the message nor a frame of it shows that."""
+    """A proxy from its URL; neither the message nor a frame shows the URL."""
     found = _parsed_proxy(text("proxy", hidden(value)))
     if isinstance(found, str):
         raise ConfigurationError(f"proxy must {found}")
@@ -205,7 +204,7 @@ def proxy(value: Any) -> Proxy:
 
 
 def _parsed_proxy(url: str) -> Proxy | str:
-    """A proxy, or what its URL must do to name one."""
+    """A proxy, or what is wrong with its URL."""
     wanted = "be a URL such as http://user:password@proxy.example.com:3128"
     try:
         parts = urlsplit(url)
@@ -230,8 +229,8 @@ def _parsed_proxy(url: str) -> Proxy | str:
 def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:
     """The base URL without a trailing slash.
 
-    Plain ``http://`` is taken for loopback hosts only, unless ``allow_insecure_http``: a bearer
-    key does not belong on an open wire.
+    Plain ``http://`` is accepted for loopback hosts only, unless ``allow_insecure_http`` is set,
+    because it sends the key in clear text.
     """
     url = text("endpoint", value)
     try:

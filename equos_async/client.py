@@ -43,37 +43,40 @@ DEFAULT_ENDPOINT: Final = "https://api.equos.ai"
 
 
 class EquosClient:
-    """A client for sessions and conversations, to be shared by all that one event loop runs.
+    """A client for sessions and conversations; one is enough for a whole event loop.
 
-    Use it with ``async with``, or call :meth:`aclose`. Making one does no I/O and needs no
-    running loop. While the process lives, a session or conversation that the server told of is
-    either in a caller's hands or stopped; what never became known is in :attr:`unresolved`.
+    Use it with ``async with``, or call :meth:`aclose`. Creating it does no I/O and needs no running
+    loop. While the process lives, each session or conversation that the server confirmed is either
+    returned to its caller or stopped. Starts of unknown outcome are in :attr:`unresolved`.
 
-    A key is a string, or a callable that returns one, plain or awaitable. That is asked at the
-    first request and again after a 401, once for all calls, in the event loop: it must not block.
-    A call that was refused is sent again, once, with a different key only.
+    A key is a string, or a function or coroutine function that returns one. The function is called
+    at the first request and again after a 401, once for all calls that wait for it, in the event
+    loop: it must not block. After a 401 a call is sent again once, if the new key is a different
+    one.
 
     Args:
         client_key: The public client key from Equos Studio, for session passes; by default
             ``EQUOS_CLIENT_KEY``.
-        api_key: The server key, for conversations and for reading; by default
-            ``EQUOS_API_KEY``. One of the two has to be there.
+        api_key: The server key, for conversations and for reading; by default ``EQUOS_API_KEY``.
+            One of the two keys is required.
         endpoint: The API's base URL; by default ``EQUOS_ENDPOINT``, else the production API.
         api_version: The version segment of the path.
-        timeouts: How long things may take.
+        timeouts: Time limits of attempts and calls.
         retry: How often and how soon calls are tried again.
-        limits: How many connections at once.
-        settle: With a server key, a start whose answer was lost is looked for, ended, and made
-            again: how long. None: it is not looked for, and no start carries a marker.
-        headers: What else each request carries; none that the client sets itself.
-        proxy: The URL of a proxy, with a user and password where it wants them.
-        ssl: What TLS is to be like, instead of the default.
-        http_session: A session of yours to use; it is never closed. Its cookies, proxies, TLS and
-            pool are yours to set up.
+        limits: How many requests may be on the wire at once.
+        settle: With a server key, the session of a start whose answer was lost is searched for and
+            stopped, and the start is sent again; this sets for how long. None: no search, and
+            starts carry no marker.
+        headers: Further headers for each request; those that the client sets itself are refused.
+        proxy: The URL of a proxy, with user and password if it needs them.
+        ssl: An ``ssl.SSLContext``, instead of Python's defaults.
+        http_session: An aiohttp session of yours. It is never closed; its cookies, proxies, TLS
+            settings and connection pool apply.
         on_event: Called with each :class:`Event`; must not block.
-        allow_insecure_http: Send the key over plain HTTP to hosts other than loopback.
-        trust_env: Take proxies from the environment, for a session of the client's own.
-        clock: The source of time and chance, for tests.
+        allow_insecure_http: Allow ``http://`` to hosts other than loopback, which sends the key in
+            clear text.
+        trust_env: Use the proxies of the environment; not with ``http_session``.
+        clock: The source of time and random numbers, for tests.
 
     Raises:
         ConfigurationError: An argument or an environment variable is wrong.
@@ -163,9 +166,9 @@ class EquosClient:
     ) -> CreateEquosSessionResponse:
         """Start a session: ``POST /v3/session-passes``, with the client key.
 
-        It is sent again only where every attempt before was provably not processed. A caller
-        that is cancelled leaves nothing behind: an unsent start is withdrawn, and the session of
-        a sent one is stopped when the answer comes.
+        It is sent again only if the server provably processed none of the earlier attempts. A
+        cancelled caller leaves no session: an unsent start is withdrawn; the session of one that
+        was sent is stopped when the answer arrives.
 
         Args:
             request: What to start.
@@ -175,8 +178,9 @@ class EquosClient:
             ConfigurationError: Bad input, no key for it, or another event loop than before;
                 nothing was sent.
             ClientClosedError: The client is closed; nothing was sent.
-            APIConnectionError: Nothing was sent, nothing exists.
-            OverloadedError: Not sent, or not again: the server wants a pause beyond the deadline.
+            APIConnectionError: Nothing was sent, so no session exists.
+            OverloadedError: Not sent, or not sent again, because the server asked for a pause that
+                ends after the deadline. No session exists.
             APIStatusError: The server refused.
             StartOutcomeUnknownError: A billed session may exist.
         """
@@ -196,15 +200,15 @@ class EquosClient:
     ) -> EquosSession | None:
         """Stop a session: ``PATCH /v3/session-passes/{id}/stop``.
 
-        It goes on, with its retries, where its caller is cancelled. Without a client key it is
-        ``PATCH /v3/sessions/{id}/stop``.
+        If the caller is cancelled, the stop and its retries continue. Without a client key the
+        request is ``PATCH /v3/sessions/{id}/stop``, with the server key.
 
         Args:
             session_id: The session's id.
             deadline: Seconds for the whole call, instead of ``Timeouts.deadline``.
 
         Returns:
-            The ended session; None where it is not running, and the server sent no details.
+            The ended session; None if it was not running and the server sent no details.
 
         Raises:
             ConfigurationError: Bad input, or another event loop than before; nothing was sent.
@@ -226,10 +230,11 @@ class EquosClient:
     def session(
         self, request: CreateSessionPassRequest, *, deadline: float | None = None
     ) -> AbstractAsyncContextManager[CreateEquosSessionResponse]:
-        """Start a session for a block; on every way out of the block it is stopped.
+        """Start a session for a block of code; on every way out of the block it is stopped.
 
-        A stop that fails is raised, unless the block itself raised: then it becomes a note of
-        that exception. Either way the session is in :attr:`unresolved` then.
+        If the stop fails, its error is raised; if the block raised too, the failure is added to the
+        block's exception as a note. In both cases the session is in :attr:`unresolved`, and the
+        client goes on trying to stop it.
 
         Args:
             request: What to start.
@@ -243,7 +248,7 @@ class EquosClient:
     def conversation(
         self, request: CreateEquosConversationRequest, *, deadline: float | None = None
     ) -> AbstractAsyncContextManager[CreateEquosConversationResponse]:
-        """Start a conversation for a block, as :meth:`session` does a session."""
+        """Start a conversation for a block of code, as :meth:`session` starts a session."""
         return hold(self._tasks, CONVERSATION, request, deadline)
 
     async def get_session(
@@ -253,17 +258,17 @@ class EquosClient:
 
         Args:
             session_id: The session's id.
-            deadline: Seconds for the whole call, instead of 30, or ``Timeouts.deadline`` where
-                that is less.
+            deadline: Seconds for the whole call; by default the smaller of 30 and
+                ``Timeouts.deadline``.
 
         Returns:
-            The session; None where the server knows none of that id.
+            The session; None if the server has none with this id.
 
         Raises:
             ConfigurationError: Bad input, no key for it, or another event loop than before.
-            ClientClosedError: The client is closed, or was while it was asked.
+            ClientClosedError: The client is closed, or was closed during the call.
             APIConnectionError: No usable answer came.
-            OverloadedError: The server wants a pause of reading beyond the deadline.
+            OverloadedError: The server asked for a pause that ends after the deadline.
             APIStatusError: The server refused.
         """
         return await self._tasks.run(SESSION.get, session_id, deadline=deadline)
@@ -271,15 +276,15 @@ class EquosClient:
     async def get_conversation(
         self, conversation_id: str, *, deadline: float | None = None
     ) -> EquosConversation | None:
-        """Read a conversation: ``GET /v3/conversations/{id}``, as :meth:`get_session` does."""
+        """Read a conversation: ``GET /v3/conversations/{id}``; all else as :meth:`get_session`."""
         return await self._tasks.run(CONVERSATION.get, conversation_id, deadline=deadline)
 
     def sessions(self, *, client: str | None = None) -> AsyncGenerator[EquosSession, None]:
-        """Read sessions, part by part: ``GET /v3/sessions``, with the server key.
+        """Read all sessions, 50 at a time: ``GET /v3/sessions``, with the server key.
 
-        No id comes twice. The server promises no order, and a session that begins or ends
-        meanwhile may be missed. Whether those that a session pass began are among them is
-        likely, and nowhere stated.
+        No id is returned twice. The server documents no order, so a session that begins or ends
+        while the list is read may be missed. The vendor's reference does not say whether the list
+        includes sessions that a session pass started; this is likely.
 
         Args:
             client: Only those with this identifier of yours.
@@ -292,11 +297,11 @@ class EquosClient:
     def conversations(
         self, *, client: str | None = None
     ) -> AsyncGenerator[EquosConversation, None]:
-        """Read conversations: ``GET /v3/conversations``, as :meth:`sessions` does sessions."""
+        """Read all conversations: ``GET /v3/conversations``; all else as :meth:`sessions`."""
         return read_all(self._tasks, CONVERSATION, client)
 
     async def ping(self, *, deadline: float | None = None) -> HealthResponse:
-        """Reach the server: ``GET /v3/health``, without a key. It bills nothing.
+        """Check that the server can be reached: ``GET /v3/health``, without a key; bills nothing.
 
         Raises:
             EquosError: As :meth:`get_session`.
@@ -310,28 +315,29 @@ class EquosClient:
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long things may take."""
+        """The time limits of attempts and calls."""
         return self._timeouts
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
-        """The newest 1,000 that may be running and that nobody holds, oldest first."""
+        """The newest 1,000 starts of unknown outcome and failed stops, oldest first."""
         return self._tasks.unresolved
 
     async def aclose(self, *, deadline: float = 10.0) -> tuple[Unresolved, ...]:
-        """Settle what is in flight, then close; safe to call again, also at the same time.
+        """Settle what is in flight, then close; may be called more than once, also concurrently.
 
-        New starts are refused and unsent ones withdrawn. Sent ones are waited for, stops are
-        still taken and finished, and what open :meth:`session` and :meth:`conversation` blocks
-        began is stopped.
+        New starts are refused and unsent ones withdrawn. The answers to sent ones are awaited,
+        stops are still accepted and finished, and the sessions of open :meth:`session` and
+        :meth:`conversation` blocks are stopped.
 
         Args:
-            deadline: Seconds after which it takes no more stops, gives up, and reports. Where
-                several close, each waits as long as it said, and the longest decides about
-                giving up.
+            deadline: Seconds after which no more stops are accepted and the client gives up. If
+                several tasks close it, each waits for its own deadline, and the latest one decides
+                when the client gives up.
 
         Returns:
-            :attr:`unresolved`, as it is then, and what another's longer deadline still allows.
+            :attr:`unresolved` at that time, and the calls that another task's later deadline still
+            allows.
         """
         return await self._tasks.close(_validate.number("deadline", deadline, zero=True))
 
@@ -367,7 +373,7 @@ class EquosClient:
 
 
 def clock_of(client: EquosClient) -> Clock:
-    """A client's source of time."""
+    """The clock of a client."""
     return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
@@ -378,7 +384,7 @@ def begin(
     *,
     deadline: float | None = None,
 ) -> Coroutine[Any, Any, T]:
-    """Begin what a resource is, as :meth:`EquosClient.start_session` does a session."""
+    """Start a billed thing of either kind, as :meth:`EquosClient.start_session`."""
     return _BEGIN[resource.word](client)(request, deadline=deadline)
 
 
@@ -389,7 +395,7 @@ def end(
     *,
     deadline: float | None = None,
 ) -> Coroutine[Any, Any, T | None]:
-    """End what a resource is, as :meth:`EquosClient.stop_session` does a session."""
+    """Stop a billed thing of either kind, as :meth:`EquosClient.stop_session`."""
     return _END[resource.word](client)(session_id, deadline=deadline)
 
 
@@ -400,7 +406,7 @@ async def read(
     *,
     deadline: float | None = None,
 ) -> T | None:
-    """Read what a resource is, as :meth:`EquosClient.get_session` does a session."""
+    """Read a billed thing of either kind, as :meth:`EquosClient.get_session`."""
     return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
 
 
@@ -420,7 +426,7 @@ def _tasks_of(client: EquosClient) -> CallTasks:
 
 
 def _sources(given: Mapping[Credential, object]) -> dict[Credential, KeySource]:
-    """The keys that there are, as arguments or else in the environment."""
+    """The keys from the arguments, or else from the environment."""
     found: dict[Credential, KeySource] = {}
     for credential, value in given.items():
         source = _validate.hidden(os.environ.get(credential.variable)) if value is None else value

@@ -1,4 +1,4 @@
-"""The one source of time and chance, and the timers on it."""
+"""The source of time and random numbers, and the timers on it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 class Timer(Protocol):
-    """Something that was set for later and can be called off."""
+    """A callback that was scheduled and can be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off; harmless where it went off already."""
+        """Cancel it; does nothing if it ran already."""
         ...
 
 
 class Clock:
-    """Time and chance as the client sees them. A test passes its own to own both."""
+    """The client's source of time and random numbers; a test passes a subclass to control both."""
 
     def now(self) -> float:
         """Seconds on a monotonic clock."""
@@ -35,7 +35,7 @@ class Clock:
         return time.time()
 
     def chance(self) -> float:
-        """A number, uniform in [0, 1)."""
+        """A random number, uniform in [0, 1)."""
         return random.random()  # noqa: S311 - jitter, not cryptography
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
@@ -53,18 +53,18 @@ class Clock:
 
 
 def set_unless_done(future: asyncio.Future[Any], result: object) -> None:
-    """Set a future's result, unless it has one or its waiter is gone."""
+    """Set a future's result, unless it has one or was cancelled."""
     if not future.done():
         future.set_result(result)
 
 
 MIN_CANCELLED: Final = 64
-"""How many timers that were called off are kept before they are tidied away."""
+"""How many cancelled timers are kept before the heap is rebuilt."""
 
 
 @define(eq=False, repr=False)
 class SetTimer:
-    """Something to do at a time; nothing once it was done or called off."""
+    """An action at a time; None once it ran or was cancelled."""
 
     when: float
     action: Callable[[Any], None] | None
@@ -75,7 +75,7 @@ class SetTimer:
 
 
 class Timers:
-    """Any number of timers on one of the clock's."""
+    """Any number of timers that share one timer of the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -85,16 +85,16 @@ class Timers:
         self._due_at = math.inf
 
     def at(self, when: float, action: Callable[[T], None], about: T) -> SetTimer:
-        """Set one: ``action`` is called with what it is about."""
+        """Schedule an action, which is called with its subject."""
         timer = SetTimer(when, action, about)
         heapq.heappush(self._heap, timer)
         self._wind()
         return timer
 
     def cancel(self, timer: SetTimer) -> None:
-        """Call one off; harmless where it went off already.
+        """Cancel one; does nothing if it ran already.
 
-        It stays in the heap until its time, unless too many such do.
+        It stays in the heap until its time, or until too many cancelled ones are in it.
         """
         if timer.action is None:
             return
@@ -106,7 +106,7 @@ class Timers:
             self._cancelled = 0
 
     def clear(self) -> None:
-        """Call everything off."""
+        """Cancel all."""
         self._heap = []
         self._cancelled = 0
         self._due_at = math.inf
@@ -114,7 +114,7 @@ class Timers:
             self._timer.cancel()
 
     def _wind(self) -> None:
-        """Set the clock's timer for the first, unless that goes off before that anyway."""
+        """Set the clock's timer for the earliest, unless one is set for that time or before."""
         if not self._heap or self._heap[0].when >= self._due_at:
             return
         if self._timer is not None:

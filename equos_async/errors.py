@@ -37,13 +37,13 @@ ResourceName = Literal["session", "conversation"]
 
 
 class EquosError(Exception):
-    """The root: ``except EquosError`` catches all that this library raises.
+    """The base class: ``except EquosError`` catches every error of a call.
 
     Attributes:
-        operation: ``"start"``, ``"stop"`` or ``"read"``, where the error belongs to a call.
-        attempts: How many requests were tried for this call; 0 where none was.
-        session_id: The session or conversation that the error is about, where known.
-        request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
+        operation: ``"start"``, ``"stop"`` or ``"read"``; None if the error belongs to no call.
+        attempts: How many requests were made for this call.
+        session_id: The session or conversation that the error is about, if known.
+        request_id: The server's ``X-Request-Id`` of the last answer, if it sent one.
     """
 
     operation: OperationName | None
@@ -78,13 +78,13 @@ class ClientClosedError(EquosError):
 
 
 class FleetFullError(EquosError):
-    """The fleet has no free place and was told not to wait, or its budget would be exceeded.
+    """The fleet has no free slot for this start, or its session budget would be exceeded.
 
     Attributes:
-        retry_after: Seconds until the next session of this fleet has to end, or a ledger counts
-            places again; None where no end is known, or where time alone frees nothing, as with
-            a budget.
-        budget_left: Seconds that starts may still ask for; None without a budget.
+        retry_after: Seconds until the next session of this fleet ends by itself, or until a
+            restarted ledger accepts starts again; None if that is not known, or if waiting does not
+            help, as with a spent budget.
+        budget_left: Seconds of the session budget that are left; None without a budget.
     """
 
     retry_after: float | None
@@ -104,11 +104,11 @@ class FleetFullError(EquosError):
 
 
 class KeyInUseError(EquosError):
-    """A fleet's key has a session already, or a start that is under way: nothing was sent.
+    """The key already has a session, or a start in progress; nothing was sent.
 
     Attributes:
         key: The key.
-        holder: The worker that has it, where the fleet has a ledger.
+        holder: The worker that holds the key, if the fleet has a ledger.
     """
 
     key: Hashable
@@ -137,13 +137,13 @@ class APIConnectionError(EquosError):
 
 
 class APITimeoutError(APIConnectionError):
-    """Time ran out without a usable answer. For a start: before anything was sent."""
+    """The deadline was over before a usable answer came. For a start: before anything was sent."""
 
 
 class OverloadedError(EquosError):
-    """Refused locally, not sent or not sent again: the server asked everyone to pause for longer.
+    """Not sent, or not sent again: the server asked for a pause that ends after the deadline.
 
-    No session exists: every earlier attempt was refused, or unsent.
+    For a start: no session exists, because every earlier attempt was refused or unsent.
 
     Attributes:
         retry_after: Seconds until the pause ends.
@@ -168,8 +168,8 @@ class APIStatusError(EquosError):
 
     Attributes:
         status: The HTTP status code.
-        message: The server's own words, joined where it sent several; at most 2,048 characters.
-        retry_after: Seconds that the server asked to wait, where it sent a valid value.
+        message: The server's message, or its messages joined; at most 2,048 characters.
+        retry_after: Seconds that the server asked the client to wait; None without a valid value.
         body: The answer's body as text, for people to read; at most 2,048 characters.
     """
 
@@ -211,7 +211,7 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is missing, wrong or revoked, and no other one was given."""
+    """401: the key is missing, wrong or revoked, and its callable returned no other key."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -219,7 +219,7 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: of a stop, no such route. It never means "already stopped": that is answered 200."""
+    """404: no such route. A stop of a session that is not running is answered with 200."""
 
 
 class ConflictError(APIStatusError):
@@ -235,7 +235,7 @@ class RateLimitError(APIStatusError):
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the server kept failing to stop a session. A start with a 5xx is an unknown outcome."""
+    """5xx: every attempt of a stop or a look-up failed. After a start the outcome is unknown."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
@@ -250,21 +250,22 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error_class(status: int) -> type[APIStatusError]:
-    """The class for a status that is a refusal."""
+    """The exception class for the status of a refusal."""
     fallback = InternalServerError if 500 <= status <= 599 else APIStatusError
     return _BY_STATUS.get(status, fallback)
 
 
 class StartOutcomeUnknownError(EquosError):
-    """The start was sent, and no trustworthy answer came: a billed session may exist.
+    """The start was sent, but no usable answer came: a billed session may exist.
 
-    It is bounded only by the request's ``max_duration``. Do not simply start again: that may
-    run, and bill, two sessions. The client keeps it in ``unresolved`` until its outcome is known.
+    Only the request's ``max_duration`` ends that session. Do not simply start again: two sessions
+    may run then, and both are billed. The start is in ``client.unresolved`` until its outcome is
+    known.
     """
 
 
 class StartUnreadableError(StartOutcomeUnknownError):
-    """The server said 2xx, but its body was unusable.
+    """The server accepted the start (2xx), but the body of its answer was unusable.
 
-    Where a session id could be read, ``session_id`` holds it and that session has been stopped.
+    If the session's id could be read, it is in ``session_id``, and that session was stopped.
     """

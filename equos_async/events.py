@@ -1,9 +1,9 @@
-"""What the client tells those who watch it: plain values without a header, token or body.
+"""Events of a client and unresolved calls, as plain values without headers, tokens or bodies.
 
-The logger ``equos_async`` gets each event as one record. Its message is the event in words. Beside
-it, flat and ready for a formatter that writes JSON, stand ``equos_event``, which is the event's
-kind, and those of its other fields that are set, by their own names after ``equos_``:
-``equos_operation``, ``equos_attempts``, ``equos_status``, ``equos_session_id``.
+The logger ``equos_async`` gets each event as one record. The message describes the event in words.
+For formatters that write JSON, the record also has the attribute ``equos_event`` (the kind) and one
+attribute for each other field that is set, with the prefix ``equos_``: ``equos_operation``,
+``equos_attempts``, ``equos_status``, ``equos_session_id``.
 """
 
 from __future__ import annotations
@@ -55,39 +55,40 @@ _LEVELS: dict[EventKind, int] = {
 
 @frozen(kw_only=True)
 class Event:
-    """Something worth knowing, told in the context of the call that it is about.
+    """Something that happened in a client.
 
-    The context variables are those of whoever made the call: a tracer finds its caller's span.
+    The hook runs with the context variables of the task that made the call, so a tracer finds the
+    caller's span.
 
     Attributes:
-        kind: ``"ended"``: a caller got its answer, or an error, or was cancelled; once for each
-            call, where it was not refused before it began. ``"retry"``: a call will be tried
-            again. ``"paused"``: the server asked for time, and all starts wait.
-            ``"not_live"``: a start was answered with a session that is over already.
-            ``"start_unknown"``: a start may have made a session that nobody holds.
-            ``"settled"``: what such a start made was found and is confirmed to be ended.
-            ``"settling_off"``: lost starts of this resource cannot be looked for, for the reason
-            given. ``"orphan_stopped"``: a session whose caller was gone has been stopped.
-            ``"stop_failed"``: a session could not be stopped; the client goes on trying.
-            ``"stopped_late"``: a session has been stopped after that. ``"unreadable_field"``: a
-            field of an answer held another type than the contract says, and is None; the reason
-            is its path; once for each field of an operation.
-        operation: The call that it is about.
-        resource: ``"session"`` or ``"conversation"``; None of a call that is about neither.
+        kind: ``"ended"``: a call returned, raised or was cancelled; once for each call that was not
+            refused before it began. ``"retry"``: a call will be tried again. ``"paused"``: the
+            server asked for a pause, and all starts wait. ``"not_live"``: the answer to a start
+            describes a session that has already ended. ``"start_unknown"``: the outcome of a start
+            is unknown; a session may be running. ``"settled"``: the session of such a start was
+            found, and its end is confirmed. ``"settling_off"``: sessions of lost starts of this
+            resource cannot be searched for; ``reason`` says why. ``"orphan_stopped"``: a session
+            whose caller was gone has been stopped. ``"stop_failed"``: a session could not be
+            stopped; the client goes on trying. ``"stopped_late"``: such a session has been stopped
+            after all. ``"unreadable_field"``: a field of an answer held a value of a wrong type,
+            and is None; ``reason`` is its path; once for each field of an operation.
+        operation: ``"start"``, ``"stop"`` or ``"read"``.
+        resource: ``"session"`` or ``"conversation"``; None for a call that is about neither.
         attempts: Requests made for that call so far.
         reason: Why, in words.
-        status: The latest answer's HTTP status, where one came.
+        status: The HTTP status of the latest answer, if one came.
         delay: Seconds until the next attempt, or until the pause ends.
-        seconds: Since the call began, on the client's clock; with ``"ended"``, ``"retry"``,
+        seconds: Seconds since the call began, on the client's clock; with ``"ended"``, ``"retry"``,
             ``"orphan_stopped"`` and ``"stopped_late"``.
-        error: The class of what was raised, by name, where a call ended with that.
-        method: The HTTP method; with ``"ended"`` and ``"orphan_stopped"``, as what follows.
-        url: The URL, with ``{id}`` in the place of the session's id.
+        error: The class name of the exception, if the call ended with one.
+        method: The HTTP method. This field and those below are set with ``"ended"`` and
+            ``"orphan_stopped"``.
+        url: The URL, with ``{id}`` instead of the session's id.
         retries: The call's retries, oldest first.
-        request_id: The server's ``X-Request-Id`` for the last answer, where it sent one.
-        session_id: The id of the session or conversation, where known.
-        name: Its name as the caller gave it, where the call was a start.
-        client: The caller's own identifier, where the call was a start that had one.
+        request_id: The server's ``X-Request-Id`` of the last answer, if it sent one.
+        session_id: The id of the session or conversation, if known.
+        name: The name in the request, if the call was a start.
+        client: The request's ``client``, if the call was a start that had one.
     """
 
     kind: EventKind
@@ -109,7 +110,7 @@ class Event:
 
     @property
     def level(self) -> int:
-        """The logging level that fits; WARNING where money is at stake."""
+        """The logging level; WARNING if a session may be running, and billed."""
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
@@ -124,17 +125,17 @@ class Event:
 
 @frozen(kw_only=True)
 class Unresolved:
-    """A session or conversation that may be running and that nobody holds, for people to look at.
+    """A session or conversation that may be running, and that no caller holds.
 
     Attributes:
-        operation: ``"start"``: its outcome never became known. ``"stop"``: stopping it failed.
+        operation: ``"start"``: the outcome of the start is unknown. ``"stop"``: the stop failed.
         reason: Why, in words.
         at: When that became clear, in UTC.
         resource: ``"session"`` or ``"conversation"``.
-        session_id: Its id, where known.
-        name: Its name as the caller gave it, where the start was made here.
-        client: The caller's own identifier, where the start had one.
-        max_duration: Seconds after which the server ends it by itself, where the start said so.
+        session_id: Its id, if known.
+        name: The name in the request, if this client made the start.
+        client: The request's ``client``, if it had one.
+        max_duration: Seconds after which the server ends it by itself, if the request said so.
     """
 
     operation: OperationName

@@ -1,12 +1,12 @@
 """The values of the API: frozen attrs classes with the vendor's names.
 
-Fields follow the vendor's published types of API version 3; only their spelling is Python's.
-What the server leaves out, sends as null or with another type is ``None``: a paid session must
-not be lost for a field that nobody needs, and the vendor loosens fields from release to release.
-Sets of strings that grow with the vendor's releases (status, provider, model, voice) stay ``str``:
-an unknown value never fails a call.
+Fields follow the vendor's published types of API version 3; only their spelling is Python's. A
+field that the server leaves out, sends as null or with another type is ``None``: a paid session
+must not be lost because of a field that the caller may not need, and the vendor makes more fields
+optional with each release. Status, provider, model and voice are of type ``str``, because the
+vendor adds values with new releases: an unknown value never makes a call fail.
 
-What a person said, who they are and what lets someone join a room is masked in every repr.
+Texts of people, identities and tokens are masked in every repr.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import ConfigurationError
 
 
 class SessionStatus:
-    """The values of ``EquosSession.status`` that are known so far."""
+    """The known values of ``EquosSession.status``."""
 
     STARTING: Final = "starting"
     RUNNING: Final = "running"
@@ -33,7 +33,7 @@ class SessionStatus:
 
 
 class ConversationStatus:
-    """The values of ``EquosConversation.status`` that are known so far."""
+    """The known values of ``EquosConversation.status``."""
 
     RUNNING: Final = "running"
     ENDED: Final = "ended"
@@ -42,7 +42,7 @@ class ConversationStatus:
 
 
 class AgentProvider:
-    """The values of ``EquosAgent.provider`` that are known so far."""
+    """The known values of ``EquosAgent.provider``."""
 
     OPENAI: Final = "openai"
     GEMINI: Final = "gemini"
@@ -50,7 +50,7 @@ class AgentProvider:
 
 
 def masked(value: object) -> str:
-    """A repr that tells whether there is a value, and nothing else."""
+    """A repr that shows only whether there is a value."""
     return "None" if value is None else "'***'"
 
 
@@ -74,7 +74,7 @@ def _optional_seconds(_: object, attribute: Attribute[Any], value: object) -> No
 
 @frozen
 class EquosResourceReference:
-    """Names an avatar or an agent that exists already, by its id."""
+    """A reference to an existing avatar or agent, by its id."""
 
     id: str
 
@@ -111,7 +111,7 @@ def _template_vars(_: object, attribute: Attribute[Any], value: object) -> None:
 
 @frozen
 class EquosParticipantIdentity:
-    """Who takes part, an end user for most: LiveKit identity and display name."""
+    """A participant, usually the end user: LiveKit identity and display name."""
 
     identity: str = field(validator=_text, repr=masked)
     name: str = field(validator=_any_text, repr=masked)
@@ -128,17 +128,17 @@ def _optional_identity(_: object, attribute: Attribute[Any], value: object) -> N
 
 @frozen(kw_only=True)
 class CreateSessionPassRequest:
-    """What ``start_session`` sends; also a template, varied with :func:`attrs.evolve`.
+    """The request of ``start_session``; frozen, so use :func:`attrs.evolve` to vary it.
 
     Attributes:
-        name: What people call the session.
+        name: A name for people.
         avatar: An existing avatar, by id or reference.
         agent: An existing agent, by id or reference.
         consumer_identity: The end user who talks to the agent.
-        client: Your own identifier for whom the session is.
+        client: Your own identifier of the customer that the session is for.
         max_duration: Seconds after which the server ends the session by itself. Without it, a
-            session that nobody stops runs until the organisation's limit.
-        additional_ctx: More context for the agent.
+            session that is not stopped runs until the organisation's limit.
+        additional_ctx: Additional context for the agent.
         template_vars: Values for the variables in the agent's instructions.
 
     Raises:
@@ -159,12 +159,12 @@ class CreateSessionPassRequest:
 
 @frozen(kw_only=True)
 class EquosSessionServer:
-    """Where the session's room is."""
+    """The LiveKit server of a session's room."""
 
     server_url: str
-    """The LiveKit server, ``wss://…``; empty where an answer does not name it.
+    """The server's URL, ``wss://…``; empty if an answer does not name it.
 
-    The answer to a start names it, or is refused as unreadable.
+    The answer to a start always names it; an answer without it is ``StartUnreadableError``.
     """
 
 
@@ -172,8 +172,8 @@ class EquosSessionServer:
 class EquosAvatar:
     """An avatar as the server describes it.
 
-    ``identity`` is its LiveKit identity, in the rooms of its sessions; ``agent_id`` and ``agent``
-    are as the server sent them.
+    ``identity`` is its LiveKit identity in the rooms of its sessions; ``agent_id`` and ``agent``
+    are unchanged from the answer.
     """
 
     id: str | None = None
@@ -218,13 +218,12 @@ class EquosAgent:
 class EquosSession:
     """A session as the server describes it.
 
-    Only ``id`` is sure to be there, and ``host.server_url`` in the answer to a start: without
-    them a caller can do nothing. Any other field is None where the answer lacks it, or holds a
-    value of another type than the contract says.
+    Only ``id``, and in the answer to a start ``host.server_url``, are always set. Any other field
+    is None if the answer lacks it, or if its value has a wrong type.
 
-    ``status`` is a value of :class:`SessionStatus`, or a newer one; ``max_duration`` is in
-    seconds, and every date has a timezone. ``additional_ctx``, ``template_vars``,
-    ``remote_agent_identity`` and ``transcript`` are as the server sent them.
+    ``status`` is a value of :class:`SessionStatus`, or a newer one; ``max_duration`` is in seconds,
+    and every date has a timezone. ``additional_ctx``, ``template_vars``, ``remote_agent_identity``
+    and ``transcript`` are unchanged from the answer.
     """
 
     id: str
@@ -268,11 +267,11 @@ class CreateEquosSessionResponse:
 
 @frozen(kw_only=True)
 class EquosConversationHost:
-    """A LiveKit server of your own, on which a conversation is to take place.
+    """Your own LiveKit server, on which a conversation takes place.
 
     Attributes:
         server_url: Its URL, ``wss://…``.
-        access_token: What lets the avatar join a room there: a secret.
+        access_token: A token with which the avatar joins a room there: a secret.
     """
 
     server_url: str = field(validator=_text)
@@ -286,18 +285,18 @@ def _optional_host(_: object, attribute: Attribute[Any], value: object) -> None:
 
 @frozen(kw_only=True)
 class CreateEquosConversationRequest:
-    """What ``start_conversation`` sends; also a template, varied with :func:`attrs.evolve`.
+    """The request of ``start_conversation``; frozen, so use :func:`attrs.evolve` to vary it.
 
     Attributes:
-        name: What people call the conversation.
+        name: A name for people.
         character_id: An existing character.
-        client: Your own identifier for whom the conversation is.
-        host: A LiveKit server of your own, instead of the vendor's.
-        remote_agent: An agent of yours that speaks for the character.
+        client: Your own identifier of the customer that the conversation is for.
+        host: Your own LiveKit server, instead of the vendor's.
+        remote_agent: Your own agent, which speaks for the character.
         consumer: The end user who talks to the character.
-        max_seconds: Seconds after which the server ends the conversation by itself. Without it,
-            one that nobody stops runs until the organisation's limit.
-        prompt_ctx: More context for the character.
+        max_seconds: Seconds after which the server ends the conversation by itself. Without it, a
+            conversation that is not stopped runs until the organisation's limit.
+        prompt_ctx: Additional context for the character.
         prompt_template_vars: Values for the variables in the character's prompt.
 
     Raises:
@@ -326,7 +325,7 @@ class EquosCharacter:
     """A character as the server describes it.
 
     ``livekit_identity`` is its identity in the rooms of its conversations; ``face``, ``voice``,
-    ``brain`` and ``knowledge_base`` are as the server sent them.
+    ``brain`` and ``knowledge_base`` are unchanged from the answer.
     """
 
     id: str | None = None
@@ -350,7 +349,7 @@ class EquosCharacter:
 
 @frozen(kw_only=True)
 class EquosConversationUtterance:
-    """What was said at once; ``author`` is ``user``, ``character``, or a newer value."""
+    """One utterance; ``author`` is ``user``, ``character``, or a newer value."""
 
     id: str | None = None
     author: str | None = None
@@ -360,7 +359,7 @@ class EquosConversationUtterance:
 
 @frozen(kw_only=True)
 class EquosTimelineEntry:
-    """Something that happened in a conversation; ``type`` is the server's own word for it."""
+    """Something that happened in a conversation; ``type`` is the server's word for it."""
 
     type: str | None = None
     author: str | None = None
@@ -372,12 +371,13 @@ class EquosTimelineEntry:
 class EquosConversation:
     """A conversation as the server describes it.
 
-    Only ``id`` is sure to be there. Any other field is None where the answer lacks it, or holds a
-    value of another type than the contract says; of a list the readable elements are kept.
+    Only ``id`` is always set. Any other field is None if the answer lacks it, or if its value has a
+    wrong type; in a list, only elements of a wrong type are dropped.
 
     ``status`` is a value of :class:`ConversationStatus`, or a newer one; ``max_seconds`` is in
     seconds, and every date has a timezone. ``server_url`` is the LiveKit server to join, and
-    ``joined_at`` when somebody did. ``prompt_template_vars`` is as the server sent it.
+    ``joined_at`` the time when somebody joined. ``prompt_template_vars`` is unchanged from the
+    answer.
     """
 
     id: str
@@ -413,8 +413,8 @@ class EquosConversation:
 class CreateEquosConversationResponse:
     """A started conversation, and the tokens that let people join its room.
 
-    ``consumer_access_token`` and ``remote_agent_access_token`` are LiveKit JWTs: secrets. Only
-    this answer holds them: a conversation that is found later can be stopped, not joined.
+    ``consumer_access_token`` and ``remote_agent_access_token`` are LiveKit JWTs: secrets. Only this
+    answer has them: a conversation that is read later can be stopped, but not joined.
     """
 
     conversation: EquosConversation
@@ -424,7 +424,7 @@ class CreateEquosConversationResponse:
 
 @frozen(kw_only=True)
 class HealthResponse:
-    """What the server says of itself."""
+    """The server's status and version."""
 
     status: str | None = None
     version: str | None = None

@@ -10,11 +10,11 @@ imports it::
 
 Spans:
 
-- For each call one of kind ``CLIENT`` by the conventions for HTTP, a child of the span in which
-  the call was made, with its retries as events. It is made when the call has ended for its caller,
-  or when the client has stopped a session that nobody held.
-- For each session of a fleet ``equos.session``, from its start until the fleet knows that it is
-  over. It lasts for minutes, so it is a trace of its own, linked to the span of its start.
+- For each call one span of kind ``CLIENT``, by the semantic conventions for HTTP. Its parent is the
+  span in which the call was made; retries are events in it. It is recorded when the call returns to
+  its caller, or when the client has stopped a session whose caller was gone.
+- For each session of a fleet one span ``equos.session``, from its start until the fleet knows that
+  it has ended. It lasts for minutes, so it is a trace of its own, linked to the span of its start.
 
 Metrics:
 
@@ -37,8 +37,8 @@ name                                  unit            what, by which attributes
 ====================================  ==============  ==========================================
 
 ``equos.resource`` is ``session`` or ``conversation``; the id of either is ``equos.session.id``.
-``error.type`` is the name of the exception's class. An id is told. What callers named,
-and what the server said in words, is not: neither keys nor tokens, bodies, names or identities.
+``error.type`` is the name of the exception's class. Spans and metrics contain session ids, but no
+keys, tokens, bodies, names, identities or texts of the server.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = ["Telemetry"]
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.27.0"
 MAX_STARTS: Final = 1000
-"""Starts whose spans are remembered until a fleet tells of their sessions."""
+"""How many starts are remembered, so that a fleet's session can be linked to its start's span."""
 
 # The conventions for HTTP metrics; an SDK's own boundaries are meant for milliseconds.
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -193,7 +193,7 @@ class Telemetry:
         self._draw(event, event.url, event.seconds, facts)
 
     def _draw(self, event: Event, url: str, seconds: float, facts: _Attributes) -> None:
-        """Make the span of a call that is over, with the times at which things happened."""
+        """Make the span of a call that has ended, with its times."""
         end = time.time_ns()
         start = end - _nanoseconds(seconds)
         session_id = event.session_id or ""
@@ -242,7 +242,7 @@ class Telemetry:
 
 
 def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:
-    """A hook that can be called; where none was given, one that does nothing."""
+    """The hook; without one, a function that does nothing."""
     if also is None:
         return _nothing
     if not callable(also):
@@ -253,11 +253,11 @@ def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:
 
 
 def _nothing(_: object) -> None:
-    """Stand in for a hook that was not given."""
+    """Do nothing, in place of a hook that was not given."""
 
 
 def _facts(url: str, method: str, status: int | None, error: str | None) -> _Attributes:
-    """What the conventions for HTTP want of spans and of metrics alike."""
+    """The attributes that the conventions for HTTP ask for in spans and metrics."""
     parts = urlsplit(url)
     facts: _Attributes = {
         "http.request.method": method,

@@ -1,4 +1,4 @@
-"""What a client can be told: how long, how often and how many at once, as data only."""
+"""The settings of a client: times, attempts and limits, as data only."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def _count(_: object, attribute: Attribute[Any], value: object) -> None:
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long things may take, in seconds.
+    """The time limits of attempts and calls, in seconds.
 
     Attributes:
         connect: One connection: name look-up, TCP and TLS handshakes.
-        start_attempt: One attempt of a start. A start that was sent is not cancelled then: its
-            caller gets ``StartOutcomeUnknownError``, and a late answer is awaited in the
-            background until ``deadline``, so that its session can be stopped.
+        start_attempt: One attempt of a start. After it the caller gets ``StartOutcomeUnknownError``
+            if the start was sent; the client then waits for a late answer until ``deadline``, to
+            stop its session.
         stop_attempt: One attempt of a stop.
         read_attempt: One attempt of a call that only reads.
-        deadline: A whole call, with all its attempts and all waiting.
+        deadline: A whole call, with all attempts and waiting.
     """
 
     connect: float = field(default=5.0, validator=_number)
@@ -44,17 +44,17 @@ class Timeouts:
 
 @frozen(kw_only=True)
 class Limits:
-    """How many connections at once, and how long idle ones are kept.
+    """How many requests may be on the wire at once, and how long idle connections are kept.
 
-    Starts and stops have limits of their own: in one shared pool slow starts make stops wait.
+    Starts and stops have separate limits: with a shared one, stops would wait behind slow starts.
 
     Attributes:
         start_connections: Starts on the wire at once.
         stop_connections: Stops on the wire at once.
         read_connections: Calls that only read, on the wire at once.
-        keepalive: Seconds that an idle connection is kept; 0 means a fresh one for each request.
-            Node closes idle connections after 5 s by default, and a start that meets such a close
-            cannot be proved unsent: stay below the server's limit.
+        keepalive: Seconds that an idle connection is kept; 0: a new one for each request. Stay
+            below the server's own limit (Node's default is 5 s): if the server closes a connection
+            just when a start uses it, the outcome of that start is unknown.
     """
 
     start_connections: int = field(default=100, validator=_count)
@@ -65,25 +65,26 @@ class Limits:
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how soon a call is tried again.
+    """How often and how soon calls are tried again.
 
     Attributes:
         start_attempts: Attempts of a start, the first included.
         stop_attempts: Attempts of a stop, the first included.
         read_attempts: Attempts of a call that only reads, the first included.
-        base: Seconds; the first retry waits a uniform share of it, each further one of double.
+        base: Seconds; the first retry waits a random share of it, each further one of twice as
+            much.
         throttled_base: The same after 429 or 503.
-        cap: Seconds; no backoff is longer, unless the server asks for it.
-        max_retry_after: Seconds; a start whose server asks for more fails at once, and no shared
-            pause is longer.
-        budget: Tokens for the retries of all starts of one client.
+        cap: Seconds; no wait is longer, unless the server asks for it.
+        max_retry_after: Seconds; if the server asks for a longer wait, a start fails at once. No
+            shared pause is longer.
+        budget: Tokens of the retry budget, which all starts of a client share.
         budget_refill: Tokens that flow back each second.
-        connection_cost: Tokens that a start's retry costs after a connection failed.
-        throttled_cost: Tokens that it costs after the server refused.
+        connection_cost: Tokens that a retry of a start costs after a failed connection.
+        throttled_cost: Tokens that a retry of a start costs after 429 or 503.
         gate_width: Retries of stops in flight at once, to begin with.
         gate_max_width: The same, after successes.
-        gate_delay: Seconds between retries of stops, after the first that failed.
-        gate_max_delay: The same, after many that failed.
+        gate_delay: Seconds between retries of stops, after the first failed retry.
+        gate_max_delay: The same, after many failed retries.
         slow_start: Starts in flight at once when a shared pause ends.
     """
 
@@ -107,11 +108,12 @@ class RetryPolicy:
 
 @frozen(kw_only=True)
 class Settle:
-    """How long a start is looked for whose answer was lost.
+    """How long the client searches for the session of a start whose answer was lost.
 
     Attributes:
-        patience: Seconds that its caller waits for it to be found, at most until its deadline.
-        look_for: Seconds for which it is looked for in all, also behind its caller's back.
+        patience: Seconds that the caller of the start waits for the search, at most until its
+            deadline.
+        look_for: Seconds that the search takes in total; it goes on after the caller has its error.
     """
 
     patience: float = field(default=5.0, validator=_number_or_zero)

@@ -1,7 +1,7 @@
-"""Many sessions under one limit: each belongs to a key, each has an end, none is forgotten.
+"""Many sessions under one limit: each belongs to a key and has an end.
 
-Three things are held here for every session: a *place*, until its stop is confirmed or its time
-is over; an *alarm*, which stops it at its end; and its seconds in the fleet's *budget*.
+Each session holds a *slot* until its stop is confirmed or its time is over, a *timer* that stops it
+at its end, and its seconds of the *session budget*.
 """
 
 from __future__ import annotations
@@ -40,35 +40,37 @@ IfTaken = Literal["raise", "return", "replace"]
 class SessionFleet:
     """Runs many sessions through one client, at most ``max_live`` at a time.
 
-    Use it with ``async with``, or with :meth:`open` and :meth:`aclose`: on every way out of the
-    block all sessions are stopped, and :attr:`report` tells what became of each. How many stops
-    are on the wire at once is the client's ``Limits.stop_connections``.
+    Use it with ``async with``, or with :meth:`open` and :meth:`aclose`. On every way out of the
+    block all sessions are stopped, and :attr:`report` says how each ended.
+    ``Limits.stop_connections`` of the client limits the stops on the wire at once.
 
     Args:
-        client: What starts and stops the sessions; it is not closed.
-        max_live: How many sessions may be live. A start whose outcome is unknown keeps its place
-            until the client has learned that nothing runs, or its ``max_duration`` is over.
-        max_waiting: Starts that may wait for a place; more are refused. None: any number.
-        drain_deadline: Seconds that leaving may take.
-        default_max_duration: Seconds for sessions whose request names no ``max_duration`` (of a
-            conversation ``max_seconds``); sent with them. Every session of a fleet has an end.
-        budget_seconds: Seconds that all sessions together may run; a start that could exceed
-            them is refused. What a session does not use flows back when it has ended.
-        ledger: Where sessions are written down, so that other workers stop them where this one
-            dies. ``max_live`` is then the limit of all workers that share it, and keys, which
-            must be strings or integers, are unique over all of them.
-        lease: Seconds after which other workers stop this one's sessions, where it is not heard
-            of. It is renewed three times in that time.
-        ledger_required: Whether starts fail with :class:`LedgerError` while the ledger does.
-            Otherwise they go on without: what they start is written down when it is back, and
-            the limit is this fleet's own meanwhile. Stops go on in either case.
-        renew_before: Seconds before a session's end at which its replacement is started, where
-            it is to be renewed; at most half of its time.
-        on_end: Called with the :class:`SessionEnd` of each session that was live, however it
-            ended; may be a coroutine function, for which drains wait. Of those that other
-            workers left it is called where they were stopped.
+        client: The client that starts and stops the sessions; it is not closed.
+        max_live: How many sessions may be live. A start of unknown outcome keeps its slot until the
+            client knows that no session is running, or its ``max_duration`` is over.
+        max_waiting: How many starts may wait for a slot; further ones are refused with
+            :class:`FleetFullError`. None: any number.
+        drain_deadline: Seconds that leaving the block may take.
+        default_max_duration: Seconds, sent with requests that have no ``max_duration`` (of a
+            conversation: ``max_seconds``), so that every session of a fleet has an end.
+        budget_seconds: The session budget: seconds that all sessions together may run. A start that
+            could exceed it is refused. Seconds that a session did not use are returned when it has
+            ended.
+        ledger: A ledger in which sessions are recorded, so that other workers stop them if this one
+            dies. ``max_live`` is then one limit for all workers that share it, and keys are unique
+            over all of them; they must be strings or integers.
+        lease: Seconds without a heartbeat of this worker after which other workers stop its
+            sessions. There are three heartbeats in that time.
+        ledger_required: Whether starts fail with :class:`LedgerError` while the ledger fails. If
+            not, they go on without it: the limit is then this fleet's own, and their sessions are
+            recorded when the ledger works again. Stops never depend on the ledger.
+        renew_before: With ``renew=True``, seconds before a session's end at which its replacement
+            is started; at most half of the session's time.
+        on_end: Called with the :class:`SessionEnd` of each session that was live, however it ended;
+            may be a coroutine function, which drains wait for. For the sessions of a dead worker,
+            the worker that stops them calls its own.
         on_event: Called with each :class:`FleetEvent`; must not block.
-        clock: Only for tests; by default the client's.
+        clock: The source of time, for tests; by default the client's.
 
     Raises:
         ConfigurationError: An argument is wrong.
@@ -154,42 +156,41 @@ class SessionFleet:
         renew: bool = False,
         on_renewed: HandOver | None = None,
     ) -> LiveSession:
-        """Start a session or conversation for a key, as soon as there is a place, in turn.
+        """Start a session or conversation for a key, as soon as a slot is free.
 
-        A caller that is cancelled leaves nothing behind: in the line it takes no place, what was
-        not sent is withdrawn, and a session that arrives for it is stopped at once. Until that
-        is settled its key is in use.
+        Starts wait for slots in the order of their calls. A cancelled caller leaves no session: a
+        waiting start leaves the queue, an unsent one is withdrawn, and the session of one that was
+        sent is stopped when the answer arrives. Until then the key is in use.
 
         Args:
-            request: What to start, as ``EquosClient.start_session`` or ``start_conversation``
-                takes it.
+            request: A request for ``EquosClient.start_session`` or ``start_conversation``.
             key: Whose session it is; any hashable value.
-            if_taken: What to do where the key has a session in this fleet, or a start that is
-                under way: ``"raise"``; ``"return"`` that session, as it is, and wait for that
-                start, which goes on where its first caller is cancelled, unless it still waits
-                for a place; ``"replace"``: stop it or call it off, then start.
-            wait: Whether to wait for a place.
-            deadline: Seconds for the start itself; the wait for a place has none.
-            renew: Start a replacement shortly before the session's end, and then another. It
-                needs a place and, with a budget, seconds of its own. Where it cannot be had the
-                session ends at its time.
-            on_renewed: Called with the old and the new session when the replacement is live; may
-                be a coroutine function. When it returns the old session is stopped; when it
-                raises the new one is, and the old one goes on to its end.
+            if_taken: What to do if the key has a session in this fleet, or a start in progress.
+                ``"raise"``: raise :class:`KeyInUseError`. ``"return"``: return that session, or
+                wait for that start; once it has a slot, it goes on even if its first caller is
+                cancelled. ``"replace"``: stop the session or cancel the start, then start.
+            wait: Whether to wait for a free slot.
+            deadline: Seconds for the start itself; the wait for a slot has no deadline.
+            renew: Start a replacement shortly before the session's end, again and again. Each needs
+                a slot and, with a budget, seconds of its own. If it cannot be started, the session
+                ends at its time.
+            on_renewed: Called with the old and the new session when the replacement is live; may be
+                a coroutine function. When it returns, the old session is stopped. If it raises, the
+                new session is stopped, and the old one runs on to its end.
 
         Raises:
             ConfigurationError: Bad input; nothing was sent.
-            KeyInUseError: The key has a session already, with a ledger on any machine; nothing
-                was sent.
+            KeyInUseError: The key already has a session (with a ledger: in any worker); nothing was
+                sent.
             LedgerError: The ledger failed; nothing was sent.
-            FleetFullError: No place is free and ``wait`` is false, or ``max_waiting`` starts wait
-                already, or the budget is too small.
-            ClientClosedError: The fleet or its client is at its end. Where ``session_id`` is set,
-                that session came too late and is being stopped.
-            StartOutcomeUnknownError: A billed session may exist; its place stays taken until
-                the client has learned that it does not, or its time is over.
-            EquosError: As ``EquosClient.start_session``; also where :meth:`stop` or :meth:`drain`
-                came before the session, and where what is to be replaced could not be stopped.
+            FleetFullError: No slot is free and ``wait`` is false, ``max_waiting`` starts wait
+                already, or the session budget is too small.
+            ClientClosedError: The fleet or its client is closed or closing. If ``session_id`` is
+                set, that session started too late and is being stopped.
+            StartOutcomeUnknownError: A billed session may exist. The slot stays taken until the
+                client knows that none is running, or its time is over.
+            EquosError: As ``EquosClient.start_session``; also if :meth:`stop` or :meth:`drain`
+                cancelled the start, or if the session to be replaced could not be stopped.
         """
         if not self._entered:
             raise ConfigurationError(
@@ -221,13 +222,13 @@ class SessionFleet:
         return record.handle
 
     async def stop(self, key: Hashable) -> AnyEnded | None:
-        """Stop the session of a key; a start that is waiting or on its way is called off.
+        """Stop the session of a key; a start that waits or is in progress is cancelled.
 
         Returns:
-            As :meth:`LiveSession.stop`; None also where the key has no session.
+            As :meth:`LiveSession.stop`; None also if the key has no session.
 
         Raises:
-            EquosError: As ``EquosClient.stop_session``; it may still be running.
+            EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
         return await self._stop(key, "stop() came before the session was started")
 
@@ -237,7 +238,7 @@ class SessionFleet:
         return None if live is None else await live.stop()
 
     async def _make_way(self, key: Hashable, if_taken: IfTaken) -> LiveSession | None:
-        """See to what a key has already; its session, where that is to be returned."""
+        """Apply ``if_taken`` to a key; the session that is to be returned, if there is one."""
         while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
             if if_taken == "replace":
                 if holder.state is State.LIVE:
@@ -254,14 +255,14 @@ class SessionFleet:
     async def drain(self, deadline: float | None = None) -> DrainReport:
         """Stop all sessions now; the fleet stays usable.
 
-        Starts that are on their way are called off. Those that wait for a place get the places
-        that become free. What is not done by the deadline is still being tried afterwards.
+        Starts in progress are cancelled; starts that wait get the slots that become free. Stops
+        that are not confirmed by the deadline go on after it.
 
         Args:
             deadline: Seconds to wait, by default the fleet's ``drain_deadline``.
 
         Returns:
-            What became of each; those that are not done yet are ``unresolved`` in it.
+            How each session ended; those that are not yet confirmed are ``unresolved``.
         """
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._supervisor.drain(
@@ -281,10 +282,10 @@ class SessionFleet:
 
     @property
     def report(self) -> DrainReport:
-        """What became of the sessions that were live on the way out.
+        """How the sessions ended that were live when the block was left.
 
         Raises:
-            RuntimeError: The fleet has not been left yet.
+            RuntimeError: The block has not been left yet.
         """
         if self._report is None:
             raise RuntimeError("there is no report before the fleet is closed")
@@ -292,7 +293,7 @@ class SessionFleet:
 
     @property
     def worker(self) -> str | None:
-        """This fleet's name in its ledger, of host, process and random letters; else None."""
+        """This worker's name in the ledger: host, process and random letters; else None."""
         return self._worker.worker
 
     def stats(self) -> FleetStats:
@@ -300,33 +301,36 @@ class SessionFleet:
         return self._supervisor.stats()
 
     def resize(self, max_live: int) -> None:
-        """Have another ``max_live`` from now on; what runs beyond a smaller one goes on to its end.
+        """Change ``max_live``; sessions beyond a smaller limit run on to their ends.
 
-        With a ledger it is this worker's: it starts nothing where as many run over all workers.
+        With a ledger it changes for this worker only, which then starts nothing while that many
+        sessions run in all workers.
 
         Raises:
-            ConfigurationError: It is no positive number.
+            ConfigurationError: It is not a positive whole number.
         """
         self._admission.resize(_validate.count("max_live", max_live))
 
     @property
     def accepting(self) -> bool:
-        """True while it takes starts, for the readiness probe of a deployment."""
+        """Whether the fleet accepts starts; for a readiness probe."""
         return self._entered and not self._admission.closed
 
     def stop_on_signals(self, *signals: signal.Signals, grace: float | None = None) -> None:
-        """Let SIGTERM and SIGINT, or those that are given, end the fleet's block.
+        """Let SIGTERM and SIGINT, or the given signals, end the fleet's block.
 
-        To be called inside the block, by the task that runs it. The first signal cancels that
-        task; when it leaves the block everything is stopped, and the program goes on after the
-        block, with :attr:`report`. A second signal gives up waiting at once. Then, and when the
-        block has been left, the handlers are those that were there before.
+        Call it inside the block, in the task that runs it. The first signal cancels that task; on
+        the way out of the block all sessions are stopped, and the program continues after the
+        block, with :attr:`report`. A second signal ends the wait for the stops at once. After it,
+        or after the block, the previous signal handlers are in place again.
 
-        With ``grace`` a signal before these begins a :meth:`wind_down`, which ends the block when
-        nothing runs any more or so many seconds are over; the next signal ends the block at once.
+        With ``grace`` there is one more step: the first signal begins :meth:`wind_down`, which ends
+        the block when no session runs any more or after so many seconds; the second ends the block
+        at once, and the third ends the wait for the stops.
 
         Raises:
-            ConfigurationError: A wrong ``grace``, not called from the main thread, or called twice.
+            ConfigurationError: ``grace`` is wrong, or it was called twice or outside the main
+                thread.
         """
         if self._guard is not None:
             raise ConfigurationError("stop_on_signals was called already")
@@ -339,28 +343,28 @@ class SessionFleet:
         self._guard = guard
 
     async def wind_down(self, grace: float = 3600.0) -> DrainReport:
-        """Come to an end without cutting sessions short; safe to call again.
+        """Close the fleet without cutting sessions short; may be called more than once.
 
-        From now on starts are refused, those that wait for a place are turned away, and nothing is
-        renewed. What runs goes on to its end, or to the end of the grace; then it is as with
-        :meth:`aclose`. Where its caller is cancelled the fleet still takes no starts.
+        From now on starts are refused, also those that wait, and no session is renewed. Live
+        sessions run on to their ends, or to the end of the grace; then the fleet closes as with
+        :meth:`aclose`. If the caller is cancelled, the fleet still accepts no starts.
 
         Args:
-            grace: Seconds that sessions may go on.
+            grace: Seconds that sessions may run on.
 
         Returns:
-            :attr:`report`, with those that ended meanwhile.
+            :attr:`report`, with the sessions that ended during the grace.
         """
         if not self._supervisor.closing:
             await self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
         return await self.aclose()
 
     async def open(self) -> None:
-        """As entering ``async with``, for programs that have a set-up and a tear-down instead.
+        """Open the fleet, as ``async with`` does; for programs with a set-up and a tear-down.
 
         Raises:
-            ConfigurationError: It was done before.
-            ClientClosedError: The fleet is at its end.
+            ConfigurationError: It was opened before.
+            ClientClosedError: The fleet is closed or closing.
         """
         if self._admission.closed:
             raise closed_error()
@@ -370,7 +374,7 @@ class SessionFleet:
         self._worker.enter()
 
     async def aclose(self) -> DrainReport:
-        """As leaving ``async with``; safe to call again.
+        """Close the fleet, as leaving ``async with`` does; may be called more than once.
 
         Returns:
             :attr:`report`.
@@ -430,7 +434,7 @@ def _no_worker(*_: object) -> NoWorker:
 
 
 class _LiveView(Mapping[Hashable, LiveSession]):
-    """The fleet's sessions as their handles."""
+    """The live sessions as handles, by key."""
 
     def __init__(self, records: Mapping[Hashable, SessionRecord]) -> None:
         self._records = records

@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 class LiveSession:
-    """A live session or conversation, to be stopped by :meth:`stop` or by leaving ``async with``.
+    """A live session or conversation; :meth:`stop` or leaving ``async with`` stops it.
 
-    Nobody asks the API how it is: one that ended by itself is noticed only when
-    somebody tries to stop it, at the latest the fleet when its time is over.
+    The API is not polled: that a session ended by itself is noticed only when it is to be stopped,
+    at the latest by the fleet when its time is over.
     """
 
     __slots__ = ("__weakref__", "_record")
@@ -42,7 +42,7 @@ class LiveSession:
 
     @property
     def resource(self) -> ResourceName:
-        """The kind of this session, ``"session"`` or ``"conversation"``."""
+        """Its kind: ``"session"`` or ``"conversation"``."""
         return self._record.resource.word
 
     @property
@@ -52,7 +52,7 @@ class LiveSession:
 
     @property
     def session(self) -> EquosSession:
-        """The session as the server described it when it was started.
+        """The session, as in the answer to its start.
 
         Raises:
             AttributeError: It is a conversation.
@@ -61,7 +61,7 @@ class LiveSession:
 
     @property
     def conversation(self) -> EquosConversation:
-        """The conversation as the server described it when it was started.
+        """The conversation, as in the answer to its start.
 
         Raises:
             AttributeError: It is a session.
@@ -70,7 +70,7 @@ class LiveSession:
 
     @property
     def server_url(self) -> str | None:
-        """The LiveKit server to join, ``wss://…``; None where a conversation's answer lacks it."""
+        """The LiveKit server to join, ``wss://…``; None if a conversation's answer lacks it."""
         return self._record.resource.address_of(self._record.response)
 
     @property
@@ -85,34 +85,35 @@ class LiveSession:
 
     @property
     def remaining(self) -> float:
-        """Seconds until then; 0 where it has ended."""
+        """Seconds until then; 0 if it has ended."""
         record = self._record
         return 0.0 if record.end else max(0.0, record.ends - record.owner.clock.now())
 
     @property
     def state(self) -> Literal["live", "stopping", "ended"]:
-        """Whether it is live, its stop is under way, or it is over, as far as the fleet knows."""
+        """Whether it is live, being stopped, or ended, as far as the fleet knows."""
         if self._record.end is not None:
             return "ended"
         return "stopping" if self._record.state is State.STOPPING else "live"
 
     async def stop(self) -> AnyEnded | None:
-        """Stop it. Calls at the same time, and later ones, get the same answer.
+        """Stop it. Concurrent and later calls get the same answer.
 
-        It goes on where its caller is cancelled. One that failed may be tried again; the client
-        itself does so, first after a second, until it is confirmed or the session's time is over.
+        If the caller is cancelled, the stop goes on. After a failure it may be called again; the
+        client itself tries again, first after a second, until the stop is confirmed or the
+        session's time is over.
 
         Returns:
-            The ended session or conversation; None where it was not running, and the server sent no
+            The ended session or conversation; None if it was not running and the server sent no
             details.
 
         Raises:
-            EquosError: As ``EquosClient.stop_session``; it may still be running.
+            EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
         return await shared(self._record.owner.stop(self._record))
 
     async def ended(self) -> SessionEnd:
-        """Wait until it is over: stopped by anyone, or at its end."""
+        """Wait until it has ended, whatever ended it."""
         record = self._record
         if record.end is not None:
             return record.end
@@ -146,13 +147,13 @@ HandOver = Callable[[LiveSession, LiveSession], Awaitable[object] | None]
 
 
 async def shared(task: asyncio.Task[T]) -> T:
-    """The result of a task that others wait for too: cancelling a waiter leaves it alone."""
+    """The result of a shared task; cancelling one waiter does not cancel the task."""
     await asyncio.wait([task])
     return task.result()
 
 
 class Owner(Protocol):
-    """What a session needs of its fleet."""
+    """What a session needs from its fleet."""
 
     @property
     def clock(self) -> Clock:
@@ -160,39 +161,41 @@ class Owner(Protocol):
         ...
 
     def stop(self, record: SessionRecord) -> asyncio.Task[AnyEnded | None]:
-        """Set out to stop it."""
+        """Begin to stop it."""
         ...
 
 
 @define(eq=False, repr=False)
 class SessionRecord:
-    """What the fleet knows of one session, from the wish for it to its end.
+    """What the fleet knows of one session, from the call of ``start`` to its end.
 
     Attributes:
         owner: The fleet that runs it.
         resource: What it is.
-        duration: Seconds that it is asked for.
-        name: What its caller calls it; ``client`` is the caller's own identifier.
-        request: What to start; once it is live, what to start again where it is to be renewed.
-        hand_over: Who is told of its replacement.
+        duration: Seconds that its request asks for.
+        name: The request's name; ``client`` is the request's ``client``.
+        request: Its request; once it is live it is kept only if it is to be renewed.
+        hand_over: The ``on_renewed`` hook.
         replaces: The session that it renews, until it is live.
-        seconds: What is reserved for it in the session budget.
-        unwanted: Why it is to end as soon as it is there.
-        entry: What the ledger holds of it.
-        watch: What sees to its start beyond what the client tells.
-        callers: How many wait for its start, or got it: the last to go takes it with them.
-        decided: What those wait for who joined its start: why there is none, or None.
-        answer: What its caller waits for, until it is live; cancelled where the caller is gone.
-        task: The start, then the stop, that is under way; at last the stop that ended it.
+        seconds: Seconds reserved for it in the session budget.
+        unwanted: The error for its caller, if it is to be stopped as soon as it is live.
+        entry: Its row in the ledger.
+        watch: Follows its start after the caller's error, until the outcome is known.
+        callers: How many callers wait for its start, or got it; if all are cancelled, so is the
+            start.
+        decided: A future for callers that joined its start: the error, or None when it is live.
+        answer: The future of its first caller until it is live; cancelled if that caller is.
+        task: The task of its start or stop; in the end, of the stop that ended it.
         started: The server's answer.
         began: When it was known to be live, on the clock.
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
-        timer: What is to be done about it next; None when its time is over.
-        reason: Why it is being stopped; ``claimed_by`` is the worker, where that is ``LOST``.
-        is_confirmed: Whether the client has stopped it after its stop had failed.
-        renewing: The task that gets its replacement, until that is there.
+        timer: The timer of its renewal or its end; None when its time is over.
+        reason: Why it is being stopped; with ``LOST``, ``claimed_by`` is the worker that claimed
+            it.
+        is_confirmed: Whether the client stopped it after its stop had failed.
+        renewing: The task that starts its replacement, until that is live.
         end: How it ended.
-        over: What waits for that.
+        over: A future that is done then.
     """
 
     owner: Owner
@@ -234,14 +237,14 @@ class SessionRecord:
 
     @property
     def response(self) -> AnyStarted:
-        """The server's answer; there is one from LIVE on."""
+        """The server's answer, which exists from LIVE on."""
         return cast("AnyStarted", self.started)
 
     def begun(self, resource: Resource[Any, T, Any]) -> T:
-        """The server's answer, as that of a resource.
+        """The server's answer, for one kind of resource.
 
         Raises:
-            AttributeError: It is another one.
+            AttributeError: It is of the other kind.
         """
         if self.resource is not resource:
             raise AttributeError(f"{self.key!r} has a {self.resource.word}, no {resource.word}")
@@ -250,7 +253,7 @@ class SessionRecord:
     def ended_as(
         self, outcome: EndOutcome, reason: str, *, last: AnyEnded | None = None
     ) -> SessionEnd:
-        """How it ended, where that is now."""
+        """Note how it ended, if it has ended now."""
         clock = self.owner.clock
         ended_at = datetime.fromtimestamp(clock.wall(), UTC)
         seconds = 0.0 if self.started is None else clock.now() - self.began
@@ -269,19 +272,19 @@ class SessionRecord:
         )
 
     def decide(self, error: BaseException | None) -> None:
-        """Tell those who joined its start how that went."""
+        """Tell the callers that joined its start how it ended."""
         decided, self.decided = self.decided, None
         if decided is not None:
             set_unless_done(decided, error)
 
     @property
     def session_id(self) -> str | None:
-        """Its id, where known."""
+        """Its id, if known."""
         return None if self.started is None else self.resource.id_of(self.started)
 
     @property
     def why(self) -> str:
-        """Why it is being stopped, in words, where that was not simply asked for."""
+        """Why it is being stopped, in words; empty if a caller asked for it."""
         return self.reason.value.format(by=self.claimed_by)
 
     def __repr__(self) -> str:
@@ -289,5 +292,5 @@ class SessionRecord:
 
 
 def granted(asked: float, told: float | None) -> float:
-    """Seconds that a session has: the server may grant less than was asked for."""
+    """Seconds that a session may run: the server may grant fewer than the request asks for."""
     return told if told is not None and 0 < told < asked else asked

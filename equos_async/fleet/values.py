@@ -1,4 +1,4 @@
-"""What a fleet tells: events, ends, reports and numbers, as plain values."""
+"""The events, ends, reports and numbers of a fleet, as plain values."""
 
 from __future__ import annotations
 
@@ -54,21 +54,22 @@ _LEVELS: dict[FleetEventKind, int] = {
 
 @frozen(kw_only=True)
 class FleetEvent:
-    """Something that changed in a fleet; ``live`` and ``waiting`` are ready for a gauge.
+    """Something that changed in a fleet; ``live`` and ``waiting`` can feed a gauge.
 
     Attributes:
-        kind: ``"waiting"``: the line of starts that wait for a place grew, or one gave up.
-            ``"started"``: a session is live. ``"stopped"``: one is over. ``"expired"``: one is
-            over because its time was. ``"refused"``: a start failed, and nothing exists.
-            ``"failed"``: a session could not be stopped. ``"unknown"``: a start may have made a
-            session that nobody holds. ``"lost"``: another worker claimed one in the ledger, for
-            this one was late. ``"reaped"``: one that another worker left has been stopped.
-        key: Whose session it is; None where that is not known.
-        live: Live sessions after the change, those included that are being stopped.
-        waiting: Starts that wait for a place after the change.
-        session_id: The session or conversation, where known.
+        kind: ``"waiting"``: a start began to wait for a slot, or gave up. ``"started"``: a session
+            is live. ``"stopped"``: a session has ended. ``"expired"``: a session was stopped
+            because its time was over. ``"refused"``: a start failed, and no session exists.
+            ``"failed"``: a session could not be stopped. ``"unknown"``: the outcome of a start is
+            unknown; a session may be running. ``"lost"``: another worker claimed a session, because
+            this worker's lease had expired. ``"reaped"``: a session that a stalled worker left has
+            been stopped.
+        key: The session's key; None if it is not known.
+        live: Live sessions after the change, including those being stopped.
+        waiting: Starts that wait for a slot after the change.
+        session_id: The id of the session or conversation, if known.
         resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
-        reason: Why, in words, where there is something to say.
+        reason: Why, in words; may be empty.
     """
 
     kind: FleetEventKind
@@ -81,7 +82,7 @@ class FleetEvent:
 
     @property
     def level(self) -> int:
-        """The logging level that fits; WARNING where money is at stake."""
+        """The logging level; WARNING if a session may be running, and billed."""
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
@@ -114,31 +115,31 @@ REPORTED: Final[Mapping[EndOutcome, str]] = {
     "failed": "failed",
     "unresolved": "unresolved",
 }
-"""Where a report has each outcome."""
+"""The field of a report for each outcome."""
 
 
 @frozen(kw_only=True)
 class SessionEnd:
-    """How a session ended, or what is known of one that may not have ended.
+    """How a session ended, or what is known of one that may still be running.
 
     Attributes:
-        key: Whose session it was.
-        session_id: The id of the session or conversation, where known.
-        outcome: ``"stopped"``: somebody asked for it, and the server confirmed.
-            ``"already_ended"``: so, but it was not running any more. ``"expired"``: its time was
-            over. ``"replaced"``: by a later start. ``"renewed"``: its replacement took over.
-            ``"lost"``: another worker claimed it in the ledger. ``"reaped"``: another worker had
-            left it. ``"failed"``: stopping it failed. ``"unresolved"``: no answer came in time.
-        seconds: How long it was live, as the fleet counted; of a reaped one since its place was
-            taken.
-        reason: Why, in words, where there is something to say.
+        key: The session's key.
+        session_id: The id of the session or conversation, if known.
+        outcome: ``"stopped"``: stopped on request, and the server confirmed it.
+            ``"already_ended"``: to be stopped on request, but not running any more. ``"expired"``:
+            its time was over. ``"replaced"``: stopped for a later start with the same key.
+            ``"renewed"``: its replacement took over. ``"lost"``: another worker claimed it in the
+            ledger. ``"reaped"``: stopped here after its own worker had stalled. ``"failed"``:
+            stopping it failed. ``"unresolved"``: no answer came before the deadline.
+        seconds: How long it was live, by the fleet's clock; for a reaped session, the time since
+            its row was written.
+        reason: Why, in words; may be empty.
         resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
-        name: Its name as the caller gave it.
-        client: The caller's own identifier, where there is one.
-        started_at: When it was known to be live, in UTC; None where it never was.
-        ended_at: When that was over, in UTC.
-        last: What the server said of it when it was stopped, with what was talked about; None
-            where it said nothing.
+        name: The request's name.
+        client: The request's ``client``, if it had one.
+        started_at: When it became live, in UTC; None if it never did.
+        ended_at: When it ended, in UTC.
+        last: The server's answer to the stop, with the transcript; None if it sent no details.
     """
 
     key: Hashable
@@ -160,14 +161,14 @@ class SessionEnd:
 
 
 MAX_TOLD: Final = 10
-"""How many sessions that are left a report tells in words."""
+"""How many sessions that may still be running are named in the text of a report."""
 
 
 @frozen(kw_only=True, repr=False)
 class DrainReport:
-    """What became of every session that a drain was to stop, by key and session id.
+    """How each session ended that a drain was to stop.
 
-    In words it tells the numbers, and the first ten of those that are left.
+    As text it shows the numbers, and the first ten sessions that may still be running.
     """
 
     stopped: tuple[SessionEnd, ...] = ()
@@ -177,7 +178,7 @@ class DrainReport:
 
     @property
     def left(self) -> tuple[SessionEnd, ...]:
-        """The failed and the unresolved, which may still be running, and be billed."""
+        """The failed and unresolved ones, which may still be running, and billed."""
         return self.failed + self.unresolved
 
     def __str__(self) -> str:
@@ -202,20 +203,20 @@ class FleetStats:
     """A fleet's numbers at one moment.
 
     Attributes:
-        live: Sessions that are live, those included that are being stopped.
-        starting: Starts that are on their way.
-        waiting: Starts that wait for a place.
-        free: Places that are free.
+        live: Live sessions, including those being stopped.
+        starting: Starts in progress.
+        waiting: Starts that wait for a slot.
+        free: Free slots.
         started: Sessions started so far.
         stopped: Sessions that ended before their time.
         expired: Sessions that the fleet ended because their time was over.
-        refused: Starts that failed, so that nothing exists.
-        failed: Attempts to stop a session that failed.
-        unknown: Starts whose outcome never became known.
+        refused: Starts that failed, so that no session exists.
+        failed: Failed attempts to stop a session.
+        unknown: Starts of unknown outcome.
         lost: Sessions that another worker claimed in the ledger.
-        reaped: Sessions of other workers that were stopped here.
-        seconds_live: What all sessions together ran so far.
-        budget_left: Seconds that starts may still ask for; None without a budget.
+        reaped: Sessions of stalled workers that were stopped here.
+        seconds_live: Seconds that all sessions together have run so far.
+        budget_left: Seconds of the session budget that are left; None without a budget.
     """
 
     live: int

@@ -1,1 +1,1 @@
-"""Where open sessions are written down, beyond the life of one process."""
+"""Ledgers: records of open sessions that outlive a process."""

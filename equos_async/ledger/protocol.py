@@ -1,7 +1,7 @@
-"""Where open sessions are written down, beyond the life of one process: the protocol.
+"""The protocol of ledgers: records of open sessions that outlive a process.
 
-A row is written before a start is sent and goes when the stop is confirmed. What a process that
-was killed leaves behind is therefore known, and another one stops it.
+A row is written before a start is sent, and removed when the stop is confirmed. So the sessions of
+a killed process are known, and another process stops them.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from attrs import frozen
 
 T = TypeVar("T")
 NOBODY = ""
-"""The owner of a start whose worker is gone and whose outcome nobody can know."""
+"""The owner of a start of unknown outcome whose worker has stalled."""
 
 
 @frozen(kw_only=True)
 class LedgerRow:
-    """One session, or the intent to start one. It never holds a key, a token or what was said.
+    """One session, or the intent to start one. It never holds an API key, a token or a transcript.
 
-    Times are the engine's, in seconds since the epoch: the clocks of machines differ.
+    Times are those of the engine's clock, in seconds since the epoch.
 
     Attributes:
         id: The row's own id, unique in the ledger.
-        key: Whose session it is, as text.
-        name: The session's name as the caller gave it.
-        client: The caller's own identifier, where there is one.
-        owner: The worker that holds it; empty where its worker is gone and no session is known.
-        endpoint: The API's base URL, which must be the same for whoever stops it.
-        session_id: The session; None while its start is under way, or its outcome unknown.
-        resource: What it is, ``"session"`` or ``"conversation"``, which says how it is ended; a
-            newer release may write another word.
-        started: When the intent was written.
-        expires: When it is over at the latest, by its ``max_duration``.
-        read_at: When the engine was asked.
+        key: The fleet's key for the session, as text.
+        name: The request's name.
+        client: The request's ``client``, if it had one.
+        owner: The worker that holds it; empty if its worker has stalled and its session is unknown.
+        endpoint: The API's base URL; only workers with the same one can stop the session.
+        session_id: The session's id; None while its start is in progress, or if its outcome is
+            unknown.
+        resource: ``"session"`` or ``"conversation"``; a newer release may write another word.
+        started: The time when the intent was written.
+        expires: The time when the session ends at the latest, by its ``max_duration``.
+        read_at: The time when the row was read.
     """
 
     id: str
@@ -56,19 +56,19 @@ class LedgerRow:
 
     @property
     def remaining(self) -> float:
-        """Seconds until it is over at the latest."""
+        """Seconds until the session ends at the latest."""
         return max(0.0, self.expires - self.read_at)
 
 
 @frozen
 class Placing:
-    """What a ledger says to somebody who asks for a place.
+    """A ledger's answer to :meth:`SessionLedger.place`.
 
     Attributes:
-        placed: The place is taken, and the row is written.
-        holder: The other worker that has a session for this key.
-        recovers_in: Seconds for which an engine that may have forgotten rows places nobody,
-            whatever is free; 0 where all places are counted.
+        placed: Whether the row is written, so that the start may be sent.
+        holder: The worker that has a session for this key, if it is another one.
+        recovers_in: Seconds for which the engine, which may have lost rows, places no start; 0 if
+            it has lost none.
     """
 
     placed: bool
@@ -78,116 +78,117 @@ class Placing:
 
 @runtime_checkable
 class SessionLedger(Protocol):
-    """What a fleet needs of an engine; each method is one atomic step.
+    """What a fleet needs from a ledger's engine; each method is one atomic step.
 
-    Where the engine cannot be reached, is out of room, or answers nonsense, a method raises
-    :class:`~equos_async.LedgerError`; it may have been done all the same. ``lease`` and
-    ``seconds`` are durations. An engine judges time by a clock of its own.
+    If the engine cannot be reached, is out of space or gives an invalid answer, a method raises
+    :class:`~equos_async.LedgerError`; its step may have been done all the same. ``lease`` and
+    ``seconds`` are durations. The engine uses its own clock.
 
-    A worker is late when it has not been heard of for its lease, but nobody is late unless the
-    engine has been reachable for a whole lease: after an outage all workers come back first.
-    ``equos_async.testing.ledger_contract`` holds the tests that an engine of your own must pass.
+    A worker has *stalled* if it sent no heartbeat for its lease. After an outage of the engine no
+    worker counts as stalled until the engine has been reachable for a whole lease, so that all
+    workers can send one. ``equos_async.testing.ledger_contract`` has the tests that an engine of
+    your own must pass.
     """
 
     async def place(
         self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
     ) -> Placing:
-        """Write an intent, where its key is free and there is a place; renew its worker's lease.
+        """Write an intent if its key and a slot are free; renew its worker's lease.
 
-        Refused while the key belongs to another worker. Otherwise it is placed where there are
-        fewer than ``limit`` rows, counting those before it in the line that have places, too:
-        as many are placed at once as there are places free. Who waits with a smaller limit that
-        is reached stands in nobody's way. Else it joins the line, with ``wait``. Asking again
-        with the same row keeps its position, and changes nothing where it was placed. An engine
-        that may have forgotten rows places nobody until all workers had a lease's time to write
-        them anew.
+        It is refused while the key belongs to another worker. It is placed if there are fewer than
+        ``limit`` rows, counting also the rows before it in the queue that may be placed now; so as
+        many are placed at once as slots are free. A row that waits with a smaller limit does not
+        hold up rows with larger ones. If it is not placed, it joins the queue, with ``wait``. A
+        repeated call with the same row keeps its position in the queue, and changes nothing if the
+        row was placed. An engine that may have lost rows places none for a whole lease, in which
+        the workers write their rows anew.
 
         Args:
-            row: The intent; its times are the engine's to fill in.
-            seconds: After which the session is over at the latest, however late it is started.
-            limit: How many rows there may be.
-            wait: Whether to join the line.
-            lease: Seconds for which the worker need not be heard of again.
+            row: The intent; the engine sets its times.
+            seconds: Seconds after which the session ends at the latest, however late it is started.
+            limit: How many rows the ledger may have.
+            wait: Whether to join the queue.
+            lease: Seconds without a heartbeat after which the worker counts as stalled.
         """
         ...
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
-        """Write what is known of a session, over its intent or anew, whatever the limit.
+        """Write a row with its session, over its intent or anew, whatever the limit.
 
-        A worker that the engine does not know any more is late until it renews its lease.
+        A worker that the engine does not know counts as stalled until it renews its lease.
 
         Returns:
-            Who has it now; the row's owner, or the worker that has claimed the row, or started
-            another session for its key, while this one was late. Its session is to be stopped.
+            The row's owner; or, if that had stalled, the worker that claimed the row or started
+            another session for its key. In that case this session has to be stopped.
         """
         ...
 
     async def remove(self, row_id: str) -> None:
-        """Forget a row, or leave the line; harmless where there is none."""
+        """Remove a row, or leave the queue; does nothing if there is no such row."""
         ...
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
-        """Be alive for another ``lease`` seconds; with 0 be late at once.
+        """Send a heartbeat: renew the lease; with a ``lease`` of 0, count as stalled at once.
 
         Returns:
-            The session ids of the rows that are the worker's, by the rows' ids; None for an
-            intent, and for one that is still in the line.
+            The session ids of the worker's rows, by the rows' ids; None for an intent, also for one
+            in the queue.
         """
         ...
 
     async def claim(
         self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
     ) -> Sequence[LedgerRow]:
-        """Take over what late workers hold of an endpoint.
+        """Take over the rows that stalled workers hold for an endpoint.
 
-        Their sessions become the worker's, which must stop them; there may be more when it is
-        asked again. Intents become nobody's: they keep their places until they expire, for no
-        one can know whether there is a session. Their turns in the line are gone.
+        Their sessions then belong to ``worker``, which must stop them; call it again until it
+        returns none. Intents get :data:`NOBODY` as owner: they keep their slots until they expire,
+        because their sessions may exist. Rows in the queue are removed.
 
         Args:
-            worker: Who takes them.
-            endpoint: Only sessions of this endpoint can be stopped by it.
-            lease: Seconds for which that worker need not be heard of again, and for which the
-                engine must have been reachable.
-            at_once: Do not ask for how long the engine has been reachable.
+            worker: The worker that takes them over.
+            endpoint: The only endpoint whose sessions this worker can stop.
+            lease: The lease of that worker, in seconds. The engine must have been reachable for
+                that time.
+            at_once: Claim even if the engine has not been reachable for that time.
         """
         ...
 
     async def rows(self) -> Sequence[LedgerRow]:
-        """All rows, the oldest first."""
+        """All rows, oldest first."""
         ...
 
     def turns(self, worker: str) -> AsyncIterator[str]:
-        """Tell the worker, without end, which of its rows in the line should ask again.
+        """Yield, without end, ids of the worker's rows in the queue that should be placed again.
 
-        That is each one that has a place by now; it may be told more than once.
+        These are the rows for which a slot is free; an id may be repeated.
         """
         ...
 
 
 @runtime_checkable
 class BulkLedger(SessionLedger, Protocol):
-    """An engine that writes many rows in one step; a ledger may do without."""
+    """An engine that can write many rows in one step; optional for a ledger."""
 
     async def record_all(
         self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
     ) -> Sequence[str]:
-        """Write a worker's rows anew after a loss; renew its lease with each step.
+        """Write a worker's rows anew after the engine lost them; renew its lease with each step.
 
-        What :meth:`SessionLedger.record` says holds for each row. Where it fails, some rows may
-        have been written.
+        Each row is written as by :meth:`SessionLedger.record`. If it raises, some of them may have
+        been written.
 
         Args:
-            worker: Whose they are.
-            rows: Each with the seconds after which it is over at the latest.
-            lease: Seconds for which the worker need not be heard of again.
+            worker: Their owner.
+            rows: Each with the seconds after which its session ends at the latest.
+            lease: Seconds without a heartbeat after which the worker counts as stalled.
 
         Returns:
-            For each row who has it now.
+            For each row its owner now.
         """
         ...
 
 
 def batched(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Portions of some rows."""
+    """Batches of rows."""
     return (rows[first : first + size] for first in range(0, len(rows), size))

@@ -1,4 +1,4 @@
-"""The ledger of many machines: a Redis or Valkey server that all of them reach."""
+"""The ledger for several machines, in a Redis or Valkey server."""
 
 from __future__ import annotations
 
@@ -40,26 +40,27 @@ _KEYS: Final = (
 
 
 class RedisLedger:
-    """A ledger in Redis 5 or newer, or Valkey, for all machines that reach it.
+    """A ledger in Redis 5 or newer, or Valkey, for the workers of several machines.
 
-    Its clock is the server's. Each step is one script, so that no other worker comes between.
-    What the server forgets when it is restarted is written anew by the workers that hold it; let
-    it keep a file all the same (``appendonly yes``), for what it forgets of dead workers is lost.
+    Each step is one script, so it is atomic, and uses the server's clock. If the server loses rows
+    in a restart, the workers that hold them write them anew. Turn on its append-only file
+    (``appendonly yes``) all the same, because lost rows of dead workers stay lost.
 
-    All keys share one hash tag: in a cluster they lie on one node, and whichever node is asked
-    tells where that is. The others are learned from it: whichever dies, another one is asked.
+    All of its Redis keys share one hash tag, so in a cluster they are on one node. The ledger finds
+    that node through any other, and learns the addresses of all, so it goes on if one dies.
 
-    After a fork each process has connections of its own, unless ``client`` is given: make that in
-    each process.
+    After a fork each process makes its own connections. With ``client``, create the client and the
+    ledger in each process.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``; several where they are nodes of one
-            cluster, so that a worker finds it while one is down. A password is never told.
-        client: Instead of a URL, a client of your own of ``redis.asyncio``, for one server or a
-            cluster. It is yours to close.
-        namespace: What its keys begin with: one ledger is one organisation, and one limit.
+        url: ``redis://``, ``rediss://`` or ``unix://``; or several URLs of one cluster's nodes, so
+            that a worker finds it while one is down. A password in it is never shown.
+        client: Instead of a URL, your own ``redis.asyncio`` client, for one server or a cluster.
+            The ledger does not close it.
+        namespace: The prefix of its Redis keys. Use one for each Equos organisation, because
+            ``max_live`` is one limit for all workers with the same namespace.
         timeout: Seconds that a step may take.
-        connections: How many there may be to a server, the one that listens included.
+        connections: The largest number of connections to a server, including the one that listens.
 
     Raises:
         ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
@@ -115,15 +116,15 @@ class RedisLedger:
         timeout: float = 1.0,
         **settings: Any,
     ) -> Self:
-        """A ledger in whichever server is the primary, as Sentinels tell.
+        """A ledger in the primary that Redis Sentinels name.
 
         Args:
             sentinels: Host and port of each.
-            service: What they call the primary, such as ``mymaster``.
+            service: The name of the primary in their configuration, such as ``mymaster``.
             namespace: As above.
             timeout: As above.
-            settings: Of each connection to the primary, such as ``password`` or ``ssl``;
-                ``sentinel_kwargs`` are those of the connections to Sentinels.
+            settings: Arguments for each connection to the primary, such as ``password`` or ``ssl``;
+                ``sentinel_kwargs`` holds those for connections to Sentinels.
 
         Raises:
             ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
@@ -143,7 +144,7 @@ class RedisLedger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless they are a client's of your own; safe to call again."""
+        """Close the connections, but not a ``client`` of yours; may be called more than once."""
         await self._link.aclose()
 
     def __repr__(self) -> str:
@@ -164,7 +165,7 @@ class RedisLedger:
     async def record_all(
         self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
     ) -> Sequence[str]:
-        """As :meth:`BulkLedger.record_all`; in portions, so that nobody has to wait for long."""
+        """As :meth:`BulkLedger.record_all`; in batches, so that no other worker waits for long."""
         told: list[str] = []
         for portion in batched(rows, AT_ONCE):
             texts = json.dumps([_text(row) for row, _ in portion])
@@ -190,7 +191,7 @@ class RedisLedger:
         return _rows(told[1:], told[0])
 
     async def rows(self) -> Sequence[LedgerRow]:
-        """As :meth:`SessionLedger.rows`; read in portions, so that nobody has to wait for it."""
+        """As :meth:`SessionLedger.rows`; read in batches, so that nothing waits for it for long."""
         cursor, found = "0", dict[str, LedgerRow]()
         while True:
             now, cursor, *texts = await self._run("rows", cursor)
@@ -199,7 +200,7 @@ class RedisLedger:
                 return sorted(found.values(), key=lambda row: row.started)
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
-        """As :meth:`SessionLedger.turns`: the server calls."""
+        """As :meth:`SessionLedger.turns`; the server publishes them."""
         async for called in self._link.listen(self._channel + worker):
             if called is None:
                 await self._run("call", worker)
@@ -207,7 +208,7 @@ class RedisLedger:
                 yield called
 
     async def _hear(self, step: str, *args: object) -> Any:
-        """A step by which the server hears of the worker."""
+        """Run a step that is also a heartbeat of the worker."""
         self._knew, *told = await self._run(step, self._knew, *args)
         return told
 
@@ -217,7 +218,7 @@ class RedisLedger:
 
 
 def _link() -> ModuleType:
-    """What speaks to the server: the module needs the extra."""
+    """The module that talks to the server, which needs the extra."""
     try:
         return import_module(".redis_link", __package__)
     except ImportError:
@@ -232,7 +233,7 @@ def _text(row: LedgerRow) -> str:
 
 
 def _rows(texts: Sequence[str], now: str) -> list[LedgerRow]:
-    """The rows that can be read, whatever else a newer worker wrote into them."""
+    """The rows that can be read; further fields of newer releases are ignored."""
     found: list[LedgerRow] = []
     for text in texts:
         try:

@@ -1,4 +1,4 @@
-"""The ledger of one machine: a SQLite file, shared by its processes."""
+"""The ledger for the processes of one machine, in a SQLite file."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _DROP_LATE_WORKERS: Final = (
 
 
 class SQLiteLedger:
-    """A ledger in a SQLite file, for all processes of one machine.
+    """A ledger in a SQLite file, for the workers of one machine.
 
-    It works in a thread of its own, so that the loop never waits for the disk. Its clock is the
-    machine's. The file survives a killed process whole; after a power failure the last writes may
-    be missing.
+    It works in its own thread, so that the event loop never waits for the disk, and uses the
+    machine's clock. A killed process does not damage the file; after a power failure the last
+    writes may be missing.
 
     Args:
-        path: The file; made where there is none, in a directory that exists.
+        path: The file, which is created if it does not exist; its directory must exist.
         timeout: Seconds to wait for other processes that write.
     """
 
@@ -73,7 +73,7 @@ class SQLiteLedger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the file; safe to call again."""
+        """Close the file; may be called more than once."""
         await self._file.aclose()
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ class SQLiteLedger:
     async def record_all(
         self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
     ) -> Sequence[str]:
-        """As :meth:`BulkLedger.record_all`; in portions, so that nobody has to wait for long."""
+        """As :meth:`BulkLedger.record_all`; in batches, so that no other worker waits for long."""
 
         def work(portion: Sequence[tuple[LedgerRow, float]], db: sqlite3.Connection) -> list[str]:
             now = _hear(db, worker, lease)
@@ -184,7 +184,7 @@ class SQLiteLedger:
         return await self._run(work, write=False)
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
-        """As :meth:`SessionLedger.turns`: looks at the line every 50 ms."""
+        """As :meth:`SessionLedger.turns`; reads the queue every 50 ms."""
 
         def work(db: sqlite3.Connection) -> list[str]:
             return [row_id for row_id, owner in _with_places(db) if owner == worker]
@@ -211,7 +211,7 @@ def _now(db: sqlite3.Connection) -> float:
 
 
 def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
-    """Note that a worker lives, forget what is over by now at the latest, and tell the time."""
+    """Note a heartbeat, remove expired rows, and return the time."""
     now = _now(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
@@ -260,10 +260,7 @@ def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
 
 
 def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Those in the line that have places, with their owners.
-
-    That is whoever finds fewer than its limit before it, be they rows or others with places.
-    """
+    """The rows in the queue that may be placed now, with their owners."""
     (taken,) = db.execute("SELECT live FROM engine").fetchone()
     (most,) = db.execute("SELECT max(most) FROM line").fetchone()
     line = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT ?", [MOST_PASSED])
@@ -275,7 +272,7 @@ def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def _has_place(db: sqlite3.Connection, row_id: str, limit: int) -> bool:
-    """Whether there is a place for a row, with all that stand before it."""
+    """Whether a slot is free for a row, after all rows before it in the queue."""
     (live,) = db.execute("SELECT live FROM engine").fetchone()
     if live >= limit:
         return False

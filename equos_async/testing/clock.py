@@ -1,4 +1,4 @@
-"""The emulator's time: it runs by itself, and a test can move it on."""
+"""The emulator's clock, which a test can move."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import threading
 import time
 
 WALL = 1_767_225_600.0
-"""Where a clock that stands still begins: 2026-01-01T00:00:00Z."""
+"""The first time of a clock that stands still: 2026-01-01T00:00:00Z."""
 
 LAST = 253_402_300_799.0
-"""The end of the year 9999, beyond which there are no dates."""
+"""The end of the year 9999, the last that a datetime can hold."""
 
 
 class EmulatorClock:
-    """A clock that can be moved on without waiting.
+    """A clock that can be moved forwards without waiting.
 
     Args:
-        ticking: Whether it also runs by itself. One that stands still makes every number that
-            the emulator reports exact.
+        ticking: Whether it also runs with real time. With False, every number that the emulator
+            reports is exact.
     """
 
     def __init__(self, *, ticking: bool = True) -> None:
@@ -32,10 +32,10 @@ class EmulatorClock:
         return (time.time() if self._ticking else WALL) + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Move on; whoever sleeps on this clock looks at it again.
+        """Move the clock forwards and wake all that sleep until a time on it.
 
         Raises:
-            ValueError: Time does not run backwards, nor beyond the last date there is.
+            ValueError: ``seconds`` is negative, or the time would be after the year 9999.
         """
         if not (seconds >= 0 and self.now() + seconds < LAST):
             raise ValueError(f"the clock cannot be moved by {seconds} seconds")

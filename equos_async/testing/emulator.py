@@ -1,4 +1,4 @@
-"""The emulator: the API on a real socket, and a view into its books."""
+"""The emulator: a local server with the Equos API, and what it knows."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ from .tokens import livekit
 
 
 class EquosEmulator:
-    """A local Equos: ``async with EquosEmulator() as emulator: emulator.endpoint``.
+    """A local server with the Equos API: ``with EquosEmulator() as server: server.endpoint``.
 
-    With ``async with`` it runs on the loop of its caller, with a plain ``with`` in a thread of
-    its own. Either way it may be asked and steered from any thread.
+    With ``async with`` it runs in the caller's event loop, with ``with`` in its own thread. In both
+    cases its attributes and methods may be used from any thread.
 
     Args:
-        host: Where to listen.
-        port: Which port; 0 takes any free one.
-        client_key: The only client key that is accepted; by default any.
-        api_key: The only server key that is accepted; by default any.
-        limit_concurrent: How many sessions and conversations may be live at once.
-        limit_duration: Seconds that one of them may ask for.
+        host: The address to listen on.
+        port: The port; 0: any free one.
+        client_key: The only accepted client key; None: any.
+        api_key: The only accepted server key; None: any.
+        limit_concurrent: How many sessions and conversations may be live at once; None: any number.
+        limit_duration: The largest duration that a start may ask for, in seconds; None: any.
         suspended: Whether the organisation is suspended.
-        clock: The source of time; by default one that runs by itself.
+        clock: The source of time; by default one that runs with real time.
         starting_for: Seconds that a session is ``starting`` before it is ``running``.
-        page_order: In which order lists are: ``newest`` or ``oldest`` first, or ``shuffled`` anew
-            for each page. The vendor documents none.
-        seed: Of the faults that happen to a share of requests, and of shuffled pages.
-        on_request: Called with each request when it is over, on the emulator's loop.
-        livekit_url: A LiveKit server, where the rooms are then, with the key and the secret that
-            let its tokens in; by default the tokens open nothing.
-        livekit_key: Its key.
-        livekit_secret: Its secret.
-        cors_origins: Web pages that may call the API from a browser, by origin
-            (``http://localhost:5173``); ``"*"``: all. By default none, since any page in the
-            browser of this machine could else start and stop things here, and get the tokens.
-        allow_live: Whether sessions and conversations may be live when its block is over.
+        page_order: The order of lists: ``newest`` or ``oldest`` first, or ``shuffled`` anew for
+            each page. The vendor documents none.
+        seed: The random seed for faults that hit a share of the requests, and for shuffled pages.
+        on_request: Called with each request when it has ended, in the emulator's event loop.
+        livekit_url: The URL of a LiveKit server that accepts the emulator's tokens; without one,
+            the tokens are valid nowhere.
+        livekit_key: The API key of that server.
+        livekit_secret: The secret of that API key.
+        cors_origins: The origins of web pages that may call the API from a browser
+            (``http://localhost:5173``); ``"*"``: all. By default none, because any page in a
+            browser on this machine could otherwise start sessions and read tokens.
+        allow_live: Whether sessions and conversations may be live at the end of the block; if not,
+            leaving it raises an ``AssertionError`` that names them.
 
     Raises:
-        ValueError: There is no such ``page_order``, or of the LiveKit server some is given, but
-            not all.
+        ValueError: An unknown ``page_order``, or some but not all of the LiveKit arguments.
 
     Attributes:
-        faults: What goes wrong: ``faults.start.add(Status(429, retry_after=2), times=3)``.
+        faults: The faults to inject: ``faults.start.add(Status(429, retry_after=2), times=3)``.
         clock: The source of time.
     """
 
@@ -118,7 +118,7 @@ class EquosEmulator:
 
     @property
     def endpoint(self) -> str:
-        """The base URL for a client on this machine."""
+        """The base URL, for clients on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -129,32 +129,32 @@ class EquosEmulator:
 
     @property
     def live_sessions(self) -> Mapping[str, EmulatedSession]:
-        """The sessions among :attr:`live`, which session passes started."""
+        """The live sessions, by id, oldest first."""
         return self._books.live("session")
 
     @property
     def live_conversations(self) -> Mapping[str, EmulatedSession]:
-        """The conversations among :attr:`live`."""
+        """The live conversations, by id, oldest first."""
         return self._books.live("conversation")
 
     @property
     def ended_sessions(self) -> Mapping[str, EmulatedSession]:
-        """The sessions among the newest 10,000 that ended, by id, oldest first."""
+        """The ended sessions (of the newest 10,000 that ended), by id, oldest first."""
         return self._books.ended("session")
 
     @property
     def ended_conversations(self) -> Mapping[str, EmulatedSession]:
-        """The conversations among the newest 10,000 that ended, by id, oldest first."""
+        """The ended conversations (of the newest 10,000 that ended), by id, oldest first."""
         return self._books.ended("conversation")
 
     @property
     def ended_count(self) -> int:
-        """How many sessions and conversations ended in all."""
+        """How many sessions and conversations have ended in total."""
         return self._books.counts[1]
 
     @property
     def billed_seconds(self) -> float:
-        """Seconds that all sessions and conversations ran so far, which is what is billed."""
+        """Seconds billed: those that all sessions and conversations have run so far."""
         return self._books.billed_seconds
 
     @property
@@ -164,7 +164,7 @@ class EquosEmulator:
 
     @property
     def request_count(self) -> int:
-        """How many requests were read in all."""
+        """How many requests were read in total."""
         return self._journal.count
 
     # What can be steered.
@@ -180,7 +180,7 @@ class EquosEmulator:
 
     @property
     def limit_concurrent(self) -> int | None:
-        """How many sessions may be live at once; any number where it is None."""
+        """How many sessions and conversations may be live at once; None: any number."""
         return self._service.limit_concurrent
 
     @limit_concurrent.setter
@@ -189,7 +189,7 @@ class EquosEmulator:
 
     @property
     def limit_duration(self) -> float | None:
-        """How many seconds a session or conversation may ask for; any number where it is None."""
+        """The largest duration that a start may ask for, in seconds; None: any."""
         return self._service.limit_duration
 
     @limit_duration.setter
@@ -198,7 +198,7 @@ class EquosEmulator:
 
     @property
     def client_key(self) -> str | None:
-        """The only client key that is accepted; any where it is None. It is replaced at once."""
+        """The only accepted client key; None: any. A change takes effect at once."""
         return self._keys.client_key
 
     @client_key.setter
@@ -207,7 +207,7 @@ class EquosEmulator:
 
     @property
     def api_key(self) -> str | None:
-        """The only server key that is accepted; any where it is None. It is replaced at once."""
+        """The only accepted server key; None: any. A change takes effect at once."""
         return self._keys.api_key
 
     @api_key.setter
@@ -215,7 +215,7 @@ class EquosEmulator:
         self._keys.api_key = key
 
     def revoke_key(self, key: str) -> None:
-        """Answer 401 to this key, of either kind, from now on, whichever others are accepted."""
+        """From now on answer 401 to this key, of either kind."""
         self._keys.revoked.add(key)
 
     @property
@@ -230,7 +230,7 @@ class EquosEmulator:
         self._service.page_order = order
 
     def advance(self, seconds: float) -> None:
-        """Let time pass without waiting: sessions reach ``running`` and their ``max_duration``."""
+        """Move the emulator's clock: sessions reach ``running`` and their ``max_duration``."""
         self.clock.advance(seconds)
 
     def play(self, scenario: Scenario | str) -> None:
@@ -238,25 +238,25 @@ class EquosEmulator:
         (SCENARIOS[scenario] if isinstance(scenario, str) else scenario).play(self.faults)
 
     def end_session(self, session_id: str) -> bool:
-        """End a session or conversation from the server's side; False where it is not live."""
+        """End a session or conversation, as the server would; False if it is not live."""
         return self._books.close(session_id) is not None
 
     def join(self, session_id: str) -> bool:
-        """Let somebody join a live session or conversation; False where it is not live.
+        """Let a participant join a live session or conversation; False if it is not live.
 
-        Conversations show it as ``joinedAt``, which stays what it is at a second time.
+        A conversation's ``joinedAt`` is the time of the first join.
         """
         return self._books.join(session_id)
 
     def say(self, session_id: str, content: str, *, author: str = "user") -> bool:
-        """Have something said in a live session or conversation; False where it is not live.
+        """Let something be said in a live session or conversation; False if it is not live.
 
-        It is in its ``transcript`` from then on.
+        It is in the ``transcript`` of later answers.
 
         Args:
-            session_id: Where.
-            content: What.
-            author: Who: ``user`` or ``character``.
+            session_id: The id of the session or conversation.
+            content: The text.
+            author: ``user`` or ``character``.
         """
         return self._books.say(session_id, author, content)
 
@@ -274,7 +274,7 @@ class EquosEmulator:
         self.port = await self._listener.start(app, self.host, self.port)
 
     async def stop(self) -> None:
-        """Close all connections and stop listening; the books stay."""
+        """Close all connections and stop listening; what it knows stays readable."""
         self._api.abandon()
         await self._listener.stop()
 
@@ -310,6 +310,6 @@ class EquosEmulator:
         self._refuse_leaks(exc)
 
     def _refuse_leaks(self, exc: BaseException | None) -> None:
-        """Raise where something is live that may not be; another error goes first."""
+        """Raise if something is live that may not be, unless another error is on its way."""
         if exc is None and not self._allow_live and self.live:
             raise AssertionError(report(self.live.values(), self.requests))

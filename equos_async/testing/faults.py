@@ -1,8 +1,8 @@
-"""What a server can do wrong, as data: frozen values, one for each kind of fault.
+"""Faults of a server, as frozen values, one class for each kind.
 
-``when`` tells on which side of the fault the server does what it was asked to do: with
-``"before"`` the fault comes before the work, which for all but :class:`Delay` is then never done;
-with ``"after"`` the work is done, and a started session is live, whatever its caller sees.
+``when="before"``: the fault comes before the server acts; except for :class:`Delay`, the request is
+then not carried out. ``when="after"``: the request is carried out first, so a session is live
+although its caller sees a failure.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Status:
 
     Attributes:
         status: The HTTP status.
-        message: The words of a NestJS error body.
-        retry_after: The Retry-After header: seconds, or any text.
-        headers: More headers.
-        body: A body of your own instead of the error body, HTML say.
-        when: ``"after"``: a proxy's 502 for a request that the server has carried out.
+        message: The message in a NestJS error body.
+        retry_after: The value of the Retry-After header: seconds, or any text.
+        headers: Further headers.
+        body: Your own body instead of the error body, for example HTML.
+        when: ``"after"``: for example a proxy's 502 for a request that the server carried out.
     """
 
     status: int
@@ -42,8 +42,8 @@ class Delay:
 
     Attributes:
         seconds: How long.
-        when: ``"before"``: the server is slow to act; ``"after"``: to answer. Either way it acts,
-            also where the caller has gone meanwhile.
+        when: ``"before"``: the server is slow to act; ``"after"``: slow to answer. In both cases it
+            acts, even if the caller has closed the connection.
     """
 
     seconds: float
@@ -66,7 +66,7 @@ class Drop:
 
 @frozen
 class Reset:
-    """As :class:`Drop`, with a TCP reset."""
+    """Reset the connection (TCP RST) without an answer."""
 
     when: When = "before"
 
@@ -100,7 +100,7 @@ class Redirect:
     """Redirect, and do nothing else.
 
     Attributes:
-        location: Where to.
+        location: The new address.
         status: The HTTP status.
     """
 
@@ -111,14 +111,14 @@ class Redirect:
 
 @frozen
 class Twice:
-    """A start is carried out twice, as by a proxy that sends a POST again; one answer comes."""
+    """Carry a start out twice, like a proxy that repeats a POST; only one answer is sent."""
 
     when: ClassVar[When] = "before"
 
 
 @frozen
 class Lag:
-    """What this start makes is not known to look-ups at first: it is on no list, and null by id.
+    """Hide what a start made from look-ups for a while: it is on no list, and null by id.
 
     Attributes:
         seconds: How long, on the emulator's clock.
@@ -130,10 +130,10 @@ class Lag:
 
 @frozen
 class RefuseVariables:
-    """A start that brings variables is refused with 400, which names them.
+    """Refuse a start that has template variables with a 400 that names them.
 
     Attributes:
-        prefix: Only those whose names begin like this.
+        prefix: Only variables whose names begin with this.
     """
 
     prefix: str = ""
@@ -142,10 +142,10 @@ class RefuseVariables:
 
 @frozen
 class ForgetVariables:
-    """A start's variables are not kept, so that no answer shows them.
+    """Do not keep a start's template variables, so that no answer shows them.
 
     Attributes:
-        prefix: Only those whose names begin like this.
+        prefix: Only variables whose names begin with this.
     """
 
     prefix: str = ""
@@ -153,9 +153,9 @@ class ForgetVariables:
 
 
 Twist = Twice | Lag | RefuseVariables | ForgetVariables
-"""What changes what a start does. It goes with any other fault: ``add(Lag(5), Drop("after"))``."""
+"""Faults that alter a start; they combine with others: ``add(Lag(5), Drop("after"))``."""
 
 Mishap = Status | Delay | Hang | Drop | Reset | Truncate | Garbage | Redirect
-"""What happens to a request on its way, whatever it asks for."""
+"""Faults of a request's transport or answer, for any operation."""
 
 Fault = Mishap | Twist

@@ -8,7 +8,8 @@
             ...
             yield lambda: MyLedger(tmp_path)  # each call: another process's view of one ledger
 
-It needs pytest with pytest-asyncio, and some real time: an engine's clock is its own.
+The tests need pytest with pytest-asyncio, and take some real time, because an engine uses its own
+clock.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ async def another(turns: AsyncIterator[str], told: str) -> str:
 
 @pytest.mark.asyncio
 class LedgerContract:
-    """What a fleet relies on; the fixture ``open_ledger`` is yours."""
+    """The behaviour that a fleet relies on; you write the fixture ``open_ledger``."""
 
     async def test_a_row_from_its_intent_to_its_end(self, open_ledger: OpenLedger) -> None:
         """An intent is there once it is placed, becomes the session's row, and goes."""
@@ -467,7 +468,7 @@ class LedgerContract:
 
 @pytest.mark.asyncio
 class BulkLedgerContract:
-    """Of an engine that is a :class:`BulkLedger`, too; the same fixture."""
+    """Further tests for an engine that is also a :class:`BulkLedger`; the same fixture."""
 
     async def test_many_are_written_anew(self, open_ledger: Callable[[], BulkLedger]) -> None:
         """All are there, and their worker is alive from then on; who has claimed one is told."""

@@ -1,4 +1,4 @@
-"""The plan: which faults happen to which request."""
+"""Plan which faults hit which request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ALL: tuple[Operation, ...] = (*BOTH, "read")
 
 @frozen(eq=False)
 class Planned:
-    """Faults that wait for requests that they fit.
+    """Faults that wait for requests that match.
 
     Attributes:
-        operations: The operations that they happen to.
-        faults: What happens to one request, in this order.
-        left: To how many more requests; None: to all that fit.
-        share: To which share of those.
-        when: Says of a request whether it fits.
+        operations: The operations that they hit.
+        faults: The faults that hit one request, in this order.
+        left: How many more requests they hit; None: all that match.
+        share: The share of the matching requests that they hit.
+        when: Whether a request matches.
     """
 
     operations: tuple[Operation, ...]
@@ -43,7 +43,7 @@ class Planned:
 
 
 class FaultQueue:
-    """What goes wrong with one operation, or with all; made by :class:`Faults`."""
+    """The faults of one operation, or of all; made by :class:`Faults`."""
 
     def __init__(self, faults: Faults, operations: tuple[Operation, ...]) -> None:
         self._faults = faults
@@ -56,13 +56,13 @@ class FaultQueue:
         share: float = 1.0,
         when: Callable[[EmulatorRequest], bool] | None = None,
     ) -> None:
-        """Add a fault, or several that happen one after the other to one request.
+        """Add a fault, or several that hit the same request one after the other.
 
         Args:
-            faults: What happens: ``add(Delay(1), Drop("after"))``.
-            times: To how many requests; None: to all that fit, until :meth:`clear`.
-            share: To which share of the requests, drawn with the emulator's seed.
-            when: Says of a request whether it fits: ``when=lambda request: request.name == "a"``.
+            faults: The faults: ``add(Delay(1), Drop("after"))``.
+            times: How many requests to hit; None: all that match, until :meth:`clear`.
+            share: The share of the matching requests to hit, chosen with the emulator's seed.
+            when: Whether a request matches: ``when=lambda request: request.name == "a"``.
 
         Raises:
             ValueError: No fault, or an impossible ``times`` or ``share``.
@@ -70,18 +70,19 @@ class FaultQueue:
         self._faults.append(Planned(self._operations, faults, times, share, when))
 
     def clear(self) -> None:
-        """Forget what has been added here; from now on this works."""
+        """Remove all faults that were added here."""
         self._faults.discard(self._operations)
 
 
 class Faults(FaultQueue):
     """The faults of an emulator: ``faults.start.add(Status(429, retry_after=2), times=3)``.
 
-    They wait in the order in which they were added, and a request gets the first that fits it.
-    What is added to ``faults`` itself fits starts, stops and look-ups, and counts them all.
+    A request gets the first added entry that matches it. An entry that is added to ``faults``
+    itself matches starts, stops and look-ups, and ``times`` counts them all.
 
     Args:
-        seed: For ``share``: the same seed and the same order of requests, the same faults.
+        seed: The random seed for ``share``: the same seed and order of requests give the same
+            faults.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -95,16 +96,16 @@ class Faults(FaultQueue):
 
     @property
     def planned(self) -> tuple[Planned, ...]:
-        """What is still to come, in its order."""
+        """The entries that are left, in their order."""
         return tuple(self._planned)
 
     def append(self, planned: Planned) -> None:
-        """Add a plan that has been made elsewhere."""
+        """Add an entry."""
         with self._lock:
             self._planned.append(planned)
 
     def discard(self, operations: tuple[Operation, ...]) -> None:
-        """Forget what was planned for these operations; what fits others too, stays so."""
+        """Remove these operations from all entries; entries without any other operation go."""
         with self._lock:
             rest = [
                 evolve(one, operations=tuple(o for o in one.operations if o not in operations))
@@ -113,7 +114,7 @@ class Faults(FaultQueue):
             self._planned = [one for one in rest if one.operations]
 
     def take(self, request: EmulatorRequest) -> tuple[Fault, ...]:
-        """What happens to a request; it is used up by that."""
+        """The faults that hit a request; counts it against the entry."""
         if not self._planned:
             return ()
         with self._lock:

@@ -1,7 +1,7 @@
-"""The pytest plugin: a local Equos for one test, and the proof that it leaves nothing live.
+"""The pytest plugin: an emulator for each test, and a check that no session is left live.
 
-Every test run of a project that has this library installed imports this file; so it imports
-nothing that is not there anyway, until one of its fixtures is used.
+pytest imports this file in every project that has this library installed, so it imports nothing
+heavy before one of its fixtures is used.
 """
 
 # ruff: noqa: PLC0415 - imported where they are used, see above
@@ -24,16 +24,16 @@ MARKER = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", MARKER)
 
 
 @pytest.fixture
 def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
-    """A local Equos for this test, in a thread of its own: for tests and bots of any kind.
+    """An ``EquosEmulator`` for this test, in its own thread; for synchronous tests, too.
 
-    When the test and all that was set up with it are over, no session and no conversation may be
-    live on it any more, or the test fails; ``@pytest.mark.equos_allow_live`` allows it.
+    The test fails if a session or a conversation is still live after the test and its other
+    fixtures; ``@pytest.mark.equos_allow_live`` turns this check off.
     """
     from equos_async.client import EquosClient
     from equos_async.fleet._fleet import SessionFleet
@@ -57,7 +57,7 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
 
 
 def _async_fixture(function: Callable[..., Any]) -> Any:
-    """A fixture for whatever runs the async tests; pytest-asyncio's strict mode wants its own."""
+    """A fixture for any runner of async tests; pytest-asyncio's strict mode needs its own kind."""
     try:
         import pytest_asyncio
     except ImportError:
@@ -67,7 +67,7 @@ def _async_fixture(function: Callable[..., Any]) -> Any:
 
 @_async_fixture
 async def equos_client(equos_emulator: EquosEmulator) -> AsyncIterator[EquosClient]:
-    """A client of this test's ``equos_emulator``, with both keys; closed when the test is over."""
+    """An ``EquosClient`` of this test's emulator, with both keys; closed after the test."""
     from equos_async.client import EquosClient
 
     endpoint = equos_emulator.endpoint

@@ -1,4 +1,4 @@
-"""What the emulator tells about sessions and requests: frozen values, safe to print."""
+"""Sessions and requests as the emulator reports them: frozen values, safe to print."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ Operation = Literal["start", "stop", "read"]
 Resource = Literal["session", "conversation"]
 
 KEPT = 10_000
-"""How many ended sessions and how many requests are remembered; the counts go on."""
+"""How many ended sessions and how many requests are kept; counts include all."""
 
 KEPT_TEXT = 256
-"""How many characters of a caller's text are remembered once it is only history."""
+"""How many characters of a caller's text are kept after a session has ended."""
 
 
 @frozen
 class EmulatedSession:
-    """A session or a conversation in the emulator's books.
+    """A session or a conversation of the emulator.
 
     Times are seconds on the emulator's clock.
 
     Attributes:
-        id: What it is stopped by.
-        name: What its start called it.
-        client: For whom it was started, where the start said so.
+        id: Its id.
+        name: The name in its request.
+        client: The ``client`` in its request.
         started_at: When it was started.
-        max_duration: Seconds after which it ends by itself; a conversation's ``maxSeconds``.
-        status: ``starting``, ``running`` or ``ended``, at the time of asking.
+        max_duration: Seconds after which it ends by itself; of a conversation ``maxSeconds``.
+        status: ``starting``, ``running`` or ``ended``, when it was read.
         ended_at: When it ended.
-        seconds: How long it has been running, which is what is billed.
+        seconds: How long it has been running; this is billed.
         resource: ``session`` or ``conversation``.
         number: Its place in the order of starts, from 1.
-        joined_at: When somebody joined it; see :meth:`EquosEmulator.join`.
+        joined_at: When a participant first joined; see :meth:`EquosEmulator.join`.
     """
 
     id: str
@@ -55,14 +55,14 @@ class EmulatorRequest:
 
     Attributes:
         number: Its place in the order in which requests were read, from 1.
-        operation: ``start``, ``stop`` or ``read``; None where it was none of these.
+        operation: ``start``, ``stop`` or ``read``; None if it was none of these.
         method: The HTTP method.
         path: The path, without a query.
         at: When it was read, in seconds on the emulator's clock.
-        name: The name of the session that a start asks for.
-        session_id: The id of the session that a stop or a look-up names.
-        status: How it was answered; None: not yet, or never.
-        resource: What it was about: ``session`` or ``conversation``.
+        name: The name in the body of a start.
+        session_id: The id in the path of a stop or a look-up.
+        status: The status of its answer; None: not answered yet, or never.
+        resource: ``session`` or ``conversation``.
     """
 
     number: int
@@ -77,5 +77,5 @@ class EmulatorRequest:
 
 
 def shorten(text: str) -> str:
-    """A text as history keeps it: bounded, whatever a caller sent."""
+    """A text, shortened for the records of what has ended."""
     return text if len(text) <= KEPT_TEXT else text[: KEPT_TEXT - 1] + "…"

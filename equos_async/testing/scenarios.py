@@ -17,12 +17,12 @@ _BAD_GATEWAY: Final = Status(502, body=_GATEWAY_PAGE, headers={"Content-Type": "
 
 @frozen
 class Scenario:
-    """A bad day of a server: ``SCENARIOS["deploy"].play(emulator.faults)``.
+    """A named sequence of faults: ``SCENARIOS["deploy"].play(emulator.faults)``.
 
     Attributes:
-        name: What it is called.
-        about: What happens, in one sentence.
-        steps: The faults in their order.
+        name: Its name.
+        about: A sentence that describes it.
+        steps: Its faults, in their order.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Scenario:
     steps: tuple[Planned, ...]
 
     def play(self, faults: Faults) -> None:
-        """Add all of it to what is planned already."""
+        """Add its faults to those that are already there."""
         for step in self.steps:
             faults.append(step)
 
