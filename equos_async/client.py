@@ -323,6 +323,26 @@ class EquosClient:
         """The newest 1,000 starts of unknown outcome and failed stops, oldest first."""
         return self._tasks.unresolved
 
+    def resolve(self, unresolved: Unresolved) -> bool:
+        """Say that somebody else saw to one of :attr:`unresolved`: it is over, or in good hands.
+
+        It is taken off, a fleet's slot and budget and a ledger's row are free again, and the
+        client neither looks for it nor asks for its stop any more. Where the answer to its start
+        comes after all, what that names is stopped all the same. Call it in the event loop.
+
+        Args:
+            unresolved: Known by its ``id``.
+
+        Returns:
+            True where that was done. False where nothing is unresolved by that id any more, or the
+            client has found what the start began, and is ending it already.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        _validate.instance("unresolved", unresolved, Unresolved)
+        return self._tasks.resolve(unresolved.id)
+
     async def aclose(self, *, deadline: float = 10.0) -> tuple[Unresolved, ...]:
         """Settle what is in flight, then close; may be called more than once, also concurrently.
 

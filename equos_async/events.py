@@ -136,6 +136,7 @@ class Unresolved:
         name: The name in the request, if this client made the start.
         client: The request's ``client``, if it had one.
         max_duration: Seconds after which the server ends it by itself, if the request said so.
+        id: What :meth:`EquosClient.resolve` knows it by: the session's id, if that is known.
     """
 
     operation: OperationName
@@ -146,3 +147,4 @@ class Unresolved:
     name: str | None = None
     client: str | None = None
     max_duration: float | None = None
+    id: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -82,6 +83,14 @@ class Target:
     name: str | None = None
     client: str | None = None
     max_duration: float | None = None
+    own_id: str = field(default="", init=False)
+
+    @property
+    def id(self) -> str:
+        """The session's id, however many calls are about it; a start has one of its own."""
+        if self.session_id is None and not self.own_id:
+            self.own_id = secrets.token_hex(8)
+        return self.session_id or self.own_id
 
 
 @define(eq=False, repr=False, kw_only=True)

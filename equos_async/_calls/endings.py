@@ -69,7 +69,7 @@ class Endings:
         self._make = make
         self._keys = keys
         self._failed: set[str] = set()
-        self._resting: set[asyncio.Future[None]] = set()
+        self._resting: dict[asyncio.Future[None], str] = {}
 
     def orphan(
         self, resource: Resource[Any, Any, Any], session_id: str, start: Target | None = None
@@ -88,7 +88,7 @@ class Endings:
     ) -> Call[Any]:
         """Make a call that ends what nobody holds, to be carried out in its start's own task."""
         call = start.ending = self.orphan(resource, session_id, start.target)
-        call.task, call.key = start.task, start.key
+        call.task, call.key, call.watch = start.task, start.key, start.watch
         return call
 
     async def carry(self, call: Call[Any]) -> None:
@@ -165,6 +165,13 @@ class Endings:
         for rest in self._resting:
             set_unless_done(rest, None)
 
+    def let_go(self, session_id: str) -> None:
+        """Somebody else saw to it: ask for it no more."""
+        self._failed.discard(session_id)
+        for rest, resting_id in self._resting.items():
+            if resting_id == session_id:
+                set_unless_done(rest, None)
+
     async def _ask_again(self, call: Call[Any], session_id: str) -> None:
         wait, end = FIRST_WAIT, self._running.end_of(session_id)
         while not self._lifecycle.gave_up and self._clock.now() < end:
@@ -174,7 +181,7 @@ class Endings:
                 wait = FIRST_WAIT
             if session_id not in self._failed:
                 call.in_doubt = False
-                return  # another call has ended it
+                return  # another call has ended it, or somebody else saw to it
             call.deadline = self._clock.now() + self._runner.deadline_of(call.effect)
             if isinstance(await self._persist(call), Accepted):
                 self._confirmed(call)
@@ -188,7 +195,7 @@ class Endings:
         seconds *= 0.5 + 0.5 * self._clock.chance()
         rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_at(self._clock.now() + seconds, rest.cancel)
-        self._resting.add(rest)
+        self._resting[rest] = call.target.id
         try:
             await asyncio.wait({rest})
             return not rest.cancelled()
@@ -198,7 +205,7 @@ class Endings:
             return True
         finally:
             timer.cancel()
-            self._resting.discard(rest)
+            del self._resting[rest]
 
     def _confirmed(self, call: Call[Any]) -> None:
         session_id = str(call.target.session_id)

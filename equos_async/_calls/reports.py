@@ -74,7 +74,7 @@ class CallReports:
         call.in_doubt = True
         if call.target in self.unresolved:
             return
-        self.unresolved.add(call.target, reason)
+        self.unresolved.add(call, reason)
         status = result.reply.status if isinstance(result.reply, Reply) else None
         self._emit("start_unknown", call, reason, status=status)
 
@@ -97,7 +97,7 @@ class CallReports:
     def failed(self, call: Call[Any], reason: str) -> None:
         """Something could not be ended, and may run on."""
         call.in_doubt = True
-        self.unresolved.add(call.target, reason)
+        self.unresolved.add(call, reason)
         self._emit("stop_failed", call, reason)
 
     def resolved(self, call: Call[Any]) -> None:

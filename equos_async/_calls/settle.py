@@ -161,7 +161,7 @@ class Settling:
         """Wait until it is known what became of a start, and send it again where nothing is left.
 
         Returns:
-            What it came to; None where a late answer served the caller.
+            What it came to; None where a late answer served the caller, or somebody else saw to it.
         """
         lost = call.lost = call.lost or self._lose(call)
         call.work = Work.SETTLING
@@ -176,9 +176,10 @@ class Settling:
             if not told and self._clock.now() >= until:
                 told = True
                 self._refuse(call, result)
+                continue  # whoever heard of it may have resolved it
             await self._wait(lost, math.inf if told else until)
         call.lost = None
-        if lost.fate is Fate.ANSWERED:
+        if lost.fate in {Fate.ANSWERED, Fate.RESOLVED}:
             return None
         if lost.fate is not Fate.ENDED:
             return result
@@ -190,6 +191,14 @@ class Settling:
         taken = lost.take()
         self._ring(lost)
         return taken
+
+    def let_go(self, call: Call[Any]) -> bool:
+        """Somebody else saw to a start: look no more; false where what it began is being ended."""
+        if call.lost is None:
+            return True
+        is_gone = call.lost.resolve()
+        self._ring(call.lost)
+        return is_gone
 
     def found(self, call: Call[Any], lost: LostAttempt, session_id: str) -> None:
         """Have something ended that nobody holds, unless that is being done."""

@@ -246,6 +246,17 @@ class CallTasks:
         if self._loop is not None and self._blocks.pop(session_id, None) is not None:
             _in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
 
+    def resolve(self, unresolved_id: str) -> bool:
+        """Believe that somebody else saw to what is unresolved; whether that was needed."""
+        call = self._reports.unresolved.call_of(unresolved_id)
+        if call is None or not self._settling.let_go(call):
+            return False
+        self._reports.resolved(call)
+        self._endings.let_go(call.target.id)
+        if call.watch is not None:
+            call.watch.settle()
+        return True
+
     async def close(self, seconds: float) -> tuple[Unresolved, ...]:
         """Settle what is in flight, then close the transport; give up after some seconds.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from equos_async.clock import Clock
 from equos_async.events import MAX_REASON, Unresolved
 
-from .call import Target
+from .call import Call, Target
 
 MAX_UNRESOLVED: Final = 1000
 """How many are kept: the newest."""
@@ -19,19 +19,19 @@ class UnresolvedLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._found: dict[object, Unresolved] = {}
+        self._found: dict[str, tuple[Unresolved, Call[Any]]] = {}
 
     def __contains__(self, target: Target) -> bool:
-        return _key(target) in self._found
+        return target.id in self._found
 
     @property
     def all(self) -> tuple[Unresolved, ...]:
         """All that are known, oldest first."""
-        return tuple(self._found.values())
+        return tuple(found for found, _ in self._found.values())
 
-    def add(self, target: Target, reason: str) -> None:
-        """Something may be running."""
-        self._found[_key(target)] = self.describe(target, reason)
+    def add(self, call: Call[Any], reason: str) -> None:
+        """What a call is about may be running."""
+        self._found[call.target.id] = self.describe(call.target, reason), call
         if len(self._found) > MAX_UNRESOLVED:
             del self._found[next(iter(self._found))]
 
@@ -46,13 +46,14 @@ class UnresolvedLog:
             name=target.name,
             client=target.client,
             max_duration=target.max_duration,
+            id=target.id,
         )
+
+    def call_of(self, unresolved_id: str) -> Call[Any] | None:
+        """The call that one of them is about."""
+        _, call = self._found.get(unresolved_id, (None, None))
+        return call
 
     def drop(self, target: Target) -> None:
         """What became of it is known after all."""
-        self._found.pop(_key(target), None)
-
-
-def _key(target: Target) -> object:
-    """A session by its id, however many calls are about it; a start by itself."""
-    return target.session_id or target
+        self._found.pop(target.id, None)

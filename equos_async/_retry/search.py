@@ -27,6 +27,7 @@ class Fate(Enum):
 
     LOST = "it may have begun something"
     ANSWERED = "its answer came: the caller has what it began, or it was refused"
+    RESOLVED = "somebody else saw to it; what a late answer names is ended all the same"
     ENDING = "what it began is being ended"
     FAILED = "what it began could not be ended"
     ENDED = "all that it is known to have begun is confirmed to be over"
@@ -71,6 +72,16 @@ class LostAttempt:
             return False
         self.fate = Fate.ANSWERED
         return True
+
+    def resolve(self) -> bool:
+        """Somebody else saw to what it may have begun.
+
+        Returns:
+            Whether that was needed: false where it is being ended here.
+        """
+        if self.fate is Fate.LOST:
+            self.fate = Fate.RESOLVED
+        return self.fate is not Fate.ENDING
 
     def find(self, session_id: str) -> bool:
         """Something carries its marker, or came with an answer that no caller takes.
@@ -193,7 +204,9 @@ class Search:
     def find(self, marker: str | None, session_id: str) -> LostAttempt | None:
         """Take what a list shows: the attempt that began it, where it is to be ended now."""
         attempt = self.lost.get(marker or "")
-        return attempt if attempt is not None and attempt.find(session_id) else None
+        if attempt is None or attempt.fate is Fate.RESOLVED or not attempt.find(session_id):
+            return None
+        return attempt
 
     def finish(self, look: Look, now: float, *, pages: int) -> None:
         """A look went through; it rests a second for each page that the server had to read."""
@@ -221,7 +234,7 @@ class Search:
         over = [
             marker
             for marker, one in self.lost.items()
-            if one.fate is Fate.ANSWERED or one.look_at(self._look_for) is None
+            if one.fate in {Fate.ANSWERED, Fate.RESOLVED} or one.look_at(self._look_for) is None
         ]
         for marker in over:
             del self.lost[marker]

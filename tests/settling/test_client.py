@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from equos_async import (
     APIConnectionError,
     BadRequestError,
     ClientClosedError,
-    EquosClient,
-    Event,
     RetryPolicy,
     Settle,
     StartOutcomeUnknownError,
@@ -42,6 +38,7 @@ from tests.clocks import until
 from tests.conftest import API_KEY, KEY
 from tests.kinds import KINDS, Kind
 from tests.settling.clock import SPEED, FastClock
+from tests.settling.world import SETTLED, world
 
 LOST: dict[str, tuple[Any, ...]] = {
     "dropped": (Drop("after"),),
@@ -63,51 +60,11 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return wire
 
 
-@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
+@pytest.fixture(params=list(SETTLED.values()), ids=list(SETTLED))
 def kind(request: pytest.FixtureRequest) -> Kind:
     """What is started, with the key that looking needs."""
     kind: Kind = request.param
-    return evolve(kind, keys={"client_key": KEY, "api_key": API_KEY})
-
-
-@frozen
-class World:
-    """A server, a client of it, and what that tells."""
-
-    emulator: EquosEmulator
-    client: EquosClient
-    kind: Kind
-    events: list[Event] = field(factory=list[Event])
-
-    async def start(self) -> str:
-        """Start one; its id."""
-        return await self.kind.started_id(self.client)
-
-    def told(self, *kinds: str) -> list[str]:
-        """What was told of some kinds."""
-        return [one.kind for one in self.events if one.kind in kinds]
-
-    @property
-    def starts(self) -> int:
-        """Starts that the server read."""
-        return sum(one.operation == "start" for one in self.emulator.requests)
-
-    @property
-    def looks(self) -> int:
-        """Looks that the server read."""
-        return sum(one.operation == "read" for one in self.emulator.requests)
-
-
-@asynccontextmanager
-async def world(kind: Kind, **settings: Any) -> AsyncGenerator[World]:
-    """A server and a client, which is closed in the end."""
-    events: list[Event] = []
-    settings.setdefault("timeouts", Timeouts(start_attempt=4.0))
-    settings = {"clock": FastClock(), "settle": Settle(patience=50), **settings}
-    async with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
-        client = kind.client(emulator.endpoint, on_event=events.append, **settings)
-        async with client:
-            yield World(emulator, client, kind, events)
+    return kind
 
 
 # Found, ended, and made again.
