@@ -37,7 +37,7 @@ EXIT_CODES: Final = """exit codes:
   143  terminated by SIGTERM"""
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
-    "demo": ("demo --sessions 100 --at-once 20",),
+    "demo": ("demo --sessions 100 --at-once 20", "demo --no-settle"),
     "emulator": (
         "emulator",
         "emulator --port 0 --fault start:429,retry_after=2,times=3",

@@ -23,7 +23,7 @@ from equos_async.client import EquosClient
 from equos_async.errors import EquosError, StartOutcomeUnknownError
 from equos_async.events import Event, Unresolved, logger
 from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
-from equos_async.settings import Timeouts
+from equos_async.settings import Settle, Timeouts
 
 from .signals import until_terminated
 
@@ -44,7 +44,9 @@ runpy.run_module("equos_async", run_name="__main__", alter_sys=True)
 """
 """The program that is the emulator here: it ends when the demo has, however that ended."""
 
-LEFT = "sessions left on the server"
+SETTLE = Settle(patience=7.0, look_for=8.0)
+"""Time for two looks: the list is long here, and a look rests a second for each page of it."""
+
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
     avatar="av_1",
@@ -59,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", type=_count, default=250, help="default %(default)s")
     parser.add_argument("--at-once", type=_count, default=50, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
+    parser.add_argument(
+        "--no-settle",
+        action="store_true",
+        help="without the server key: lost starts are reported, and not looked for",
+    )
 
 
 def _count(text: str) -> int:
@@ -75,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         130 where it was interrupted, and 143 where it was terminated, both of which stop the
         sessions all the same.
     """
-    tally = Tally(total=args.sessions)
+    tally = Tally(total=args.sessions, settles=not args.no_settle)
     with _Emulator(args.seed) as emulator:
         code = _finish(emulator.endpoint, tally, args.at_once)
     return _conclude(tally, emulator.last_words()) or code
@@ -91,8 +98,8 @@ def _finish(endpoint: str, tally: Tally, at_once: int) -> int:
 def _conclude(tally: Tally, left: dict[str, Any]) -> int:
     """Print what happened and what is left; 1 where something is that was not reported."""
     forgotten = unreported(left["live"], tally.unresolved)
-    lost = all(one.operation == "start" for one in tally.unresolved) and not forgotten
-    _print_table(tally, left, noted=lost and bool(left["live"]))
+    is_known = all(one.operation == "start" for one in tally.unresolved) and not forgotten
+    _print_table(tally, left, note=LOST if is_known and left["live"] else "")
     if forgotten:
         print(f"left on the server, and not reported: {forgotten}")
         return 1
@@ -110,17 +117,28 @@ class Tally:
     """What happened so far."""
 
     total: int
+    settles: bool
     started: int = 0
     stopped: int = 0
     retried: int = 0
     unknown: int = 0
     failed: int = 0
+    again: int = 0
+    found: set[str | None] = field(factory=set[str | None])
     latencies: list[float] = field(factory=list[float])
     unresolved: tuple[Unresolved, ...] = ()
 
     def count(self, event: Event) -> None:
         """The client's ``on_event``."""
         self.retried += event.kind == "retry"
+        if event.kind == "settled":
+            self.found.add(event.name)
+
+    def begin(self, name: str, seconds: float) -> None:
+        """A session was started."""
+        self.started += 1
+        self.again += name in self.found
+        self.latencies.append(seconds)
 
     @property
     def over(self) -> int:
@@ -128,9 +146,11 @@ class Tally:
         return self.stopped + self.unknown + self.failed
 
     def __str__(self) -> str:
+        again = f"  made again {self.again}" if self.settles else ""
         return (
-            f"{self.over}/{self.total}  started {self.started}  stopped {self.stopped}  "
-            f"retried {self.retried}  outcome unknown {self.unknown}  failed {self.failed}"
+            f"{self.over}/{self.total}  started {self.started}  "
+            f"live {self.started - self.stopped}  retried {self.retried}{again}  "
+            f"unknown {self.unknown}  failed {self.failed}"
         )
 
 
@@ -138,7 +158,12 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
     timeouts = Timeouts(start_attempt=5.0, stop_attempt=5.0, deadline=10.0)
     todo = iter(range(tally.total))
     async with EquosClient(
-        "demo-key", endpoint=endpoint, timeouts=timeouts, on_event=tally.count
+        "demo-key",
+        api_key="demo-server-key" if tally.settles else None,
+        endpoint=endpoint,
+        timeouts=timeouts,
+        settle=SETTLE,
+        on_event=tally.count,
     ) as client:
         try:
             async with asyncio.TaskGroup() as group:
@@ -158,12 +183,11 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
 async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
     """One of the bot's conversations after the other."""
     for number in todo:
-        begun, held = time.perf_counter(), False
+        name, begun, held = f"demo-{number}", time.perf_counter(), False
         try:
-            async with client.session(evolve(TEMPLATE, name=f"demo-{number}")):
+            async with client.session(evolve(TEMPLATE, name=name)):
                 held = True
-                tally.latencies.append(time.perf_counter() - begun)
-                tally.started += 1
+                tally.begin(name, time.perf_counter() - begun)
                 await asyncio.sleep(0.2)  # here the person talks to the avatar
         except StartOutcomeUnknownError:
             tally.unknown += 1
@@ -197,11 +221,17 @@ def _display(tally: Tally) -> Generator[Show, None, None]:
     if not sys.stdout.isatty() or find_spec("rich") is None:
         yield _plain_lines(tally)
         return
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn  # noqa: PLC0415 - an extra
+    from rich.console import Group  # noqa: PLC0415 - an extra
+    from rich.live import Live  # noqa: PLC0415
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    with Progress(BarColumn(), "{task.description}", TimeElapsedColumn()) as progress:
-        task = progress.add_task("", total=tally.total)
-        yield lambda: progress.update(task, completed=tally.over, description=str(tally))
+    def drawn() -> Group:
+        bar = ProgressBar(total=tally.total, completed=tally.over)
+        return Group(Text(str(tally), no_wrap=True, overflow="ellipsis"), bar)
+
+    with Live(get_renderable=drawn) as live:
+        yield live.refresh
 
 
 def _plain_lines(tally: Tally) -> Show:
@@ -216,28 +246,31 @@ def _plain_lines(tally: Tally) -> Show:
     return show
 
 
-def _print_table(tally: Tally, left: dict[str, Any], *, noted: bool) -> None:
+LOST = ", whose start's answer was lost; each was reported"
+
+
+def _print_table(tally: Tally, left: dict[str, Any], *, note: str) -> None:
     spread = (
         statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
     )
-    rows = (
-        ("sessions started", str(tally.started)),
-        ("retries", str(tally.retried)),
-        ("sessions stopped", str(tally.stopped)),
-        ("outcome unknown, and reported", str(tally.unknown)),
-        ("failed: nothing exists", str(tally.failed)),
-        (LEFT, str(len(left["live"]))),
-        ("start latency p50", f"{spread[49] * 1000:.0f} ms"),
-        ("start latency p99", f"{spread[98] * 1000:.0f} ms"),
-        ("seconds billed", f"{left['billed_seconds']:.0f}"),
+    looked = (
+        ("lost starts found", len(tally.found), " and ended"),
+        ("made again", tally.again, ""),
     )
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        note = "  no leak: see below" if noted and name == LEFT else ""
-        print(f"{name:<{width}}  {value:>10}{note}")
-    if noted:
-        print("Left are starts whose answer was lost. All are among the unknown outcomes that were")
-        print("reported, by name in client.unresolved, and their max_duration ends them.")
+    rows = (
+        ("sessions started", tally.started, ""),
+        ("sessions stopped", tally.stopped, ""),
+        ("retries", tally.retried, ""),
+        *(looked if tally.settles else ()),
+        ("outcome unknown", tally.unknown, f"{': not found' * tally.settles}, and reported"),
+        ("failed", tally.failed, ": nothing exists"),
+        ("left on the server", len(left["live"]), note),
+        ("start latency p50", spread[49] * 1000, " ms"),
+        ("start latency p99", spread[98] * 1000, " ms"),
+        ("billed", left["billed_seconds"], " s"),
+    )
+    for name, number, words in rows:
+        print(f"{name:<18}  {number:>6.0f}{words}")
 
 
 class _Emulator:

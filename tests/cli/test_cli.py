@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from equos_async import Unresolved
+from equos_async import Settle, Unresolved
 from equos_async.cli import EXAMPLES, PROGRAM, _parser, demo, main
 from equos_async.testing import (
     Delay,
@@ -446,18 +446,44 @@ class TestEmulatorByHand:
 
 
 class TestDemo:
-    def test_it_ends_with_nothing_unreported(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_ends_with_nothing_unreported(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A small demo without a terminal: plain lines, the table, exit code 0."""
+        monkeypatch.setattr(demo, "SETTLE", Settle(patience=1, look_for=1))
         assert main(["demo", "--sessions=60", "--at-once=30", "--seed=3"]) == 0
         out = capsys.readouterr().out
         assert "0/60  started 0" in out
-        rows = dict(line.rsplit("  ", 1) for line in out.splitlines() if "  " in line)
-        started, stopped = (
-            int(value)
-            for name, value in rows.items()
-            if name.strip() in {"sessions started", "sessions stopped"}
-        )
-        assert started == stopped > 0
+        rows = self.table(out)
+        assert rows["sessions started"] == rows["sessions stopped"] > 0
+
+    @staticmethod
+    def table(out: str) -> dict[str, int]:
+        """The numbers in the table, by the words before them."""
+        found = re.findall(r"^([a-z][a-z0-9 ]*?) +([0-9]+)\b", out, re.MULTILINE)
+        return {name: int(number) for name, number in found}
+
+    @pytest.mark.parametrize("options", [(), ("--no-settle",)])
+    def test_it_fits_a_terminal(
+        self,
+        options: tuple[str, ...],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Of 80 columns."""
+        monkeypatch.setattr(demo, "SERVER", ("--fault=start:drop=after,times=20",))
+        assert main(["demo", "--sessions=200", "--at-once=100", *options]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) < 80
+
+    def test_lost_starts_are_made_again(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Found by the server key and ended first, so that nothing is left."""
+        monkeypatch.setattr(demo, "SERVER", ("--fault=start:drop=after,times=3",))
+        assert main(["demo", "--sessions=5", "--at-once=5"]) == 0
+        rows = self.table(capsys.readouterr().out)
+        told = ("sessions started", "lost starts found", "made again", "left on the server")
+        assert [rows[name] for name in told] == [5, 3, 3, 0]
 
     def test_with_a_terminal_it_shows_a_bar(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -479,8 +505,8 @@ class TestDemo:
         out = process.stdout.read()
         process.stdout.close()
         assert process.wait() == code
-        assert "sessions left on the server" in out
-        assert "not reported" not in out.replace("and reported", "")
+        assert self.table(out)["left on the server"] == 0
+        assert "not reported" not in out
 
     @pytest.mark.parametrize("option", ["--sessions=0", "--at-once=0", "--at-once=-1"])
     def test_it_refuses_no_work(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -521,7 +547,7 @@ class TestDemo:
 
         monkeypatch.setattr(asyncio, "run", interrupted)
         assert main(["demo", "--sessions=1", "--at-once=1"]) == 130
-        assert "sessions left on the server" in capsys.readouterr().out
+        assert self.table(capsys.readouterr().out)["left on the server"] == 0
 
     def test_a_refused_start_is_counted(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -529,7 +555,7 @@ class TestDemo:
         """Nothing exists then, and nothing is left."""
         monkeypatch.setattr(demo, "SERVER", ("--fault=start:400",))
         assert main(["demo", "--sessions=3", "--at-once=1"]) == 0
-        assert re.search(r"failed: nothing exists +3$", capsys.readouterr().out, re.MULTILINE)
+        assert self.table(capsys.readouterr().out)["failed"] == 3
 
     def test_what_nobody_reported_is_a_failure(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -546,12 +572,13 @@ class TestDemo:
     def test_what_is_left_is_told_in_words(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A start without an answer leaves a session, which the table tells from a leak."""
+        """Without the server key a start without an answer leaves a session, and that is told."""
         monkeypatch.setattr(demo, "SERVER", ("--fault=start:drop=after,times=1",))
-        assert main(["demo", "--sessions=3", "--at-once=1"]) == 0
+        assert main(["demo", "--sessions=3", "--at-once=1", "--no-settle"]) == 0
         out = capsys.readouterr().out
-        assert re.search(r"left on the server +1  no leak: see below$", out, re.MULTILINE)
-        assert out.splitlines()[-2].startswith("Left are starts whose answer was lost.")
+        words = "1, whose start's answer was lost; each was reported"
+        assert re.search(rf"^left on the server +{words}$", out, re.MULTILINE)
+        assert "made again" not in out
 
     def test_known_by_id_or_by_name(self) -> None:
         """A session counts as reported by its id or by the name of its unknown start."""
