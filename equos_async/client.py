@@ -324,21 +324,22 @@ class EquosClient:
         return self._tasks.unresolved
 
     def resolve(self, unresolved: Unresolved) -> bool:
-        """Say that somebody else saw to one of :attr:`unresolved`: it is over, or in good hands.
+        """Say that an entry of :attr:`unresolved` has been dealt with, by you or somebody else.
 
-        It is taken off, a fleet's slot and budget and a ledger's row are free again, and the
-        client neither looks for it nor asks for its stop any more. Where the answer to its start
-        comes after all, what that names is stopped all the same. Call it in the event loop.
+        It is removed from :attr:`unresolved`, a fleet's slot and budget and a ledger's row are
+        freed, and the client neither searches for the session nor repeats its stop any more. If
+        the answer to its start arrives later, the session in it is stopped all the same. Call it
+        in the client's event loop.
 
         Args:
-            unresolved: Known by its ``id``.
+            unresolved: The entry; its ``id`` is what counts.
 
         Returns:
-            True where that was done. False where nothing is unresolved by that id any more, or the
-            client has found what the start began, and is ending it already.
+            True if it was removed. False if there is no such entry any more, or if the client has
+            found the session and is stopping it already.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: It is not an ``Unresolved``.
         """
         _validate.instance("unresolved", unresolved, Unresolved)
         return self._tasks.resolve(unresolved.id)
