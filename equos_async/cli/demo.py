@@ -165,15 +165,19 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
         settle=SETTLE,
         on_event=tally.count,
     ) as client:
+        workers = {asyncio.create_task(_work(client, todo, tally)) for _ in range(at_once)}
         try:
-            async with asyncio.TaskGroup() as group:
-                shown = group.create_task(_keep_showing(show))
-                workers = [group.create_task(_work(client, todo, tally)) for _ in range(at_once)]
-                await asyncio.wait(workers)
-                shown.cancel()
+            working = workers
+            while working:
+                show()
+                _, working = await asyncio.wait(working, timeout=0.1)
+            await asyncio.gather(*workers)
         finally:
+            for worker in workers:
+                worker.cancel()
             try:
-                await client.aclose()
+                await asyncio.wait(workers)
+                await client.aclose(deadline=5.0)
             finally:  # a second Ctrl-C cuts that short, and what is left then is told all the same
                 tally.unresolved = client.unresolved
                 show()
@@ -196,12 +200,6 @@ async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
             tally.failed += 1
         finally:
             tally.stopped += held  # on Ctrl-C too: the block is left when the stop is done
-
-
-async def _keep_showing(show: Show) -> None:
-    while True:
-        show()
-        await asyncio.sleep(0.1)
 
 
 @contextmanager

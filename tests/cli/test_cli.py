@@ -508,6 +508,18 @@ class TestDemo:
         assert self.table(out)["left on the server"] == 0
         assert "not reported" not in out
 
+    def test_nobody_reads_what_it_tells(self) -> None:
+        """As of `| head -1`: its sessions are stopped, and one line says why it ends."""
+        argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == "the output was closed before all of it was written\n"
+        process.stderr.close()
+        assert process.wait() == 141
+
     @pytest.mark.parametrize("option", ["--sessions=0", "--at-once=0", "--at-once=-1"])
     def test_it_refuses_no_work(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Without a session or a worker there is nothing to show, and nothing is started."""
