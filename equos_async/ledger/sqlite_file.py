@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, TypeVar
 from weakref import WeakSet
 
 from equos_async.errors import LedgerError
 
+from .sqlite_move import is_stuck, move
 from .sqlite_schema import ADD_RESOURCE, HAS_RESOURCE, NEWEST, SCHEMA
 
 T = TypeVar("T")
@@ -26,6 +28,10 @@ MOST_LOG: Final = 8_000_000
 # Milliseconds for which they are waited for; where it was in vain, again after so many seconds.
 PATIENCE: Final = 50
 PATIENT_EVERY: Final = 1.0
+# Bytes beyond which a reader that stays is left behind, with the old file.
+TOO_LARGE: Final = 8 * MOST_LOG
+# A file stays where it is: another process moves it, or the system has no links or locks for it.
+NOT_MOVED: Final = (OSError, ImportError)
 
 
 class SQLiteFile:
@@ -58,15 +64,14 @@ class SQLiteFile:
 
         def transact() -> T:
             try:
-                db = self._connect()
-                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                db = self._begin(write=write)
                 born = self._recognise(db) if write and not self._recognised else None
                 result = work(db)
                 db.execute("COMMIT")
                 if born is not None:
                     self._knew, self._recognised = born, True
                 if write:
-                    self._keep_small(db)
+                    self._check(db)
             except BaseException:
                 self._disconnect()  # rolls back; the next call finds the file as it is then
                 raise
@@ -102,15 +107,48 @@ class SQLiteFile:
         self._connection, self._recognised, self._knew = None, False, ""
         self._thread = _thread()
 
+    def _begin(self, *, write: bool) -> sqlite3.Connection:
+        """Begin a transaction, in a copy of the file where a stopped process keeps its lock."""
+        db = self._connect()
+        if not write:
+            db.execute("BEGIN")
+            return db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                with suppress(*NOT_MOVED):  # then it fails as it has
+                    if is_stuck(self.path):
+                        move(self.path, db, "BEGIN")
+            if self._is_here():
+                raise
+        if not self._is_here():  # it was moved while the lock was waited for
+            db = self._connect()
+            db.execute("BEGIN IMMEDIATE")
+        return db
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """See after a write whether it counts, and how large the log is."""
+        if not self._is_here():
+            raise sqlite3.OperationalError("the file was moved while it was written to")
+        self._keep_small(db)
+
+    def _is_here(self) -> bool:
+        """Whether the path leads to the file that is open."""
+        return _inode(self.path) == self._inode
+
     def _connect(self) -> sqlite3.Connection:
-        inode = _inode(self.path)
-        if self._connection is not None and inode != self._inode:
+        if self._connection is not None and not self._is_here():
             self._disconnect()  # it was removed: what is written there nobody else can see
-        if self._connection is None:
+        while self._connection is None:
+            inode = _inode(self.path)
             db = self._connection = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None
             )
             self._inode = _inode(self.path)
+            if inode not in {None, self._inode}:
+                self._disconnect()  # it was moved: which one is open is not known
+                continue
             if inode is None and self._inode is not None:
                 os.chmod(self.path, 0o600)  # noqa: PTH101 - SQLite's other two files follow it
             self._prepare(db)
@@ -150,13 +188,18 @@ class SQLiteFile:
 
     def _keep_small(self, db: sqlite3.Connection) -> None:
         """Begin the write-ahead log anew where it has grown, waiting for readers a moment."""
-        if _size(f"{self.path}-wal") <= MOST_LOG or time.monotonic() < self._small_at:
+        log = f"{os.path.realpath(self.path)}-wal"
+        if _size(log) <= MOST_LOG or time.monotonic() < self._small_at:
             return
         db.execute(f"PRAGMA busy_timeout = {PATIENCE}")
         in_vain, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         db.execute(f"PRAGMA busy_timeout = {round(self._timeout * 1000)}")
         if in_vain:
             self._small_at = time.monotonic() + PATIENT_EVERY
+            if _size(log) > TOO_LARGE:
+                with suppress(*NOT_MOVED, sqlite3.Error):  # then it grows on, and is tried again
+                    move(self.path, db, "BEGIN IMMEDIATE")
+                self._disconnect()
 
     def _disconnect(self) -> None:
         self._recognised = False
