@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .events import Event, Unresolved
     from .fleet._fleet import SessionFleet
     from .fleet._session import LiveSession
-    from .fleet.values import DrainReport, FleetEvent, FleetStats, SessionEnd
+    from .fleet.values import DrainReport, FleetEvent, FleetStats, GroupStats, SessionEnd
     from .ledger.protocol import LedgerRow, Placing, SessionLedger
     from .ledger.redis import RedisLedger
     from .ledger.sqlite import SQLiteLedger
@@ -100,6 +100,7 @@ __all__ = [
     "FleetEvent",
     "FleetFullError",
     "FleetStats",
+    "GroupStats",
     "HealthResponse",
     "InternalServerError",
     "KeyInUseError",
@@ -163,6 +164,7 @@ _HOMES: dict[str, str] = {
     "FleetEvent": "fleet.values",
     "FleetFullError": "errors",
     "FleetStats": "fleet.values",
+    "GroupStats": "fleet.values",
     "HealthResponse": "models",
     "InternalServerError": "errors",
     "KeyInUseError": "errors",

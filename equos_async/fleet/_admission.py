@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
-from equos_async.clock import Clock
+from equos_async._shown import brief
 from equos_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -22,7 +22,7 @@ from ._slots import Slots
 from ._states import State
 from ._tally import Tally
 from ._writer import NoRows, RowWriter
-from .values import AnyRequest
+from .values import AnyRequest, GroupStats
 
 
 def closed_error() -> ClientClosedError:
@@ -36,7 +36,8 @@ class Admission:
     Args:
         records: The fleet's sessions, which hold their keys.
         slots: How many sessions there may be.
-        waiting: How many may wait for one; more than any number where that is not limited.
+        per_group: How many of them a group may have; infinite where that is not limited.
+        waiting: How many of a group may wait for one; infinite where that is not limited.
         budget: How many seconds all of them may run.
         deadline: Seconds that a start may take, where it names none.
         rows: What writes the rows.
@@ -48,6 +49,7 @@ class Admission:
         records: Records[SessionRecord],
         *,
         slots: int,
+        per_group: float,
         waiting: float,
         budget: float,
         deadline: float,
@@ -56,10 +58,11 @@ class Admission:
     ) -> None:
         self.closed: bool = False
         self._records = records
-        self._slots = Slots(slots)
+        self._slots = Slots(slots, per_group)
         self._max_waiting = waiting
         self._budget = budget
         self._committed = 0.0
+        self._per_group = per_group
         self._deadline = deadline
         self._rows = rows
         self._tally = tally
@@ -69,6 +72,17 @@ class Admission:
     def free(self) -> int:
         """How many slots are free."""
         return max(0, self._slots.free)
+
+    @property
+    def groups(self) -> Mapping[str, GroupStats]:
+        """What each group has that has anything."""
+        taken = self._slots.taken
+        groups = taken.keys() | self._slots.waiting_groups | self._rows.waiting_groups
+        return {
+            group: GroupStats(taken=taken.get(group, 0), waiting=self._waiting_of(group))
+            for group in groups
+            if group is not None
+        }
 
     def resize(self, slots: int) -> None:
         """Have another number of slots from now on, in the ledger, too."""
@@ -166,7 +180,7 @@ class Admission:
         self._committed += spent - record.seconds
         self._rows.drop(record.entry)
         if had_slot:
-            self._slots.give()
+            self._slots.give(record.group)
 
     def _commit(self, record: SessionRecord) -> None:
         """Reserve all that a session may use of the session budget."""
@@ -188,7 +202,7 @@ class Admission:
         wait: bool,
         claimed: Callable[[str], None],
     ) -> None:
-        record.entry = self._rows.entry(record.key, request, claimed)
+        record.entry = self._rows.entry(record.key, request, claimed, group=record.group)
         deadline = self._deadline if record.deadline is None else record.deadline
         try:
             await self._rows.place(
@@ -201,7 +215,7 @@ class Admission:
             self._tally.tell("waiting", record, "gave up")
             raise
         except FleetFullError as full:
-            full.retry_after = full.retry_after or self._next_end(record.owner.clock)
+            full.retry_after = full.retry_after or self._next_end(record)
             full.budget_left = self.budget_left
             raise
         if record.unwanted is not None:
@@ -209,38 +223,44 @@ class Admission:
 
     def _waits(self, record: SessionRecord) -> None:
         """A start stands in the ledger's line, unless too many do."""
-        if self._tally.waiting() > self._max_waiting and record.replaces is None:
-            self.turn_away(record, self._full(record, self._crowd))
+        if self._waiting_of(record.group) > self._max_waiting and record.replaces is None:
+            self.turn_away(record, self._full(record, self._crowd(record)))
         else:
             self._tally.tell("waiting", record)
 
-    @property
-    def _crowd(self) -> str:
-        return f"{self._max_waiting} starts wait already"
+    def _waiting_of(self, group: str | None) -> int:
+        return self._slots.waiting_of(group) + self._rows.waiting_of(group)
+
+    def _crowd(self, record: SessionRecord) -> str:
+        return f"{self._max_waiting} starts{_of(record.group)} wait already"
 
     def _full(self, record: SessionRecord, told: str) -> FleetFullError:
         return FleetFullError(
             told,
-            retry_after=self._next_end(record.owner.clock),
+            retry_after=self._next_end(record),
             budget_left=self.budget_left,
             operation="start",
         )
 
-    def _next_end(self, clock: Clock) -> float | None:
-        """Seconds until the next of this fleet's sessions is over, where there is one."""
+    def _next_end(self, record: SessionRecord) -> float | None:
+        """Seconds until a session is over whose slot it could have, where there is one."""
+        is_full = self._slots.is_full(record.group)
         held = self._records.every(State.LIVE, State.STOPPING, State.UNKNOWN)
-        ends = min((record.ends for record in held), default=None)
-        return None if ends is None else max(0.0, ends - clock.now())
+        ends = [one.ends for one in held if not is_full or one.group == record.group]
+        return max(0.0, min(ends) - record.owner.clock.now()) if ends else None
 
     async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
         """Have a slot when this returns, and none where it raises."""
         slots = self._slots
-        if slots.take():
+        if slots.take(record.group):
             return
         if not wait:
-            raise self._full(record, f"all {slots.count} places of the fleet are taken")
-        if self._tally.waiting() >= self._max_waiting and record.replaces is None:
-            raise self._full(record, self._crowd)
+            is_full = slots.is_full(record.group)
+            count = self._per_group if is_full else slots.count
+            whose = _of(record.group) if is_full else " of the fleet"
+            raise self._full(record, f"all {count} places{whose} are taken")
+        if self._waiting_of(record.group) >= self._max_waiting and record.replaces is None:
+            raise self._full(record, self._crowd(record))
         turn = slots.join(record, renews=record.replaces is not None)
         self._tally.tell("waiting", record)
         try:
@@ -249,5 +269,9 @@ class Admission:
             self._tally.tell("waiting", record, "gave up")
             raise
         if record.unwanted is not None:  # in the very tick in which its turn came
-            slots.give()
+            slots.give(record.group)
             raise record.unwanted
+
+
+def _of(group: str | None) -> str:
+    return "" if group is None else f" of group {brief(repr(group))}"

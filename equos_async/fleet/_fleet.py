@@ -35,6 +35,7 @@ from ._worker import LedgerWorker, NoWorker
 from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats
 
 IfTaken = Literal["raise", "return", "replace"]
+GroupOf = Callable[[AnyRequest], str | None]
 
 
 class SessionFleet:
@@ -48,8 +49,12 @@ class SessionFleet:
         client: The client that starts and stops the sessions; it is not closed.
         max_live: How many sessions may be live. A start of unknown outcome keeps its slot until the
             client knows that no session is running, or its ``max_duration`` is over.
-        max_waiting: How many starts may wait for a slot; further ones are refused with
-            :class:`FleetFullError`. None: any number.
+        max_waiting: How many starts of each group may wait for a slot; further ones are refused
+            with :class:`FleetFullError`. None: any number.
+        group: A function that returns the group of a request, for example its ``client``. Groups
+            take turns in getting slots, so that no start waits behind all starts of another group.
+            None: the request has no group; such requests have turns, but no limit of their own.
+        max_per_group: How many slots each group may have. None: any number.
         drain_deadline: Seconds that leaving the block may take.
         default_max_duration: Seconds, sent with requests that have no ``max_duration`` (of a
             conversation: ``max_seconds``), so that every session of a fleet has an end.
@@ -82,6 +87,8 @@ class SessionFleet:
         *,
         max_live: int = 50,
         max_waiting: int | None = None,
+        group: GroupOf | None = None,
+        max_per_group: int | None = None,
         drain_deadline: float = 20.0,
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
@@ -115,6 +122,11 @@ class SessionFleet:
         _validate.count("max_live", max_live)
         if max_waiting is not None:
             _validate.count("max_waiting", max_waiting, zero=True)
+        self._group = _validate.hook("group", group)
+        if max_per_group is not None:
+            _validate.count("max_per_group", max_per_group)
+            if group is None:
+                raise ConfigurationError("max_per_group needs group, which tells whose limit it is")
         self._records: Records[SessionRecord] = Records()
         tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
         if on_end is not None and not callable(on_end):
@@ -124,6 +136,7 @@ class SessionFleet:
         self._admission = Admission(
             self._records,
             slots=max_live,
+            per_group=math.inf if max_per_group is None else max_per_group,
             waiting=math.inf if max_waiting is None else max_waiting,
             budget=math.inf if budget_seconds is None else budget_seconds,
             deadline=client.timeouts.deadline,
@@ -183,8 +196,8 @@ class SessionFleet:
             KeyInUseError: The key already has a session (with a ledger: in any worker); nothing was
                 sent.
             LedgerError: The ledger failed; nothing was sent.
-            FleetFullError: No slot is free and ``wait`` is false, ``max_waiting`` starts wait
-                already, or the session budget is too small.
+            FleetFullError: No slot is free and ``wait`` is false, ``max_waiting`` starts of its
+                group wait already, or the session budget is too small.
             ClientClosedError: The fleet or its client is closed or closing. If ``session_id`` is
                 set, that session started too late and is being stopped.
             StartOutcomeUnknownError: A billed session may exist. The slot stays taken until the
@@ -197,6 +210,7 @@ class SessionFleet:
                 "the fleet is not open: use 'async with', or open() and aclose()"
             )
         resource = resource_of(request)
+        group = self._group_of(request)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
@@ -216,10 +230,21 @@ class SessionFleet:
             duration=duration,
             deadline=deadline,
             hand_over=on_renewed,
+            group=group,
         )
         self._admission.reserve(record)
         await self._supervisor.fulfil(record, request, wait=wait)
         return record.handle
+
+    def _group_of(self, request: AnyRequest) -> str | None:
+        if self._group is None:
+            return None
+        try:
+            group = self._group(request)
+        except Exception as error:
+            told = f"group raised {type(error).__name__} for a request"
+            raise ConfigurationError(told) from error
+        return None if group is None else _validate.text("group", group, empty=True) or None
 
     async def stop(self, key: Hashable) -> AnyEnded | None:
         """Stop the session of a key; a start that waits or is in progress is cancelled.

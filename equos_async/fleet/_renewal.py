@@ -46,6 +46,7 @@ class Renewals:
             duration=old.duration,
             deadline=old.ends - old.owner.clock.now(),
             hand_over=old.hand_over,
+            group=old.group,
             replaces=old,
         )
         old.renewing = asyncio.create_task(self._replace(old, new))

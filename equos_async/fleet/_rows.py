@@ -97,6 +97,7 @@ class Entry:
     Attributes:
         row: As it is to be written.
         claimed: Called once, with the worker that claimed it.
+        group: Whose limit holds for it, where there is one.
         until: When the session is over at the latest, on the clock.
         wish: While its start has no place.
         writer: Whoever is at it now; one at a time, so that no old news comes after new.
@@ -104,6 +105,7 @@ class Entry:
 
     row: LedgerRow
     claimed: Callable[[str], None]
+    group: str | None = None
     desired: Desired = Desired.PLACE
     confirmed: Confirmed = Confirmed.NOTHING
     until: float = 0.0

@@ -173,6 +173,7 @@ class SessionRecord:
         owner: The fleet that runs it.
         resource: What it is.
         duration: Seconds that its request asks for.
+        group: The group whose limit applies to it; None if it has none.
         name: The request's name; ``client`` is the request's ``client``.
         request: Its request; once it is live it is kept only if it is to be renewed.
         hand_over: The ``on_renewed`` hook.
@@ -205,6 +206,7 @@ class SessionRecord:
     duration: float
     deadline: float | None
     hand_over: HandOver | None
+    group: str | None = None
     replaces: SessionRecord | None = None
     state: State = State.WAITING
     seconds: float = 0.0
@@ -266,6 +268,7 @@ class SessionRecord:
             resource=self.resource.word,
             name=self.name,
             client=self.client,
+            group=self.group,
             started_at=None if self.started is None else ended_at - timedelta(seconds=seconds),
             ended_at=ended_at,
             last=last,

@@ -3,57 +3,100 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final, Protocol
 
 from equos_async.errors import EquosError
 
+from ._turns import Turns
+
+
+class Waiter(Hashable, Protocol):
+    """Who waits for a slot."""
+
+    @property
+    def group(self) -> str | None:
+        """Whose limit holds for it; None where there is no other limit than that of all."""
+        ...
+
 
 class Slots:
-    """A number of slots and the queue before them: first come, first served.
+    """A number of slots and the queue before them: groups take turns, none is above its limit.
 
-    A slot that is given back goes straight to the first in the queue, so that nobody overtakes,
+    A slot that is given back goes straight to the next in the queue, so that nobody overtakes,
     except those that go on with what is there already: they stand before all newcomers. A waiter
     that is cancelled passes on the slot that it was given in that very tick.
+
+    Args:
+        count: How many slots there are.
+        per_group: How many of them a group may have.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, per_group: float) -> None:
         self.count: int = count
         self.free: int = count
-        self._renewals: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
-        self._newcomers: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
+        self._per_group = per_group
+        self._taken: Counter[str] = Counter()
+        self._renewals: Final = Turns[asyncio.Future[None]]()
+        self._newcomers: Final = Turns[asyncio.Future[None]]()
 
     @property
     def waiting(self) -> int:
         """How many stand in the queue."""
         return len(self._renewals) + len(self._newcomers)
 
-    def take(self) -> bool:
-        """Take a slot, if one is free; then nobody is waiting."""
-        if self.free <= 0:
+    @property
+    def taken(self) -> Mapping[str, int]:
+        """How many slots each group has that has any."""
+        return self._taken
+
+    @property
+    def waiting_groups(self) -> AbstractSet[str | None]:
+        """The groups of which anybody stands in the queue."""
+        return self._renewals.groups | self._newcomers.groups
+
+    def waiting_of(self, group: str | None) -> int:
+        """How many of a group stand in the queue."""
+        return self._renewals.count(group) + self._newcomers.count(group)
+
+    def is_full(self, group: str | None) -> bool:
+        """Whether a group has as many slots as it may have."""
+        return group is not None and self._taken[group] >= self._per_group
+
+    def take(self, group: str | None) -> bool:
+        """Take a slot, if there is one; then nobody waits who could have it."""
+        if self.free <= 0 or self.is_full(group):
             return False
-        self.free -= 1
+        self._take(group)
         return True
 
-    def join(self, who: Hashable, *, renews: bool) -> asyncio.Future[None]:
+    def join(self, who: Waiter, *, renews: bool) -> asyncio.Future[None]:
         """Stand in the queue."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._renewals if renews else self._newcomers
-        queue[who] = turn
+        queue.join(who.group, who, turn)
         return turn
 
-    async def wait(self, who: Hashable, turn: asyncio.Future[None]) -> None:
+    async def wait(self, who: Waiter, turn: asyncio.Future[None]) -> None:
         """Wait for one's turn; then the slot is taken."""
         try:
             await turn
         except (asyncio.CancelledError, GeneratorExit):
             if self._leave(who) is None and turn.done() and _was_given(turn):
-                self.give()
+                self.give(who.group)
             raise
 
-    def give(self) -> None:
+    def give(self, group: str | None) -> None:
         """Give a slot back."""
         self.free += 1
+        if group is not None:
+            self._taken[group] -= 1
+            if not self._taken[group]:
+                del self._taken[group]
+            for queue in (self._renewals, self._newcomers):
+                queue.resume(group)
         self._hand_out()
 
     def resize(self, count: int) -> None:
@@ -62,22 +105,31 @@ class Slots:
         self.count = count
         self._hand_out()
 
+    def _take(self, group: str | None) -> None:
+        self.free -= 1
+        if group is not None:
+            self._taken[group] += 1
+            if self.is_full(group):
+                for queue in (self._renewals, self._newcomers):
+                    queue.hold(group)
+
     def _hand_out(self) -> None:
         for queue in (self._renewals, self._newcomers):
-            while queue and self.free > 0:
-                _, turn = queue.popitem(last=False)
+            while self.free > 0 and (first := queue.next()) is not None:
+                group, turn = first
                 if not turn.done():
-                    self.free -= 1
+                    self._take(group)
                     turn.set_result(None)
 
-    def turn_away(self, who: Hashable, error: EquosError) -> None:
+    def turn_away(self, who: Waiter, error: EquosError) -> None:
         """Send somebody home who waits."""
         turn = self._leave(who)
         if turn is not None and not turn.done():
             turn.set_exception(error)
 
-    def _leave(self, who: Hashable) -> asyncio.Future[None] | None:
-        return self._newcomers.pop(who, None) or self._renewals.pop(who, None)
+    def _leave(self, who: Waiter) -> asyncio.Future[None] | None:
+        in_line = self._newcomers.leave(who.group, who)
+        return in_line or self._renewals.leave(who.group, who)
 
 
 def _was_given(turn: asyncio.Future[None]) -> bool:

@@ -457,7 +457,11 @@ class FleetSupervisor:
 
     def stats(self) -> FleetStats:
         """The numbers now."""
-        return self._tally.stats(free=self._admission.free, budget_left=self._admission.budget_left)
+        return self._tally.stats(
+            free=self._admission.free,
+            budget_left=self._admission.budget_left,
+            groups=self._admission.groups,
+        )
 
 
 def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, get_args
 
 from equos_async._emitter import Emitter
@@ -13,7 +13,7 @@ from equos_async.events import MAX_REASON
 from ._records import Records
 from ._session import SessionRecord
 from ._states import State
-from .values import FleetEvent, FleetEventKind, FleetStats
+from .values import FleetEvent, FleetEventKind, FleetStats, GroupStats
 
 
 class Tally:
@@ -62,6 +62,7 @@ class Tally:
             record.key,
             session_id=session_id or record.session_id,
             resource=record.resource.word,
+            group=record.group,
             reason=reason,
         )
 
@@ -72,6 +73,7 @@ class Tally:
         *,
         session_id: str | None = None,
         resource: ResourceName | None = None,
+        group: str | None = None,
         reason: str = "",
     ) -> None:
         """Count what happened and tell of it."""
@@ -84,11 +86,14 @@ class Tally:
                 waiting=self.waiting(),
                 session_id=session_id,
                 resource=resource,
+                group=group,
                 reason=reason[:MAX_REASON],
             )
         )
 
-    def stats(self, *, free: int, budget_left: float | None) -> FleetStats:
+    def stats(
+        self, *, free: int, budget_left: float | None, groups: Mapping[str, GroupStats]
+    ) -> FleetStats:
         """The numbers now."""
         live = self._running
         counts = self._counts
@@ -107,6 +112,7 @@ class Tally:
             reaped=counts["reaped"],
             seconds_live=self._seconds_ended + live * self._clock.now() - self._sum_began,
             budget_left=budget_left,
+            groups=groups,
         )
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -28,8 +30,20 @@ class NoRows:
 
     waiting: Final = 0
     worker: Final = None
+    waiting_groups: Final[AbstractSet[str | None]] = frozenset()
 
-    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
+    def waiting_of(self, group: str | None) -> int:
+        """There is no line."""
+        return 0
+
+    def entry(
+        self,
+        key: Hashable,
+        request: AnyRequest,
+        claimed: Callable[[str], None],
+        *,
+        group: str | None,
+    ) -> Entry:
         """As :meth:`RowWriter.entry`, as all that follow."""
         return NO_ENTRY
 
@@ -97,11 +111,21 @@ class RowWriter:
         # By row id, from before the first word to the ledger until after the last.
         self._entries: dict[str, Entry] = {}
         self._line: dict[Entry, None] = {}
+        self._standing: Counter[str | None] = Counter()
 
     @property
     def waiting(self) -> int:
         """How many stand in the ledger's line."""
         return len(self._line)
+
+    @property
+    def waiting_groups(self) -> AbstractSet[str | None]:
+        """The groups of which anybody stands there."""
+        return self._standing.keys()
+
+    def waiting_of(self, group: str | None) -> int:
+        """How many of a group stand there."""
+        return self._standing[group]
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._entries
@@ -109,13 +133,21 @@ class RowWriter:
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def entry(self, key: Hashable, request: AnyRequest, claimed: Callable[[str], None]) -> Entry:
+    def entry(
+        self,
+        key: Hashable,
+        request: AnyRequest,
+        claimed: Callable[[str], None],
+        *,
+        group: str | None,
+    ) -> Entry:
         """A row for a start; nothing is written yet.
 
         Args:
             key: Whose session it is.
             request: What is to be started.
             claimed: Called once, with the worker that has claimed the session.
+            group: Whose limit holds for it, where there is one.
 
         Raises:
             ConfigurationError: Other machines could not read the key as the same.
@@ -131,7 +163,7 @@ class RowWriter:
             endpoint=self._endpoint,
             resource=resource_of(request).word,
         )
-        return Entry(row, claimed)
+        return Entry(row, claimed, group)
 
     # What is to be written of one session, from its intent to its end.
 
@@ -159,7 +191,7 @@ class RowWriter:
             await turn
         finally:
             entry.wish = None
-            self._line.pop(entry, None)
+            self._leave_line(entry)
 
     def resize(self, limit: int) -> None:
         """Ask for places under another limit from now on; who waits asks again."""
@@ -302,7 +334,15 @@ class RowWriter:
         self._in_line()
         if entry not in self._line and not wish.turn.done():
             self._line[entry] = None
+            self._standing[entry.group] += 1
             wish.waits()
+
+    def _leave_line(self, entry: Entry) -> None:
+        if entry in self._line:
+            del self._line[entry]
+            self._standing[entry.group] -= 1
+            if not self._standing[entry.group]:
+                del self._standing[entry.group]
 
     async def _record(self, entry: Entry) -> None:
         entry.confirmed = Confirmed.UNSURE

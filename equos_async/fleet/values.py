@@ -69,6 +69,7 @@ class FleetEvent:
         waiting: Starts that wait for a slot after the change.
         session_id: The id of the session or conversation, if known.
         resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
+        group: Its group, if it has one.
         reason: Why, in words; may be empty.
     """
 
@@ -78,6 +79,7 @@ class FleetEvent:
     waiting: int
     session_id: str | None = None
     resource: ResourceName | None = None
+    group: str | None = None
     reason: str = ""
 
     @property
@@ -137,6 +139,7 @@ class SessionEnd:
         resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
         name: The request's name.
         client: The request's ``client``, if it had one.
+        group: Its group in the fleet, if it had one.
         started_at: When it became live, in UTC; None if it never did.
         ended_at: When it ended, in UTC.
         last: The server's answer to the stop, with the transcript; None if it sent no details.
@@ -150,6 +153,7 @@ class SessionEnd:
     resource: ResourceName | None = None
     name: str = ""
     client: str | None = None
+    group: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     last: AnyEnded | None = field(default=None, repr=False)
@@ -199,6 +203,19 @@ def _shortly(end: SessionEnd) -> str:
 
 
 @frozen(kw_only=True)
+class GroupStats:
+    """The numbers of one group of a fleet at one moment.
+
+    Attributes:
+        taken: Slots that it has, those of starts that are under way included.
+        waiting: Its starts that wait for a slot.
+    """
+
+    taken: int
+    waiting: int
+
+
+@frozen(kw_only=True)
 class FleetStats:
     """A fleet's numbers at one moment.
 
@@ -217,6 +234,7 @@ class FleetStats:
         reaped: Sessions of stalled workers that were stopped here.
         seconds_live: Seconds that all sessions together have run so far.
         budget_left: Seconds of the session budget that are left; None without a budget.
+        groups: The numbers of each group that has slots, or starts that wait for one.
     """
 
     live: int
@@ -233,3 +251,4 @@ class FleetStats:
     reaped: int
     seconds_live: float
     budget_left: float | None
+    groups: Mapping[str, GroupStats] = field(factory=dict[str, GroupStats], hash=False)
