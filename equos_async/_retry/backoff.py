@@ -47,10 +47,9 @@ def delay(
         return None  # RFC 9110, 15.5.20: worth one more connection, no more
     if asked is not None and not rules.patient and asked > policy.max_retry_after:
         return None
-    wait = backoff(policy, attempts - 1, throttled=outcome.throttled, chance=chance)
-    if asked is not None:
-        # A herd that was sent away together must not come back together.
-        wait = max(wait, asked + chance * min(5.0, max(0.5, 0.2 * asked)))
+    wait = backoff(
+        policy, attempts - 1, throttled=outcome.throttled, chance=chance, retry_after=asked
+    )
     return wait if wait < left else None
 
 
@@ -62,10 +61,21 @@ def last_wait(left: float, attempt: float) -> float:
     return max(left / 2, left - attempt)
 
 
-def backoff(policy: RetryPolicy, retries: int, *, throttled: bool, chance: float) -> float:
-    """Full jitter: a uniform share of an exponential step."""
+def backoff(
+    policy: RetryPolicy,
+    retries: int,
+    *,
+    throttled: bool,
+    chance: float,
+    retry_after: float | None = None,
+) -> float:
+    """Full jitter, a share of an exponential step, but no less than the server asked for."""
     base = policy.throttled_base if throttled else policy.base
-    return chance * min(policy.cap, base * 2.0 ** min(retries, 60))
+    wait = chance * min(policy.cap, base * 2.0 ** min(retries, 60))
+    if retry_after is None:
+        return wait
+    # A herd that was sent away together must not come back together.
+    return max(wait, retry_after + chance * min(5.0, max(0.5, 0.2 * retry_after)))
 
 
 def cost(policy: RetryPolicy, outcome: Outcome) -> float:

@@ -14,6 +14,7 @@ from equos_async.errors import (
     EquosError,
     FleetFullError,
     KeyInUseError,
+    RateLimitError,
 )
 
 from ._records import Records
@@ -159,13 +160,41 @@ class Admission:
             raise
         self._records.move(record, State.STARTING)
 
+    async def readmit(
+        self, record: SessionRecord, refusal: RateLimitError, *, after: float, until: float
+    ) -> None:
+        """Let a start that the server refused wait for a slot again, before others of its group.
+
+        Its own slot is nobody's for a while: another start would be refused, too.
+
+        Args:
+            record: Whose session it is.
+            refusal: The server's answer.
+            after: Seconds until its slot is free.
+            until: When it stops waiting, on the clock.
+
+        Raises:
+            EquosError: It was turned away, or the time is over; it has no slot then.
+        """
+        clock = record.owner.clock
+        self._records.move(record, State.WAITING)
+        turn = self._slots.join(record, renews=record.replaces is not None, first=True)
+        clock.call_at(clock.now() + after, self._slots.give, record.group)
+        end = clock.call_at(until, self._slots.turn_away, record, refusal)
+        self._tally.tell("waiting", record, f"the server refused it for now: {refusal}")
+        try:
+            await self._slots.wait(record, turn)
+        finally:
+            end.cancel()
+        self._records.move(record, State.STARTING)
+
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """Let a start end in an error; one that waits has nothing from now on."""
         record.unwanted = record.unwanted or why  # the first reason stays
         record.decide(record.unwanted)
         self._slots.turn_away(record, why)
         self._rows.turn_away(record.entry, why)
-        if record.state is State.WAITING:
+        if record.state is State.WAITING and record.task is None:
             self.release(record, 0.0)
 
     def release(self, record: SessionRecord, spent: float) -> None:

@@ -55,6 +55,9 @@ class SessionFleet:
             take turns in getting slots, so that no start waits behind all starts of another group.
             None: the request has no group; such requests have turns, but no limit of their own.
         max_per_group: How many slots each group may have. None: any number.
+        requeue_refused: Whether a start that the server refuses with 429, after all attempts of the
+            client, waits for a slot again, ahead of other starts of its group, until its deadline.
+            If not, or with ``wait=False``, it raises :class:`RateLimitError` at once.
         drain_deadline: Seconds that leaving the block may take.
         default_max_duration: Seconds, sent with requests that have no ``max_duration`` (of a
             conversation: ``max_seconds``), so that every session of a fleet has an end.
@@ -89,6 +92,7 @@ class SessionFleet:
         max_waiting: int | None = None,
         group: GroupOf | None = None,
         max_per_group: int | None = None,
+        requeue_refused: bool = True,
         drain_deadline: float = 20.0,
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
@@ -150,6 +154,7 @@ class SessionFleet:
             rows=self._worker.rows,
             tally=tally,
             ends=self._ends,
+            requeue_refused=requeue_refused,
             renew_before=_validate.number("renew_before", renew_before),
             clock=clock,
         )

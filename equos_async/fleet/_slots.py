@@ -72,11 +72,11 @@ class Slots:
         self._take(group)
         return True
 
-    def join(self, who: Waiter, *, renews: bool) -> asyncio.Future[None]:
-        """Stand in the queue."""
+    def join(self, who: Waiter, *, renews: bool, first: bool = False) -> asyncio.Future[None]:
+        """Stand in the queue, at its end or before all others of the group."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._renewals if renews else self._newcomers
-        queue.join(who.group, who, turn)
+        queue.join(who.group, who, turn, first=first)
         return turn
 
     async def wait(self, who: Waiter, turn: asyncio.Future[None]) -> None:

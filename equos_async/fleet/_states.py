@@ -19,7 +19,7 @@ class State(Enum):
 
 NEXT: Final[dict[State, frozenset[State]]] = {
     State.WAITING: frozenset({State.STARTING, State.ENDED}),
-    State.STARTING: frozenset({State.LIVE, State.UNKNOWN, State.ENDED}),
+    State.STARTING: frozenset({State.WAITING, State.LIVE, State.UNKNOWN, State.ENDED}),
     State.LIVE: frozenset({State.STOPPING}),
     State.STOPPING: frozenset({State.LIVE, State.ENDED}),
     State.UNKNOWN: frozenset({State.ENDED}),

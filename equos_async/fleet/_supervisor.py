@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
+from equos_async._retry.backoff import backoff
 from equos_async.client import EquosClient, begin, end
 from equos_async.clock import Clock, Timers, set_unless_done
-from equos_async.errors import EquosError, StartOutcomeUnknownError
+from equos_async.errors import EquosError, RateLimitError, StartOutcomeUnknownError
+from equos_async.settings import RetryPolicy
 
 from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
@@ -35,6 +37,9 @@ from .values import (
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
 
+_PATIENT: Final = RetryPolicy()
+"""How the waits of a start grow that the server refuses again and again."""
+
 _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.EXPIRED: "expired",
     Reason.REPLACED: "replaced",
@@ -57,6 +62,7 @@ class FleetSupervisor:
         rows: What writes them down.
         tally: Who tells.
         ends: Who is told of each end.
+        requeue_refused: Whether a start that the server refuses with 429 is attempted again.
         renew_before: Seconds before a session's end at which its replacement is started.
         clock: The source of time.
     """
@@ -70,6 +76,7 @@ class FleetSupervisor:
         rows: NoRows | RowWriter,
         tally: Tally,
         ends: Ends,
+        requeue_refused: bool,
         renew_before: float,
         clock: Clock,
     ) -> None:
@@ -82,6 +89,7 @@ class FleetSupervisor:
         self._tally = tally
         self._ends = ends
         ends.settled = self._check_drains
+        self._requeue_refused = requeue_refused
         self._renew_before = renew_before
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
@@ -96,7 +104,8 @@ class FleetSupervisor:
         claimed = partial(self._claimed, record)
         await self._admission.admit(record, request, wait=wait, claimed=claimed)
         answer = record.answer = asyncio.get_running_loop().create_future()
-        record.task = asyncio.create_task(self._open(record, request))
+        again = wait and self._requeue_refused
+        record.task = asyncio.create_task(self._open(record, request, again=again))
         record.task.add_done_callback(partial(self._opened, record, answer))
         try:
             await answer
@@ -141,16 +150,52 @@ class FleetSupervisor:
         if record.task is not None:
             await asyncio.wait([record.task])
 
-    async def _open(self, record: SessionRecord, request: AnyRequest) -> AnyStarted:
+    async def _open(self, record: SessionRecord, request: AnyRequest, *, again: bool) -> AnyStarted:
         """Start a session, and have it written down when this returns."""
-        record.watch = Watch(record.key, partial(self._settled, record))
-        WATCH.set(record.watch)
-        started: AnyStarted = await begin(
-            self._client, record.resource, request, deadline=record.deadline
-        )
+        attempt = partial(self._attempt, record, request)
+        started = await (self._persist(record, attempt) if again else attempt(record.deadline))
         seconds = granted(record.duration, record.resource.granted_of(started))
         await self._rows.record(record.entry, record.resource.id_of(started), seconds)
         return started
+
+    async def _attempt(
+        self, record: SessionRecord, request: AnyRequest, deadline: float | None
+    ) -> AnyStarted:
+        record.watch = Watch(record.key, partial(self._settled, record))
+        WATCH.set(record.watch)
+        started: AnyStarted = await begin(self._client, record.resource, request, deadline=deadline)
+        return started
+
+    async def _persist(
+        self, record: SessionRecord, attempt: Callable[[float | None], Awaitable[AnyStarted]]
+    ) -> AnyStarted:
+        """Attempt a start that the server refuses for now again in its turn, until its deadline."""
+        began, deadline, attempts = self.clock.now(), record.deadline, 0
+        while True:
+            try:
+                return await attempt(deadline)
+            except RateLimitError as refusal:
+                record.watch = None
+                attempts += max(1, refusal.attempts)
+                after = backoff(
+                    _PATIENT,
+                    attempts - 1,
+                    throttled=True,
+                    chance=self.clock.chance(),
+                    retry_after=refusal.retry_after,
+                )
+                seconds = record.deadline
+                until = began + (self._client.timeouts.deadline if seconds is None else seconds)
+                if (
+                    record.unwanted is not None
+                    or record.callers == 0
+                    or self._admission.closed
+                    or self.clock.now() + after >= until
+                ):
+                    raise
+                refused = refusal
+            await self._admission.readmit(record, refused, after=after, until=until)
+            deadline = until - self.clock.now()
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """Let a start end in an error, at once where nothing was sent."""
@@ -160,7 +205,8 @@ class FleetSupervisor:
     def _withdraw(self, record: SessionRecord) -> None:
         """Send nothing more of a start, unless it was sent: then its session is stopped."""
         is_unsent = record.watch is None or record.watch.is_unsent
-        if record.state is State.STARTING and record.task is not None and is_unsent:
+        is_under_way = record.state in {State.WAITING, State.STARTING}
+        if is_under_way and record.task is not None and is_unsent:
             record.task.cancel()
 
     def _opened(

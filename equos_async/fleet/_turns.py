@@ -41,7 +41,8 @@ class Turns(Generic[T]):
         queue = self._queues.setdefault(group, OrderedDict())
         queue[who] = what
         self._count += 1
-        queue.move_to_end(who, last=not first)
+        if first:
+            queue.move_to_end(who, last=False)
         if group not in self._held:
             self._order.setdefault(group)
 

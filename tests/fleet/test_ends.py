@@ -12,7 +12,7 @@ from equos_async import (
     APIConnectionError,
     ConfigurationError,
     LiveSession,
-    RateLimitError,
+    PermissionDeniedError,
     SessionEnd,
     SessionFleet,
     StartOutcomeUnknownError,
@@ -79,8 +79,11 @@ async def test_all_ways(scripted: ScriptedClient, still: FakeClock, bill: Bill) 
         await settle()
         await fleet.start(REQUEST, key="d")
         await fleet.start(REQUEST, key="d", if_taken="replace")
-        scripted.start_errors = [RateLimitError("later", status=429), StartOutcomeUnknownError("?")]
-        for key, error in (("e", RateLimitError), ("f", StartOutcomeUnknownError)):
+        scripted.start_errors = [
+            PermissionDeniedError("no", status=403),
+            StartOutcomeUnknownError("?"),
+        ]
+        for key, error in (("e", PermissionDeniedError), ("f", StartOutcomeUnknownError)):
             with pytest.raises(error):
                 await fleet.start(REQUEST, key=key)
         await fleet.start(evolve(REQUEST, max_duration=5), key="g")

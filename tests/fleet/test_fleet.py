@@ -263,7 +263,8 @@ async def test_a_refused_start_gives_all_back(
 ) -> None:
     """A start that the server refuses at its limit frees place, key and budget."""
     emulator.limit_concurrent = 1
-    async with SessionFleet(client, budget_seconds=2000, on_event=events) as fleet:
+    settings: dict[str, Any] = {"budget_seconds": 2000, "requeue_refused": False}
+    async with SessionFleet(client, on_event=events, **settings) as fleet:
         await fleet.start(REQUEST, key=1)
         with pytest.raises(RateLimitError):
             await fleet.start(REQUEST, key=2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from equos_async import EquosClient, EquosError, RateLimitError, StartOutcomeUnknownError
+from equos_async import EquosClient, EquosError, PermissionDeniedError, StartOutcomeUnknownError
 from equos_async.clock import MIN_CANCELLED, Timers
 from equos_async.fleet._fleet import SessionFleet
 from equos_async.fleet._session import LiveSession
@@ -301,7 +301,7 @@ async def test_a_renewal_that_is_refused(
     """A replacement that the server refuses is told by an event, and its place is given back."""
     async with SessionFleet(scripted, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
-        scripted.start_errors.append(RateLimitError("full", status=429))
+        scripted.start_errors.append(PermissionDeniedError("full", status=403))
         still.advance(570)
         await settle()
         assert fleet.live[1] is live

@@ -273,7 +273,7 @@ class TestOneSession:
         scripted.start_errors = [RateLimitError("no", status=429)]
         async with fleet_of(scripted, ledger, still) as fleet:
             with pytest.raises(RateLimitError):
-                await fleet.start(REQUEST, key="guild")
+                await fleet.start(REQUEST, key="guild", wait=False)
             await fleet.start(REQUEST, key="guild")
             assert await ledger.owners() == {"guild": "s2"}
 
