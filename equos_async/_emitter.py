@@ -62,7 +62,9 @@ class Emitter(Generic[E]):
         """Log a failure of the hook once."""
         if not self._hook_failed:
             self._hook_failed = True
-            logger.error("%s raised; this is not logged again", self._name, exc_info=error)
+            logger.error(
+                "%s raised; further exceptions of it are not logged", self._name, exc_info=error
+            )
 
 
 def guarded(

@@ -37,7 +37,7 @@ def text(field: str, value: Any, *, empty: bool = False) -> str:
     if not value and not empty:
         raise ConfigurationError(f"{field} must not be empty")
     if not value.isascii() and not _encodable(value):
-        raise ConfigurationError(f"{field} holds a lone surrogate, which UTF-8 cannot carry")
+        raise ConfigurationError(f"{field} contains a lone surrogate, which UTF-8 cannot encode")
     return value
 
 
@@ -102,7 +102,7 @@ def session_id(value: Any) -> str:
     if len(found) > MAX_ID_LENGTH:
         raise ConfigurationError(f"session_id must have at most {MAX_ID_LENGTH} characters")
     if _CONTROL.search(found):
-        raise ConfigurationError("session_id must not hold control characters")
+        raise ConfigurationError("session_id must not contain control characters")
     if _decoded(found) in {".", ".."}:
         raise ConfigurationError("session_id must not be '.' or '..', in any encoding")
     return found
@@ -167,7 +167,7 @@ def headers(value: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, content in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ConfigurationError("headers: each name must be that of an HTTP header")
+            raise ConfigurationError("headers: each name must be a valid name of an HTTP header")
         if name.lower() in _OUR_HEADERS:
             raise ConfigurationError(f"headers must not name {name}: the client sets it")
         if name.lower() in {one.lower() for one in found}:
@@ -237,7 +237,9 @@ def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:
         parts = urlsplit(url)
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
-        raise ConfigurationError("endpoint is not a URL, such as https://api.equos.ai") from None
+        raise ConfigurationError(
+            "endpoint must be a URL such as https://api.equos.ai, with a port up to 65535"
+        ) from None
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not _is_host(host) or not port_ok:
         raise ConfigurationError("endpoint must be a URL such as https://api.equos.ai")
@@ -245,7 +247,7 @@ def endpoint(value: Any, *, allow_insecure_http: bool = False) -> str:
     if set(url) & set("@?#\\") or not _KEY.fullmatch(url):
         raise ConfigurationError("endpoint must have no userinfo, query, fragment or white space")
     if any(_decoded(segment) in {".", ".."} for segment in parts.path.split("/")):
-        raise ConfigurationError("endpoint must not hold '.' or '..' in its path")
+        raise ConfigurationError("endpoint must not contain '.' or '..' in its path")
     if parts.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
         raise ConfigurationError(
             "endpoint must be https:// unless its host is loopback; "

@@ -377,7 +377,7 @@ class EquosClient:
         return f"<EquosClient {self._base} {state.value}>"
 
     def __getstate__(self) -> NoReturn:
-        raise TypeError("an EquosClient cannot be pickled or copied: make one where it is used")
+        raise TypeError("an EquosClient cannot be pickled or copied: create one where it is needed")
 
     def __del__(self) -> None:
         transport = self.__dict__.get("_transport")  # absent where __init__ refused its arguments

@@ -110,23 +110,21 @@ class Telemetry:
             "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
-        self._starts = meter.create_counter(
-            "equos.client.starts", "{start}", "Calls that were to start something, by outcome."
-        )
+        self._starts = meter.create_counter("equos.client.starts", "{start}", "Starts, by outcome.")
         self._stops = meter.create_histogram(
             "equos.client.stop.duration",
             "s",
-            "Duration of calls that were to stop something.",
+            "Duration of stops.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._events = meter.create_counter(
-            "equos.client.events", "{event}", "Retries, pauses, and sessions in nobody's hands."
+            "equos.client.events", "{event}", "Retries, pauses and warnings of clients."
         )
         self._live = meter.create_up_down_counter(
-            "equos.fleet.live", "{session}", "Sessions of fleets that are live."
+            "equos.fleet.live", "{session}", "Live sessions of fleets."
         )
         self._waiting = meter.create_up_down_counter(
-            "equos.fleet.waiting", "{start}", "Starts that wait for a place in a fleet."
+            "equos.fleet.waiting", "{start}", "Starts that wait for a slot."
         )
         self._started: dict[str, SpanContext] = {}
 

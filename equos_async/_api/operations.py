@@ -123,7 +123,7 @@ def _encode_model(request: object) -> bytes:
         return ENCODER.encode(fields).encode()
     except NOT_JSON as error:
         names = ", ".join(name for name, value in fields.items() if not _can_be_json(value))
-        problem = f"{names} holds a value that JSON cannot hold ({type(error).__name__})"
+        problem = f"{names} contains a value that JSON cannot hold ({type(error).__name__})"
     raise ConfigurationError(problem)
 
 

@@ -69,7 +69,7 @@ def moved(current: StateT, old: StateT, new: StateT) -> StateT:
         RuntimeError: The current state is not the one to be left: a mistake of this library.
     """
     if current is not old:
-        raise RuntimeError(f"what is {current} cannot go from {old} to {new}")
+        raise RuntimeError(f"cannot go from {old} to {new}: the state is {current}")
     return new
 
 

@@ -134,7 +134,7 @@ class Key:
             asking = self._asking = loop.create_task(self._ask())
             asking.add_done_callback(self._answered)
         answer: asyncio.Future[NoKey | None] = loop.create_future()
-        late = NoKey(reason=f"{self._name} was not given in time", timed_out=True)
+        late = NoKey(reason=f"the callable for {self._name} did not return in time", timed_out=True)
         timer = self._clock.call_at(deadline, set_unless_done, answer, late)
         self._waiting.add(answer)
         try:
@@ -158,7 +158,7 @@ class Key:
         self._asking = None
         problem: NoKey | None = None
         if error is not None:  # its words may hold anything
-            problem = NoKey(reason=f"asking for {self._name} raised {type(error).__name__}")
+            problem = NoKey(reason=f"the callable for {self._name} raised {type(error).__name__}")
         else:
             try:
                 self._learn(asking.result())

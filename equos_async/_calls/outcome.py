@@ -118,8 +118,8 @@ def _unsent_error(result: Unsent, call: Call[Any], mask: Mask) -> EquosError:
     if result.pause is not None:
         sent = "it was not sent again" if call.attempts else "nothing was sent"
         return OverloadedError(
-            f"the server asked for a pause of {result.pause:.1f} s more, and the deadline of this "
-            f"call is before its end; {sent}",
+            f"the server asked for a pause of {result.pause:.1f} s more, which ends after the "
+            f"deadline of this call; {sent}",
             retry_after=result.pause,
         )
     if result.failure is not None:

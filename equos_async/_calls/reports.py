@@ -58,7 +58,7 @@ class CallReports:
 
     def pause(self, call: Call[Any], seconds: float) -> None:
         """The server asked for time."""
-        reason = "the server asked for time"
+        reason = "the server asked for a pause"
         self._emit("paused", call, reason, status=call.status, delay=seconds)
 
     def unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
@@ -107,7 +107,7 @@ class CallReports:
 
     def orphan_stopped(self, call: Call[Any]) -> None:
         """Something was ended that nobody held."""
-        self._over("orphan_stopped", call, f"nobody held the {call.target.resource} any more")
+        self._over("orphan_stopped", call, f"no caller held the {call.target.resource} any more")
 
     def stopped_late(self, call: Call[Any]) -> None:
         """Something was ended after its stop had failed."""

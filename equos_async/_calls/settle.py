@@ -146,7 +146,7 @@ class Settling:
         call.mark = None
         result = await self._runner.run(call)
         if isinstance(result, Accepted) and kind.use.accept_without(status, text):
-            self._reports.settling_off(call, f"the server answers {status} to the marker")
+            self._reports.settling_off(call, f"the server refused the marker with status {status}")
         return result
 
     def inherit(self, call: Call[T], reply: Failure) -> Call[T]:
@@ -298,7 +298,7 @@ class Settling:
             if isinstance(error, (APIStatusError, OverloadedError)):
                 asked = error.retry_after
             if isinstance(error, APIStatusError) and error.status in {401, 403, 404}:
-                self._give_up(kind, f"the server answers {error.status} to looking")
+                self._give_up(kind, f"the server refused to list, with status {error.status}")
             else:
                 kind.search.fail(now, pages=len(counted), retry_after=asked)
         else:

@@ -292,7 +292,7 @@ class CallTasks:
         self._reports.retry(call, reply, wait)
 
     def on_pause(self, call: Call[Any], seconds: float) -> None:
-        """Tell that the server asked for time."""
+        """Tell that the server asked for a pause."""
         self._reports.pause(call, seconds)
 
     def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:

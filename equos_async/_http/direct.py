@@ -46,7 +46,7 @@ class Target:
         lines = [("Host", self.request.headers["Host"]), *headers.items()]
         fields = "".join(f"{name}: {value}\r\n" for name, value in lines)
         if fields.count("\n") > len(lines) or fields.count("\r") > len(lines) or "\0" in fields:
-            raise ValueError("a header of the request holds a line break")
+            raise ValueError("a header of the request contains a line break")
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
         # They are kept with it, for the identity of what is gone may be another's later.

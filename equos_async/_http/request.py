@@ -119,7 +119,7 @@ class SendGuard:
             SendRefusedError: It must not be written; nothing changed.
         """
         if self._state is not _UNSENT:
-            raise SendRefusedError("the request was withdrawn, or sent before")
+            raise SendRefusedError("the request was withdrawn or was already sent")
         self._state = _SENT
 
     def answer(self) -> None:

@@ -119,7 +119,7 @@ class Transport:
             self._loop = loop
         elif self._loop is not loop:
             raise ConfigurationError(
-                "this client belongs to another event loop: make one client for each loop"
+                "this client belongs to another event loop: create one client for each loop"
             )
         return loop
 

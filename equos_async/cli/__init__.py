@@ -1,4 +1,4 @@
-"""The command line: ``equos-async demo | emulator | start | stop | sessions | reap``."""
+"""The command line: parse the arguments, run one command, and return its exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from equos_async.errors import (
 )
 from equos_async.testing import server
 
-from . import calls, demo, ledger, signals
+from . import calls, completion, demo, ledger, signals
 
 PROGRAM: Final = "equos-async"
 
@@ -30,10 +30,10 @@ EXIT_CODES: Final = """exit codes:
   1    the demo left a session that it did not report, or the emulator cannot listen
   2    wrong usage or settings
   3    the server refused
-  4    no usable answer of the server or the ledger; for a start: nothing was sent
+  4    no usable answer from the server or the ledger; for a start: nothing was sent
   5    the outcome of a start is unknown
   130  interrupted by Ctrl-C
-  141  the output was closed; a session that was just started is stopped
+  141  the output was closed early; a session that was just started is stopped
   143  terminated by SIGTERM"""
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
@@ -53,26 +53,36 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "sessions --ledger redis://localhost --json",
     ),
     "reap": ("reap --ledger redis://localhost", "reap --ledger sqlite:ledger.db --wait 0"),
+    "completion": ("completion bash", "completion zsh"),
 }
-"""Command lines for the help of each command."""
+"""Examples for the help of each command."""
 
-KEYS: Final = "The keys come from EQUOS_CLIENT_KEY and EQUOS_API_KEY."
+KEYS: Final = "The keys are read from EQUOS_CLIENT_KEY and EQUOS_API_KEY."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; the usage is in the help."""
+    """Reports a wrong argument in one line, without the usage; remembers its arguments."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.arguments: list[argparse.Action] = []
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an argument, as argparse does."""
+        self.arguments.append(super().add_argument(*names, **settings))
+        return self.arguments[-1]
 
     def error(self, message: str) -> NoReturn:
-        """End with that line, and the exit code of wrong usage."""
+        """Exit with that line, and with the exit code for wrong usage."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; an error becomes one line."""
+    """Run one command and return its exit code; an error is printed in one line."""
     args = _parser().parse_args(argv)
     try:
         code = int(args.run(args))
-        sys.stdout.flush()  # here a closed pipe can still be told
+        sys.stdout.flush()  # a closed pipe is noticed here at the latest
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -86,40 +96,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM,
-        description="Equos live avatar sessions.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = _Parser(prog=PROGRAM, description="Equos live avatar sessions.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    added: dict[str, list[argparse.Action]] = {}
 
-    def add(name: str, about: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    def add(name: str, about: str, run: Callable[..., int], more: str = "") -> _Parser:
+        examples = "\n  ".join(("examples:", *(f"{PROGRAM} {one}" for one in EXAMPLES[name])))
         command = commands.add_parser(
             name,
             help=about,
-            description=about[0].upper() + about[1:],
-            epilog="\n  ".join(("examples:", *(f"{PROGRAM} {one}" for one in EXAMPLES[name]))),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=f"{about[0].upper()}{about[1:]}. {more}".rstrip(),
+            epilog=f"{examples}\n\nexit codes: {PROGRAM} --help",
         )
         command.set_defaults(run=run)
+        added[name] = command.arguments
         return command
 
     demo.add_arguments(add("demo", "run many sessions against a misbehaving server", demo.run))
     server.add_arguments(add("emulator", "run the local server in the foreground", server.run))
-    start = add("start", f"start a session or conversation. {KEYS}", partial(_run, calls.start))
+    start = add("start", "start a session or conversation", partial(_run, calls.start), KEYS)
     calls.add_start_arguments(start)
-    stop = add("stop", f"stop a session or conversation. {KEYS}", partial(_run, calls.stop))
+    stop = add("stop", "stop a session or conversation", partial(_run, calls.stop), KEYS)
     calls.add_stop_arguments(stop)
-    listing = add(
-        "sessions", "list the sessions that a ledger knows of", partial(_run, ledger.show)
-    )
+    listing = add("sessions", "list the sessions in a ledger", partial(_run, ledger.show))
     ledger.add_arguments(listing)
-    reap = add("reap", f"stop what dead workers left. {KEYS}", partial(_run, ledger.reap))
+    reap = add("reap", "stop the sessions of dead workers", partial(_run, ledger.reap), KEYS)
     calls.add_common_arguments(reap)
     ledger.add_arguments(reap)
     ledger.add_reap_arguments(reap)
+
+    def complete(args: argparse.Namespace) -> int:
+        print(completion.script(args.shell, PROGRAM, added), end="")
+        return 0
+
+    about = "print a script for shell completion"
+    completion.add_arguments(add("completion", about, complete, completion.USE))
     return parser
 
 
@@ -132,11 +144,11 @@ def _run(
 
 
 def _hint(error: EquosError, args: argparse.Namespace) -> str:
-    """A proxy that was set and not used is what many would look for last."""
+    """Name the unused proxy of the environment, which is easily forgotten."""
     if not isinstance(error, APIConnectionError) or args.trust_env:
         return ""
     set_ = {"http", "https"} & getproxies_environment().keys()
-    return "; the proxy of the environment is used with --trust-env only" if set_ else ""
+    return "; a proxy of the environment is used only with --trust-env" if set_ else ""
 
 
 def _code_of(error: EquosError) -> int:

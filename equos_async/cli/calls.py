@@ -21,24 +21,38 @@ from equos_async.models import (
 )
 
 MAX_DURATION = 600.0
-"""Seconds after which a session ends by itself, where nobody said otherwise."""
+"""Seconds after which a session ends by itself without ``--max-duration``."""
 
 MAX_DEPTH: Final = 50
-"""Levels of an answer that are printed: a server may nest more than a printer can follow."""
+"""Levels of an answer that are printed; a deeper one would exceed the recursion limit."""
 
 TOKENS = ("consumer_access_token", "remote_agent_access_token")
 
 
+def seconds(text: str) -> float:
+    """A number of seconds, as a type of arguments."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all commands take that call the API."""
-    parser.add_argument("--endpoint", help="base URL; default EQUOS_ENDPOINT, else production")
-    parser.add_argument(
-        "--api-version", default="v3", help="version in the path; default %(default)s"
+    """The options of all commands that call the API."""
+    add = parser.add_argument
+    add(
+        "--endpoint",
+        metavar="URL",
+        help="base URL of the API; default EQUOS_ENDPOINT, else https://api.equos.ai",
     )
-    parser.add_argument("--deadline", type=float, help="seconds for the whole call")
-    parser.add_argument(
-        "--trust-env", action="store_true", help="use the proxy that the environment names"
+    add("--api-version", default="v3", metavar="VERSION", help="default %(default)s")
+    add(
+        "--deadline",
+        type=seconds,
+        metavar="SECONDS",
+        help="for the whole call; default 60",
     )
+    add("--trust-env", action="store_true", help="use the proxy of HTTP_PROXY or HTTPS_PROXY")
 
 
 def client_of(args: argparse.Namespace) -> EquosClient:
@@ -51,35 +65,41 @@ def client_of(args: argparse.Namespace) -> EquosClient:
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``start``."""
     add_common_arguments(parser)
-    for option, meaning in (
-        ("--avatar", "id of an existing avatar, for a session"),
-        ("--agent", "id of an existing agent, for a session"),
-        ("--character", "id of an existing character, for a conversation instead"),
-    ):
-        parser.add_argument(option, help=meaning)
-    parser.add_argument("--identity", required=True, help="identity of the end user")
-    parser.add_argument(
-        "--name", default="command line", help="name of the session or conversation"
+    add = parser.add_argument
+    add("--avatar", metavar="ID", help="an existing avatar, for a session")
+    add("--agent", metavar="ID", help="an existing agent, for a session")
+    add("--character", metavar="ID", help="an existing character: starts a conversation")
+    add("--identity", required=True, metavar="TEXT", help="LiveKit identity of the end user")
+    add("--identity-name", default="", metavar="TEXT", help="display name of the end user")
+    add(
+        "--name",
+        default="command line",
+        metavar="TEXT",
+        help="name of the session or conversation; default '%(default)s'",
     )
-    parser.add_argument("--identity-name", default="", help="display name of the end user")
-    parser.add_argument("--client", help="your own identifier")
-    parser.add_argument(
+    add("--client", metavar="TEXT", help="your own identifier of the customer")
+    add(
         "--max-duration",
-        type=float,
-        help=f"seconds after which it ends by itself; default {MAX_DURATION:g}",
+        type=seconds,
+        metavar="SECONDS",
+        help=f"the server ends it by itself after this time; default {MAX_DURATION:g}",
     )
-    parser.add_argument("--context", help="more context for the agent or character")
-    parser.add_argument(
-        "--template-var", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
+    add("--context", metavar="TEXT", help="additional context for the agent or character")
+    add(
+        "--template-var",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the prompt; can be repeated",
     )
-    parser.add_argument("--show-token", action="store_true", help="print the access tokens too")
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    add("--show-token", action="store_true", help="print the access tokens, too")
+    add("--json", action="store_true", help="print the whole answer as JSON")
 
 
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``stop``."""
     add_common_arguments(parser)
-    parser.add_argument("session_id", help="id of the session or conversation")
+    parser.add_argument("session_id", metavar="ID", help="id of the session or conversation")
     parser.add_argument(
         "--conversation", action="store_true", help="stop a conversation, not a session"
     )
@@ -88,15 +108,13 @@ def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def start(args: argparse.Namespace) -> int:
     """Start a session or a conversation, and print it."""
-    seconds = MAX_DURATION if args.max_duration is None else args.max_duration
-    request = _request(args, seconds)
+    duration = MAX_DURATION if args.max_duration is None else args.max_duration
+    request = _request(args, duration)
     resource = resource_of(request)
-    if args.max_duration is None:
-        print(f"no --max-duration: the {resource.word} ends after {seconds:g} s", file=sys.stderr)
     async with client_of(args) as client:
         begun = await begin(client, resource, request, deadline=args.deadline)
         try:
-            # Within the client's block: until it is printed nobody else knows of it.
+            # Within the client's block, so that it can be stopped if it cannot be printed.
             started = _plain(begun)
             if not args.show_token:
                 started = {name: value for name, value in started.items() if name not in TOKENS}
@@ -104,6 +122,8 @@ async def start(args: argparse.Namespace) -> int:
         except BaseException:
             await end(client, resource, resource.id_of(begun))
             raise
+    if args.max_duration is None:
+        print(f"no --max-duration: the {resource.word} ends after {duration:g} s", file=sys.stderr)
     return 0
 
 
@@ -121,9 +141,9 @@ async def stop(args: argparse.Namespace) -> int:
 
 
 def _request(
-    args: argparse.Namespace, seconds: float
+    args: argparse.Namespace, duration: float
 ) -> CreateSessionPassRequest | CreateEquosConversationRequest:
-    """What to start, by what the options name."""
+    """The request that the options describe."""
     person = EquosParticipantIdentity(args.identity, args.identity_name)
     variables = _pairs(args.template_var)
     if args.character is None and args.avatar and args.agent:
@@ -133,7 +153,7 @@ def _request(
             agent=args.agent,
             consumer_identity=person,
             client=args.client,
-            max_duration=seconds,
+            max_duration=duration,
             additional_ctx=args.context,
             template_vars=variables,
         )
@@ -144,7 +164,7 @@ def _request(
         character_id=args.character,
         consumer=person,
         client=args.client,
-        max_seconds=seconds,
+        max_seconds=duration,
         prompt_ctx=args.context,
         prompt_template_vars=variables,
     )
@@ -155,7 +175,7 @@ def _json(value: Any) -> str:
 
 
 def _words(resource: Resource[Any, Any, Any], started: dict[str, Any]) -> str:
-    """What was started, for people: its id, where to join, and the tokens that are to be seen."""
+    """The answer to a start for people: id, server and, with ``--show-token``, tokens."""
     begun = started[resource.word]
     told = {"server": begun.get("host", begun)["server_url"]}
     told |= {name: started.get(name) for name in TOKENS}
@@ -175,7 +195,7 @@ def _pairs(options: list[str]) -> dict[str, str] | None:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """A model as JSON can hold it; what is nested deeper than anybody reads is left out."""
+    """A model as plain values for JSON; what is nested too deeply is left out."""
     if isinstance(value, datetime):
         return value.isoformat()
     kind: Any = value.__class__

@@ -1,4 +1,4 @@
-"""A ledger by hand: what is open anywhere, and an end for what dead workers left."""
+"""``sessions`` and ``reap``: list the sessions in a ledger, and stop those of dead workers."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from equos_async.ledger.protocol import NOBODY, LedgerRow
 from equos_async.ledger.redis import RedisLedger
 from equos_async.ledger.sqlite import SQLiteLedger
 
-from .calls import client_of
+from .calls import client_of, seconds
 
 LEASE: Final = 60.0
-"""Seconds for which `reap --wait 0` itself need not be heard of."""
+"""Seconds of the lease with which `reap --wait 0` claims sessions."""
 
 BEAT: Final = 0.5
-"""Seconds between two looks of a reaper for workers that are late."""
+"""Seconds between two searches for stalled workers."""
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
 _HEAD: Final = ("WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING")
 
 
 class Told(TypedDict):
-    """What became of one session that a dead worker left.
+    """How a session ended that a dead worker left.
 
     Attributes:
         resource: ``"session"`` or ``"conversation"``.
-        session_id: None where its start's outcome is unknown.
+        session_id: None if the outcome of its start is unknown.
         outcome: ``"stopped"``, ``"failed"`` or ``"unresolved"``.
     """
 
@@ -54,34 +54,39 @@ class Told(TypedDict):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both commands take."""
+    """The options of both commands."""
     parser.add_argument(
         "--ledger",
         default=os.environ.get("EQUOS_LEDGER"),
+        metavar="URL",
         help="redis://…, rediss://…, unix://… or sqlite:PATH; default EQUOS_LEDGER",
     )
     parser.add_argument(
-        "--namespace", default="equos", help="namespace of the Redis ledger; default %(default)s"
+        "--namespace",
+        default="equos",
+        metavar="NAME",
+        help="namespace of a Redis ledger; default %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``reap`` takes besides."""
+    """The further options of ``reap``."""
     parser.add_argument(
         "--wait",
-        type=float,
+        type=seconds,
         default=15.0,
-        help="seconds to look for stalled workers: the lease of the workers, or 0 if none of them "
-        "is alive; default %(default)g",
+        metavar="SECONDS",
+        help="how long to search for stalled workers: their lease, or 0 if no worker is alive; "
+        "default %(default)g",
     )
 
 
 def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger:
-    """The ledger that an argument names.
+    """Open the ledger that ``--ledger`` names.
 
     Raises:
-        ConfigurationError: It names none.
+        ConfigurationError: It names no ledger.
     """
     if not where:
         raise ConfigurationError("--ledger is missing: redis://… or sqlite:PATH")
@@ -118,12 +123,12 @@ def _cells(row: LedgerRow) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    """A text as it can be shown: those come from anywhere, and none may speak to a terminal."""
+    """A text that is safe to print: one with control characters is escaped."""
     return text if text.isprintable() else ascii(text)
 
 
 async def reap(args: argparse.Namespace) -> int:
-    """Stop once what workers left that are late, and tell; 4 where a stop failed."""
+    """Stop the sessions of stalled workers and print them; 4 if a stop failed."""
     wait = _validate.number("--wait", args.wait, zero=True)
     worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     reaped: list[Told] = []
@@ -141,7 +146,7 @@ async def reap(args: argparse.Namespace) -> int:
             deadline=args.deadline,
         )
         if wait:
-            print(f"looking for stalled workers for {wait:g} s", file=sys.stderr)
+            print(f"searching for stalled workers for {wait:g} s", file=sys.stderr)
         try:
             async for rows in _claims(reaper, wait):
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
@@ -154,9 +159,10 @@ async def reap(args: argparse.Namespace) -> int:
 
 
 async def _claims(reaper: Reaper, wait: float) -> AsyncIterator[Sequence[LedgerRow]]:
-    """What late workers hold, until there has been no more for so long.
+    """The sessions of stalled workers, as they are found.
 
-    Workers that could not reach the engine are late as well: within a lease they come back.
+    A worker that could not reach the engine for a while counts as stalled, too; it is given this
+    time to send a heartbeat.
     """
     over = time.monotonic() + wait
     while True:
@@ -192,7 +198,7 @@ def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
 def _tell_held(count: int) -> None:
     if count:
         print(
-            f"{count} held by workers whose lease has not expired yet",
+            f"{count} more in the ledger: the leases of their workers have not expired",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""End a command at SIGTERM as at Ctrl-C, so that it leaves nothing running."""
+"""End a command at SIGTERM as at Ctrl-C, so that it leaves no session running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Final
 
 TERMINATED: Final = 128 + signal.SIGTERM
-"""The exit code of what a SIGTERM ended, as a shell has it."""
+"""The exit code after SIGTERM, as shells define it."""
 
 
 async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *args: Any) -> int:
@@ -21,7 +21,7 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
     signalled: list[int] = []
 
     def end() -> None:
-        print("terminated: waiting for what was sent", file=sys.stderr, flush=True)
+        print("terminated: waiting for requests in progress", file=sys.stderr, flush=True)
         task.cancel()
 
     def terminate(number: int, _: FrameType | None) -> None:

@@ -108,7 +108,7 @@ class Admission:
         holder = self.holder(record.key)
         if holder is not None:
             raise KeyInUseError(
-                f"key {record.key!r} has a session already: stop it first",
+                f"key {record.key!r} already has a session: stop it first",
                 key=record.key,
                 holder=self._rows.worker,
                 session_id=holder.session_id,
@@ -216,7 +216,8 @@ class Admission:
         left = self._budget - self._committed
         if record.duration > left:
             raise FleetFullError(
-                f"the fleet's budget has {left:g} s left; this may take {record.duration:g} s",
+                f"the session budget has {left:g} s left; this start asks for "
+                f"{record.duration:g} s",
                 budget_left=left,
                 operation="start",
             )
@@ -287,7 +288,7 @@ class Admission:
             is_full = slots.is_full(record.group)
             count = self._per_group if is_full else slots.count
             whose = _of(record.group) if is_full else " of the fleet"
-            raise self._full(record, f"all {count} places{whose} are taken")
+            raise self._full(record, f"all {count} slots{whose} are taken")
         if self._waiting_of(record.group) >= self._max_waiting and record.replaces is None:
             raise self._full(record, self._crowd(record))
         turn = slots.join(record, renews=record.replaces is not None)

@@ -70,7 +70,7 @@ class Engine:
         failures = self.failures
         async with lane:
             if self.failures != failures:
-                raise LedgerError("the ledger failed before this step could be sent to it")
+                raise LedgerError("the ledger had failed before this step could be sent to it")
             return await self.ask(step())
 
     def failed(self, error: LedgerError) -> None:

@@ -219,7 +219,7 @@ class SessionFleet:
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
-            raise ConfigurationError("renew=True and on_renewed belong together")
+            raise ConfigurationError("pass renew=True and on_renewed together")
         if if_taken not in get_args(IfTaken):
             raise ConfigurationError(f"if_taken must be one of {', '.join(get_args(IfTaken))}")
         there = await self._make_way(key, if_taken)
@@ -260,7 +260,7 @@ class SessionFleet:
         Raises:
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
-        return await self._stop(key, "stop() came before the session was started")
+        return await self._stop(key, "stop() was called before the session was live")
 
     async def _stop(self, key: Hashable, why: str) -> AnyEnded | None:
         await self._supervisor.call_off(key, EquosError(why, operation="start"))
@@ -297,7 +297,9 @@ class SessionFleet:
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._supervisor.drain(
             _validate.number("deadline", seconds, zero=True),
-            partial(EquosError, "drain() came before the session was started", operation="start"),
+            partial(
+                EquosError, "drain() was called before the session was live", operation="start"
+            ),
         )
         try:
             await drain.done
@@ -450,7 +452,7 @@ class SessionFleet:
         admission = self.__dict__.get("_admission")  # absent where the arguments were refused
         left = 0 if admission is None or admission.closed else self._records.count(*IN_DOUBT)
         if left:
-            told = f"{self!r} was dropped with {left} sessions that may be running; leave its block"
+            told = f"{self!r} was dropped with {left} sessions that may be running: leave its block"
             logger.warning("%s", told)
             warnings.warn(told, ResourceWarning, source=self, stacklevel=2)
 

@@ -53,7 +53,7 @@ class Records(Mapping[Hashable, R]):
     def hand_key(self, old: R, new: R) -> None:
         """Let one live session hold another one's key."""
         if self.holder(old.key) is not old or not (_is_live(old) and _is_live(new)):
-            raise RuntimeError("a key goes from the live session that holds it to a live one")
+            raise RuntimeError("only a live session can pass its key on, and only to a live one")
         self._holders[old.key] = new
 
     def holder(self, key: Hashable) -> R | None:

@@ -40,7 +40,7 @@ class Reason(Enum):
 
     ASKED = ""
     EXPIRED = "its time was over"
-    OVER = "the server answered that it was over"
+    OVER = "the server answered that it had ended"
     REPLACED = "a later start replaced it"
     RENEWED = "its replacement took over"
-    LOST = "worker {by} claimed it, for this one was late"
+    LOST = "worker {by} claimed it, because the lease of this worker had expired"

@@ -221,7 +221,7 @@ class FleetSupervisor:
             self._arrived(record, answer, task.result())
             return
         if task.cancelled() and (record.watch is None or record.watch.is_withdrawn):
-            told = "it was called off before it was sent"
+            told = "it was cancelled before it was sent"
             error = record.unwanted or EquosError(told, operation="start")
         if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
             record.watch = record.task = None
@@ -243,7 +243,7 @@ class FleetSupervisor:
         """A session is there: put it into the hands of whoever waits, or stop it."""
         is_over = record.resource.status_of(started) in OVER
         if is_over and record.replaces is not None:  # the old one is better
-            told = "the server answered that it is over"
+            told = "the server answered that it has ended"
             record.unwanted = record.unwanted or EquosError(told, operation="start")
         unwanted, wanted = record.unwanted, record.callers > 0 and record.unwanted is None
         self._live(record, started, wanted=wanted)
@@ -339,7 +339,7 @@ class FleetSupervisor:
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
         if record.state is State.STARTING:
-            late = f"this worker was late, and its place went to worker {by}"
+            late = f"the lease of this worker had expired, and worker {by} took its place"
             record.unwanted = record.unwanted or EquosError(late, operation="start")
             return
         if record.reason is Reason.ASKED:

@@ -308,17 +308,17 @@ class RowWriter:
     def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
         key = key_of(entry.row.key)
         return KeyInUseError(
-            f"key {key!r} has a session already, of worker {holder}: stop it "
-            f"there first, or wait for its lease to end, {self._lease:g} s, if it is dead",
+            f"key {key!r} already has a session, in worker {holder}: stop it "
+            f"there, or if that worker is dead, wait {self._lease:g} s for its lease to end",
             key=key,
             holder=holder,
             operation="start",
         )
 
     def _full(self, recovers_in: float) -> FleetFullError:
-        told = f"all {self._limit} places of the ledger are taken"
+        told = f"all {self._limit} slots of the ledger are taken"
         if recovers_in:
-            told = f"the ledger may have forgotten who has places, for another {recovers_in:.1f} s"
+            told = f"the ledger may have lost rows; it accepts starts again in {recovers_in:.1f} s"
         return FleetFullError(told, retry_after=recovers_in or None, operation="start")
 
     def _let_start(self, entry: Entry, wish: Wish) -> None:
@@ -361,7 +361,7 @@ class RowWriter:
             return
         entry.confirmed = Confirmed.CLAIMED
         if entry.desired is Desired.SESSION:
-            entry.claimed(owner or "that is unknown")
+            entry.claimed(owner or "(unknown)")
 
     # All rows.
 

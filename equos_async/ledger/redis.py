@@ -77,9 +77,7 @@ class RedisLedger:
     ) -> None:
         link = _link()
         if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
-            raise ConfigurationError(
-                "namespace must not hold braces: the Redis keys put it between braces"
-            )
+            raise ConfigurationError("namespace must not contain '{' or '}'")
         _validate.number("timeout", timeout)
         _validate.count("connections", connections)
         if (url is None) == (client is None):
@@ -88,7 +86,9 @@ class RedisLedger:
             self._link = link.RedisLink(client, timeout=timeout)
         elif url is None:
             if not hasattr(client, "evalsha") or not hasattr(client, "pubsub"):
-                raise ConfigurationError("client must be one of redis.asyncio that has pubsub()")
+                raise ConfigurationError(
+                    "client must be a client of redis.asyncio that has pubsub()"
+                )
             self._link = link.RedisLink(lambda: link.OneWay(client), timeout=timeout, owned=False)
         else:
             urls = [_validate.hidden(one) for one in ([url] if isinstance(url, str) else url)]

@@ -163,7 +163,7 @@ class SQLiteFile:
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in {0, SCHEMA_VERSION}:
-            raise sqlite3.DatabaseError(f"made by another release, with schema {version}")
+            raise sqlite3.DatabaseError(f"written by another release, with schema {version}")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
             db.executescript(SCHEMA)
         if not db.execute(HAS_RESOURCE).fetchone():

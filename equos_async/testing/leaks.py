@@ -38,8 +38,8 @@ def report(
     left, asked = list(live), list(requests)
     told = [f"  {_name(one)}, started {_origin(one, asked, lines(one))}" for one in left]
     hint = (
-        f"Stop what is started, or allow it with {allowed_by}: "
-        "on the real service each would be billed on."
+        f"Stop each of them, or allow it with {allowed_by}: "
+        "on the real service it would run on, and be billed."
     )
     return "\n".join([f"{_count(left)} left live:", *told, hint])
 

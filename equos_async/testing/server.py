@@ -36,10 +36,16 @@ _BODY: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="default %(default)s: loopback only")
-    add("--port", type=_port, default=DEFAULT_PORT, help="default %(default)s; 0: any")
+    add("--host", default="127.0.0.1", help="address to listen on; default %(default)s")
+    add("--port", type=_port, default=DEFAULT_PORT, help="default %(default)s; 0: any free one")
     add("--fault", type=parse_fault, action="append", default=[], metavar="SPEC", help=FAULT_SYNTAX)
-    add("--scenario", choices=_SCENARIOS, action="append", default=[], help="a named set of faults")
+    add(
+        "--scenario",
+        choices=_SCENARIOS,
+        action="append",
+        default=[],
+        help="a named sequence of faults",
+    )
     add(
         "--limit-concurrent",
         type=int,
@@ -50,27 +56,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit-duration",
         type=float,
         metavar="SECONDS",
-        help="the longest max_duration that is accepted",
+        help="the largest max_duration that is accepted",
     )
     add(
         "--cors-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="origin of a web page that may call the API; *: every page",
+        help="origin of web pages that may call the API, such as http://localhost:5173; *: all",
     )
     add(
         "--livekit",
         action="store_true",
-        help="make tokens for the LiveKit server that LIVEKIT_URL, "
-        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET name",
+        help="make tokens for the LiveKit server of LIVEKIT_URL, LIVEKIT_API_KEY and "
+        "LIVEKIT_API_SECRET",
     )
-    add("--seed", type=int, default=0, help="seed of the faults that hit a share of requests")
+    add("--seed", type=int, default=0, help="random seed for faults with share=")
     add(
         "--log",
         choices=("text", "json"),
         default="text",
-        help="one line for each request, without secrets",
+        help="format of the line for each request",
     )
 
 
@@ -81,7 +87,7 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; the last words are the counts."""
+    """Serve until SIGINT or SIGTERM, then print the counts."""
     say = _Json() if args.log == "json" else _Text()
     url, key, secret = _livekit() if args.livekit else (None, None, None)
     emulator = EquosEmulator(
@@ -107,7 +113,7 @@ _LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 
 def _livekit() -> list[str]:
-    """The LiveKit server of the environment: as an argument others could read the secret."""
+    """The LiveKit server of the environment: arguments are visible to other users."""
     if missing := [name for name in _LIVEKIT if not os.environ.get(name)]:
         raise ConfigurationError(f"--livekit: not set: {', '.join(missing)}")
     return [os.environ[name] for name in _LIVEKIT]
@@ -122,7 +128,9 @@ async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int
         try:
             await stack.enter_async_context(emulator)
         except OSError as error:
-            print(f"cannot listen on {where}: {error.strerror}", file=sys.stderr)
+            # Not the error's own text, which names the address again.
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            print(f"cannot listen on {where}: {why}", file=sys.stderr)
             return 1
         _print(say.hello(emulator))
         await ended.wait()
@@ -131,7 +139,7 @@ async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int
 
 
 def _print(line: str) -> None:
-    """Print a line; where nobody reads any more, end."""
+    """Print a line; end the program if the output was closed."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
@@ -152,8 +160,8 @@ class _Text:
     def hello(self, emulator: EquosEmulator) -> str:
         url = emulator.endpoint
         return (
-            f"A local Equos, for tests: {url} (any key; that page shows what is live; "
-            "Ctrl-C ends it)\n"
+            f"Local Equos server for tests: {url} (a page shows what is live). "
+            "Any key is accepted; Ctrl-C ends it.\n"
             f"Try: curl -s {url}/v3/session-passes -H 'Authorization: Bearer any-key' "
             f"-H 'Content-Type: application/json' -d '{_BODY}'"
         )

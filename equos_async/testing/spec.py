@@ -28,11 +28,11 @@ from .records import Operation
 FAULT_FORM: Final = "OPERATION:KIND[+KIND...][,times=N][,share=0.1]"
 
 FAULT_SYNTAX: Final = (
-    f"{FAULT_FORM}, where OPERATION is start, stop, both, "
-    "read or all, and KIND is one of a status such as 429 (with ,retry_after=2), delay=SECONDS, "
-    "drop=before|after, reset=before|after, hang=before|after, truncate=BYTES, redirect=URL, "
-    "garbage; for starts also lag=SECONDS, twice, refuse-variables=PREFIX and "
-    "forget-variables=PREFIX; without times it never ends"
+    f"{FAULT_FORM}. OPERATION: start, stop, both, read or all. KIND: a status such as 429 (also "
+    "with ,retry_after=2), delay=SECONDS, drop=before|after, reset=before|after, "
+    "hang=before|after, truncate=BYTES, redirect=URL or garbage; for starts also lag=SECONDS, "
+    "twice, refuse-variables=PREFIX and forget-variables=PREFIX. Without times= it hits all "
+    "requests. Can be repeated"
 )
 
 
@@ -44,6 +44,8 @@ _OPERATIONS: Final[dict[str, tuple[Operation, ...]]] = {
     "all": ALL,
 }
 
+_OPTIONS: Final = "there are times, share and, for a status, retry_after"
+
 
 class Spec(NamedTuple):
     """One fault as it was typed."""
@@ -54,12 +56,12 @@ class Spec(NamedTuple):
     share: float
 
     def add_to(self, faults: Faults) -> None:
-        """Add it to what is planned already."""
+        """Add it to an emulator's faults."""
         faults.append(Planned(_OPERATIONS[self.operation], self.faults, self.times, self.share))
 
 
 def parse_fault(spec: str) -> Spec:
-    """Read one.
+    """Parse a fault.
 
     Raises:
         argparse.ArgumentTypeError: The text is not of the documented form.
@@ -76,10 +78,10 @@ def _parse(spec: str) -> Spec:
     values = dict(_pair(option) for option in options)
     times, share = values.pop("times", None), float(values.pop("share", "1"))
     if operation not in _OPERATIONS:
-        raise ValueError(f"the operation is one of {', '.join(_OPERATIONS)}")
+        raise ValueError(f"the operation must be one of {', '.join(_OPERATIONS)}")
     faults = tuple(_fault(*_pair(kind), values) for kind in kinds.split("+"))
     if values:
-        raise ValueError(f"there is no option {', '.join(values)}")
+        raise ValueError(f"there is no option {', '.join(values)}: {_OPTIONS}")
     parsed = Spec(operation, faults, None if times is None else int(times), share)
     parsed.add_to(Faults())  # which knows what times and share may be
     return parsed
@@ -94,20 +96,20 @@ def _fault(kind: str, value: str, options: dict[str, str]) -> Fault:
     if kind.isascii() and kind.isdecimal():
         return Status(_status(kind), retry_after=options.pop("retry_after", None))
     if kind not in _KINDS:
-        raise ValueError(f"the kind is a status or one of {', '.join(_KINDS)}")
+        raise ValueError(f"the kind must be a status or one of {', '.join(_KINDS)}")
     return _KINDS[kind](value)
 
 
 def _status(text: str) -> int:
     status = int(text)
     if not 200 <= status <= 599:
-        raise ValueError("a status is from 200 to 599")
+        raise ValueError("a status must be from 200 to 599")
     return status
 
 
 def _when(value: str) -> When:
     if value not in {"before", "after"}:
-        raise ValueError("write before or after, for when the server acts")
+        raise ValueError("the value must be before or after")
     return cast("When", value)
 
 

@@ -63,7 +63,7 @@ def livekit(url: str | None, key: str | None, secret: str | None) -> LiveKit:
     if url is None and key is None and secret is None:
         return LiveKit()
     if not (url and key and secret):
-        raise ValueError("livekit_url, livekit_key and livekit_secret go together")
+        raise ValueError("pass livekit_url, livekit_key and livekit_secret together")
     return LiveKit(url, key, secret, real=True)
 
 

@@ -222,7 +222,9 @@ def test_each_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -
         main([name, "--help"])
     _, told = capsys.readouterr().out.split("examples:\n")
     assert [line.strip() for line in told.splitlines()] == [
-        f"{PROGRAM} {x}" for x in EXAMPLES[name]
+        *(f"{PROGRAM} {x}" for x in EXAMPLES[name]),
+        "",
+        f"exit codes: {PROGRAM} --help",
     ]
     for example in EXAMPLES[name]:
         assert _parser().parse_args(shlex.split(example)).run
@@ -243,11 +245,14 @@ def test_each_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None
     [
         ("--port=99999", "must be from 0 to 65535, not '99999'"),
         ("--port=x", "must be from 0 to 65535, not 'x'"),
-        ("--fault=pause:429", "the operation is one of start, stop,"),
-        ("--fault=start:what", "the kind is a status or one of delay, drop,"),
-        ("--fault=start:700", "a status is from 200 to 599"),
-        ("--fault=start:429,size=3", "there is no option size"),
-        ("--fault=start:drop=x", "write before or after"),
+        ("--fault=pause:429", "the operation must be one of start, stop,"),
+        ("--fault=start:what", "the kind must be a status or one of delay, drop,"),
+        ("--fault=start:700", "a status must be from 200 to 599"),
+        (
+            "--fault=start:429,size=3",
+            "there is no option size: there are times, share and, for a status, retry_after",
+        ),
+        ("--fault=start:drop=x", "the value must be before or after"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -312,9 +317,9 @@ async def test_a_proxy_that_is_set_and_not_used(
     assert "--trust-env" not in capsys.readouterr().err
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
     assert await command(*argv) == 4
-    assert "used with --trust-env only" in capsys.readouterr().err
+    assert "used only with --trust-env" in capsys.readouterr().err
     assert await command(*argv, "--trust-env") == 4
-    assert "used with --trust-env only" not in capsys.readouterr().err
+    assert "used only with --trust-env" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("json_option", [(), ("--json",)])
@@ -413,7 +418,7 @@ class TestEmulatorByHand:
         process = serving()
         assert process.stdout is not None
         hello, curl = process.stdout.readline(), process.stdout.readline()
-        assert hello.startswith("A local Equos, for tests: http://127.0.0.1:")
+        assert hello.startswith("Local Equos server for tests: http://127.0.0.1:")
         done = subprocess.run(
             ["bash", "-c", curl.removeprefix("Try: ")], capture_output=True, text=True, check=True
         )

@@ -37,7 +37,7 @@ async def test_a_signal_while_it_starts(
     process.send_signal(number)
     out, err = await process.communicate()
     assert (process.returncode, out) == (code, b"")
-    assert (b"terminated: waiting for what was sent" in err) == (number is signal.SIGTERM)
+    assert (b"terminated: waiting for requests in progress" in err) == (number is signal.SIGTERM)
     assert emulator.live_sessions == {}
     assert len(emulator.ended_sessions) == 1
 

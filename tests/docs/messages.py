@@ -1,7 +1,7 @@
 """Lists every message that a user can meet: ``python -m tests.docs.messages``, to be read whole.
 
-Those are the texts of exceptions, warnings and log records, of reasons in events, and of the
-command line.
+That is every text with a space in it, but for docstrings, types, SQL and Lua: messages of
+exceptions, warnings and log records, reasons in events, and all that the command line prints.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ import equos_async
 
 PACKAGE: Final = Path(equos_async.__file__).parent
 
-SPEAKING: Final = re.compile(
-    r".*(Error|warn|print|add|add_argument|add_parser|debug|info|warning|fail|reason|exit)$"
-)
-"""Names of what a message is passed to."""
+NO_MESSAGE: Final = re.compile(r"\s*(--|[A-Z]{4,} |local |\[|.*\bAny\])")
+"""How SQL, Lua, patterns and types begin."""
 
 
 def messages(source: str) -> Iterator[tuple[int, str]]:
-    """The lines of a module that speak, each with its text; values in it are braces."""
-    told: dict[int, str] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and SPEAKING.match(ast.unparse(node.func)):
-            for value in (*node.args, *(keyword.value for keyword in node.keywords)):
-                if " " in (text := _text(value)).strip():
-                    told[value.lineno] = text
-    yield from sorted(told.items())
+    """The texts of a module that are shown, each with its line; values in them are braces."""
+    found: dict[int, str] = {}
+    _collect(ast.parse(source), found)
+    yield from sorted(found.items())
+
+
+def _collect(node: ast.AST, found: dict[int, str]) -> None:
+    if isinstance(node, ast.expr) and (text := _text(node)):
+        if " " in text.strip() and not NO_MESSAGE.match(text):
+            found[node.lineno] = text
+        return
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
+            _collect(child, found)
 
 
 def _text(value: ast.expr) -> str:
@@ -43,7 +47,7 @@ def _text(value: ast.expr) -> str:
         case ast.FormattedValue(value=inside):
             return f"{{{ast.unparse(inside)}}}"
         case ast.IfExp(body=body, orelse=otherwise):
-            return f"{_text(body)} / {_text(otherwise)}"
+            return f"{_text(body)} / {_text(otherwise)}" if _text(body) else ""
         case _:
             return ""
 

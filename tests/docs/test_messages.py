@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from tests.docs.messages import PACKAGE, messages
 
-SAMPLE = """
+SAMPLE = '''
 raise ValueError(f"{name} is wrong")
 print("left: 1" if left else "nothing left", end="")
-call(who, "not a message")
-"""
+db.execute("SELECT no message FROM rows")
+told = name + " is told later"
+
+def documented() -> None:
+    """This is no message."""
+'''
 
 
 def test_values_are_shown_as_braces() -> None:
     """A message is listed with its line, as far as it can be seen there."""
-    assert list(messages(SAMPLE)) == [(2, "{name} is wrong"), (3, "left: 1 / nothing left")]
+    assert list(messages(SAMPLE)) == [
+        (2, "{name} is wrong"),
+        (3, "left: 1 / nothing left"),
+        (5, " is told later"),
+    ]
 
 
 def test_each_module_that_raises_says_why() -> None:

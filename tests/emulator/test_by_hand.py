@@ -164,7 +164,7 @@ class TestServing:
 
         def visit(hello: str) -> None:
             first, second = hello.splitlines()
-            assert first.startswith("A local Equos, for tests: http://127.0.0.1:")
+            assert first.startswith("Local Equos server for tests: http://127.0.0.1:")
             assert second.startswith("Try: curl -s http://127.0.0.1:")
             endpoint = first.split()[5]
             assert post(endpoint, "/%1b%5B31m") == 404

@@ -97,7 +97,7 @@ class TestLiveKit:
     )
     def test_all_or_nothing(self, some: dict[str, Any]) -> None:
         """A part of it is a mistake."""
-        with pytest.raises(ValueError, match="go together"):
+        with pytest.raises(ValueError, match="pass livekit_url"):
             EquosEmulator(**some)
 
 

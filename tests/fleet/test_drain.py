@@ -129,7 +129,7 @@ async def test_drain_calls_off_what_is_on_its_way(scripted: ScriptedClient) -> N
         drain = asyncio.create_task(fleet.drain())
         await settle()
         scripted.starts_go.set()
-        with pytest.raises(EquosError, match=r"drain\(\) came before"):
+        with pytest.raises(EquosError, match=r"drain\(\) was called before"):
             await start
         (end,) = (await drain).stopped
         assert (end.key, end.session_id) == (1, "s1")
@@ -186,7 +186,7 @@ async def test_a_drain_keeps_to_its_deadline(scripted: ScriptedClient, still: Fa
         scripted.starts_go.set()
         scripted.stops_go.set()
         assert (await live.ended()).outcome == "stopped"
-        with pytest.raises(EquosError, match=r"drain\(\) came before"):
+        with pytest.raises(EquosError, match=r"drain\(\) was called before"):
             await start
     assert not scripted.live
 

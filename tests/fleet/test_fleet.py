@@ -81,7 +81,7 @@ async def test_no_place_without_waiting(scripted: ScriptedClient) -> None:
     """With wait=False a full fleet refuses at once, and its key stays free."""
     async with SessionFleet(scripted, max_live=1) as fleet:
         live = await fleet.start(REQUEST, key=1, wait=False)
-        with pytest.raises(FleetFullError, match="all 1 places of the fleet are taken"):
+        with pytest.raises(FleetFullError, match="all 1 slots of the fleet are taken"):
             await fleet.start(REQUEST, key=2, wait=False)
         await live.stop()
         await fleet.start(REQUEST, key=2, wait=False)
@@ -93,11 +93,11 @@ async def test_a_key_is_unique(scripted: ScriptedClient) -> None:
     async with SessionFleet(scripted) as fleet:
         first = asyncio.create_task(fleet.start(REQUEST, key="k"))
         await asyncio.sleep(0)
-        with pytest.raises(KeyInUseError, match="key 'k' has a session already"):
+        with pytest.raises(KeyInUseError, match="key 'k' already has a session"):
             await fleet.start(REQUEST, key="k")
         await (await first).stop()
         again = await fleet.start(REQUEST, key="k")
-        with pytest.raises(KeyInUseError, match="key 'k' has a session already"):
+        with pytest.raises(KeyInUseError, match="key 'k' already has a session"):
             await fleet.start(REQUEST, key="k")
         assert fleet.live["k"] is again
 
@@ -108,7 +108,7 @@ async def test_a_key_in_the_line_is_taken(scripted: ScriptedClient) -> None:
         live = await fleet.start(REQUEST, key=1)
         waiting = asyncio.create_task(fleet.start(REQUEST, key=2))
         await settle()
-        with pytest.raises(KeyInUseError, match="key 2 has a session already"):
+        with pytest.raises(KeyInUseError, match="key 2 already has a session"):
             await fleet.start(REQUEST, key=2)
         waiting.cancel()
         await settle()
@@ -145,8 +145,8 @@ async def test_bad_settings(
     [
         ({"request": None}, "request must be a CreateSessionPassRequest or Create"),
         ({"key": []}, "key must be hashable, which list is not"),
-        ({"renew": True}, "renew=True and on_renewed belong together"),
-        ({"on_renewed": print}, "renew=True and on_renewed belong together"),
+        ({"renew": True}, "pass renew=True and on_renewed together"),
+        ({"on_renewed": print}, "pass renew=True and on_renewed together"),
     ],
 )
 async def test_bad_starts(
@@ -385,7 +385,9 @@ async def test_the_budget_refuses_what_could_exceed_it(
     """Seconds are reserved for each start, and what a session did not use flows back."""
     async with SessionFleet(scripted, budget_seconds=1000, clock=still) as fleet:
         live = await fleet.start(REQUEST, key=1)
-        with pytest.raises(FleetFullError, match="budget has 400 s left; this may take 600 s"):
+        with pytest.raises(
+            FleetFullError, match="budget has 400 s left; this start asks for 600 s"
+        ):
             await fleet.start(REQUEST, key=2)
         still.advance(100)
         await live.stop()
@@ -460,14 +462,14 @@ async def test_stop_calls_off_a_start(scripted: ScriptedClient) -> None:
         in_line = asyncio.create_task(fleet.start(REQUEST, key=2))
         await settle()
         assert await fleet.stop(2) is None
-        with pytest.raises(EquosError, match=r"stop\(\) came before"):
+        with pytest.raises(EquosError, match=r"stop\(\) was called before"):
             await in_line
         stop = asyncio.create_task(fleet.stop(1))
         await settle()
         assert not stop.done()
         scripted.starts_go.set()
         assert await stop is not None
-        with pytest.raises(EquosError, match=r"stop\(\) came before") as caught:
+        with pytest.raises(EquosError, match=r"stop\(\) was called before") as caught:
             await on_its_way
         assert caught.value.session_id == "s1"
         assert fleet.stats().free == 1
@@ -518,7 +520,7 @@ async def test_stop_calls_off_a_start_whose_turn_just_came(
         await settle()
         still.advance(600)  # the turn of key 2
         assert await fleet.stop(2) is None
-        with pytest.raises(EquosError, match=r"stop\(\) came before"):
+        with pytest.raises(EquosError, match=r"stop\(\) was called before"):
             await second
         assert (await asyncio.wait_for(third, 5)).key == 3
         assert len(scripted.requests) == 2
@@ -613,7 +615,7 @@ async def test_a_key_is_free_when_stop_returns(scripted: ScriptedClient) -> None
         await fleet.stop("b")
         assert fleet.stats().budget_left == 600
         again = asyncio.create_task(fleet.start(REQUEST, key="b"))
-        with pytest.raises(EquosError, match="before the session was started"):
+        with pytest.raises(EquosError, match="before the session was live"):
             await waiting
         await live.stop()
         assert (await again).key == "b"

@@ -289,7 +289,7 @@ async def test_a_session_that_is_over_already(
         live = await fleet.start(REQUEST, key=1)
         assert live.state == "stopping"
         assert "stopping" in repr(live)
-        assert (await live.ended()).reason == "the server answered that it was over"
+        assert (await live.ended()).reason == "the server answered that it had ended"
         assert fleet.stats().free == 1
 
 

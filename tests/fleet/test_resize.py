@@ -40,7 +40,7 @@ async def test_less(scripted: ScriptedClient) -> None:
             await fleet.stop(key)
         await settle()
         assert not waiting.done()
-        with pytest.raises(FleetFullError, match="all 2 places"):
+        with pytest.raises(FleetFullError, match="all 2 slots"):
             await fleet.start(REQUEST, key="other", wait=False)
         await fleet.stop(2)
         await waiting

@@ -87,12 +87,12 @@ def test_a_key_is_handed_on() -> None:
         with pytest.raises(KeyError):
             _ = records["k"]
         records.move(old, State.STARTING) if stub is old else records.move(old, State.LIVE)
-    with pytest.raises(RuntimeError, match="a key goes from the live session"):
+    with pytest.raises(RuntimeError, match="only a live session can pass its key on"):
         records.hand_key(old, new)
     for to in (State.STARTING, State.LIVE):
         records.move(new, to)
     records.hand_key(old, new)
-    with pytest.raises(RuntimeError, match="a key goes from the live session"):
+    with pytest.raises(RuntimeError, match="only a live session can pass its key on"):
         records.hand_key(old, new)
     for to in (State.STOPPING, State.ENDED):
         records.move(old, to)

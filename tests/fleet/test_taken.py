@@ -167,7 +167,7 @@ class TestReturn:
             scripted.starts_go.set()
             await stop
             for outcome in await asyncio.gather(*clicks, return_exceptions=True):
-                assert "stop() came before" in str(outcome)
+                assert "stop() was called before" in str(outcome)
 
     async def test_one_that_is_being_stopped(self, scripted: ScriptedClient) -> None:
         """A new one is started when it is gone; where its stop fails it is there still."""
@@ -315,7 +315,7 @@ class TestFull:
                 return Placing(placed=False, recovers_in=7.5)
 
         async with SessionFleet(scripted, ledger=Forgetful()) as fleet:
-            with pytest.raises(FleetFullError, match="may have forgotten") as full:
+            with pytest.raises(FleetFullError, match="may have lost rows") as full:
                 await fleet.start(REQUEST, key="k", wait=False)
             assert full.value.retry_after == 7.5
 

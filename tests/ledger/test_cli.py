@@ -196,8 +196,8 @@ async def test_those_that_come_back(
     shown, told = capsys.readouterr()
     assert f"stopped session {session_id}" in shown
     first, last = told.splitlines()
-    assert first == "looking for stalled workers for 0.8 s"
-    assert last.startswith("1 held by workers whose lease has not expired")
+    assert first == "searching for stalled workers for 0.8 s"
+    assert last.startswith("1 more in the ledger: the leases")
 
 
 async def test_what_was_done_is_told(

@@ -430,7 +430,7 @@ class TestOneLimit:
         async with fleet_of(scripted, ledger, still, max_live=1) as one:
             await one.start(REQUEST, key="a")
             async with fleet_of(scripted, other, still, max_live=1) as two:
-                with pytest.raises(FleetFullError, match="all 1 places of the ledger"):
+                with pytest.raises(FleetFullError, match="all 1 slots of the ledger"):
                     await two.start(REQUEST, key="b", wait=False)
                 assert two.stats().refused == 1
         assert len(scripted.requests) == 1
@@ -442,7 +442,7 @@ class TestOneLimit:
         async with fleet_of(scripted, ledger, still) as one:
             await one.start(REQUEST, key="guild")
             async with fleet_of(scripted, other, still) as two:
-                with pytest.raises(KeyInUseError, match=f"of worker {one.worker}") as taken:
+                with pytest.raises(KeyInUseError, match=f"in worker {one.worker}") as taken:
                     await two.start(REQUEST, key="guild", if_taken="replace")
                 assert (taken.value.key, taken.value.holder) == ("guild", one.worker)
                 with pytest.raises(KeyInUseError):
@@ -472,7 +472,7 @@ class TestOneLimit:
                     assert [event.waiting for event in events.all] == [1, 0]
                 elif way == "stop":
                     assert await two.stop("b") is None
-                    with pytest.raises(EquosError, match="before the session was started"):
+                    with pytest.raises(EquosError, match="before the session was live"):
                         await waiting
             if way == "leave":
                 with pytest.raises(ClientClosedError):
@@ -490,7 +490,7 @@ class TestOneLimit:
             starting = asyncio.create_task(fleet.start(REQUEST, key="guild"))
             await eventually(lambda: ledger.asked)
             await fleet.stop("guild")
-            with pytest.raises(EquosError, match="before the session was started"):
+            with pytest.raises(EquosError, match="before the session was live"):
                 await starting
         assert scripted.requests == []
         assert await ledger.rows() == []
@@ -586,7 +586,7 @@ class TestOthers:
             await other.remove(intent.id)
             await other.record(evolve(intent, owner="w2", session_id="s7"), seconds=600)
             scripted.starts_go.set()
-            with pytest.raises(EquosError, match="its place went to worker w2"):
+            with pytest.raises(EquosError, match="worker w2 took its place"):
                 await starting
             assert scripted.live == {}
 
@@ -1152,7 +1152,7 @@ class TestOneWriter:
             assert ledger.asked.count("record") == 1
             assert not starting.done()
             scripted.starts_go.set()
-            with pytest.raises(EquosError, match="its place went to worker w2"):
+            with pytest.raises(EquosError, match="worker w2 took its place"):
                 await starting
             assert scripted.live == {}
 

@@ -30,7 +30,7 @@ async def test_values_that_json_cannot_hold(
     async with RawServer() as server:
         async with EquosClient(KEY, endpoint=server.endpoint) as client:
             for _ in range(3):
-                with pytest.raises(ConfigurationError, match="templateVars holds a value"):
+                with pytest.raises(ConfigurationError, match="templateVars contains a value"):
                     await client.start_session(request_)
         assert server.requests == 0
 

@@ -101,7 +101,7 @@ class TestSettings:
     @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, pickle.dumps])
     def test_it_stays_where_it_is(self, travel: Any) -> None:
         """A client cannot be copied or pickled, and says so."""
-        with pytest.raises(TypeError, match="make one where it is used"):
+        with pytest.raises(TypeError, match="create one where it is needed"):
             travel(EquosClient(KEY))
 
 

@@ -217,7 +217,7 @@ class TestAsked:
             async with client:
                 error = await failing(kind.start(client, kind.request))
                 assert type(error) is APIConnectionError
-                assert str(error) == f"asking for {name} raised LookupError; nothing was sent"
+                assert str(error) == f"the callable for {name} raised LookupError; nothing was sent"
                 assert (error.attempts, error.__cause__, error.__context__) == (1, None, None)
                 assert door.heads == []
                 assert await kind.stop(client, "s-1") is not None
@@ -265,7 +265,9 @@ class TestAsked:
             clock.advance(5)
             error = await short
             assert type(error) is APITimeoutError
-            assert str(error) == "client_key was not given in time; nothing was sent"
+            assert (
+                str(error) == "the callable for client_key did not return in time; nothing was sent"
+            )
             assert not long.done()
             assert ended == []
             clock.advance(4)

@@ -184,7 +184,7 @@ class TestSendGuard:
         guard.answer()
         guard.withdraw()
         assert (guard.sent, guard.answered, guard.withdrawn) == (True, True, False)
-        with pytest.raises(SendRefusedError, match="sent before"):
+        with pytest.raises(SendRefusedError, match="already sent"):
             guard.send()
 
     def test_what_is_withdrawn_is_never_sent(self) -> None:
