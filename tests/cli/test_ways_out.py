@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from equos_async.cli import main
 from equos_async.testing import Delay, EquosEmulator
 
 START = ("-m", "equos_async", "start", "--avatar=a", "--agent=b", "--identity=c", "--endpoint")
@@ -50,3 +51,11 @@ async def test_no_session_is_unbounded(emulator: EquosEmulator) -> None:
     assert out.startswith(b"session ")
     assert err.splitlines() == [b"no --max-duration: the session ends after 600 s"]
     assert [one.max_duration for one in emulator.live_sessions.values()] == [600]
+
+
+@pytest.mark.parametrize("option", ["--deadline", "--max-duration"])
+def test_a_time_that_is_no_number(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused in one line that says what would be right."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["start", "--identity=c", option, "soon"])
+    assert f"{option}: must be a number of seconds, not 'soon'" in capsys.readouterr().err
