@@ -95,6 +95,7 @@ async def settle(rounds: int = 50) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let everything go on until a condition holds."""
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-        await asyncio.sleep(0)
+    """Let everything go on until a condition holds; fail where it never does."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0)
