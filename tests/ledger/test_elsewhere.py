@@ -404,7 +404,7 @@ async def test_the_stalled_worker_comes_first(
         two.stops_go.clear()
         async with join(client=two, lease=0.3) as theirs:
             async with asyncio.timeout(10):
-                while (await view.rows())[0].owner != theirs.worker:
+                while (await view.rows())[0].owner != theirs.worker:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await live.stop()
             two.stops_go.set()
