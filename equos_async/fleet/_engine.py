@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from equos_async.errors import LedgerError
 from equos_async.events import logger
+from equos_async.ledger.protocol import KeyedLedger, SessionLedger
 
 T = TypeVar("T")
 
@@ -16,6 +18,13 @@ PATIENCE: Final = 2.0
 
 AT_ONCE: Final = 4
 """Concurrent questions of each kind."""
+
+
+def removal(ledger: SessionLedger, worker: str) -> Callable[[str], Awaitable[bool | None]]:
+    """How a worker removes rows, given a row's id."""
+    if isinstance(ledger, KeyedLedger):
+        return partial(ledger.remove, worker=worker)
+    return ledger.remove
 
 
 class Engine:

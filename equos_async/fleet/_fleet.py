@@ -254,13 +254,20 @@ class SessionFleet:
     async def stop(self, key: Hashable) -> AnyEnded | None:
         """Stop the session of a key; a start that waits or is in progress is cancelled.
 
+        With a ledger that is a ``KeyedLedger``, also if another worker has the session: that worker
+        is told, and its slot and key are free. ``on_end`` is then called here.
+
         Returns:
             As :meth:`LiveSession.stop`; None also if the key has no session.
 
         Raises:
+            LedgerError: The fleet does not have the key, and the ledger failed.
+            ConfigurationError: The key cannot be a key of the ledger.
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
-        return await self._stop(key, "stop() was called before the session was live")
+        is_here = self._admission.holder(key) is not None
+        ended = await self._stop(key, "stop() was called before the session was live")
+        return ended if is_here else await self._worker.stop(key)
 
     async def _stop(self, key: Hashable, why: str) -> AnyEnded | None:
         await self._supervisor.call_off(key, EquosError(why, operation="start"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import frozen
 
@@ -13,7 +13,7 @@ from equos_async.client import EquosClient, end
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 
-from ._engine import Engine
+from ._engine import Engine, removal
 from .values import AnyEnded
 
 
@@ -32,12 +32,29 @@ class Reaped:
             outcome of its start is unknown, and there is nothing that could be stopped.
         reason: Why, in words, where there is something to say.
         last: What the server said of it when it was stopped, where it did.
+        is_told: Whether another worker tells of its end, which removed the row before.
     """
 
     row: LedgerRow
     outcome: Literal["stopped", "failed", "unresolved"]
     reason: str = ""
     last: AnyEnded | None = None
+    is_told: bool = False
+
+
+async def end_of(
+    row: LedgerRow, client: EquosClient, *, deadline: float | None = None
+) -> AnyEnded | None:
+    """End the session of a row by its id.
+
+    Raises:
+        EquosError: It may still be running.
+    """
+    resource = resource_in(row)
+    if resource is None:
+        told = f"this release knows no {row.resource!a} to end"
+        raise EquosError(told, operation="stop", session_id=row.session_id)
+    return await end(client, resource, cast("str", row.session_id), deadline=deadline)
 
 
 class Reaper:
@@ -62,7 +79,7 @@ class Reaper:
         lease: float,
         deadline: float | None = None,
     ) -> None:
-        self._ledger = ledger
+        self._remove = removal(ledger, worker)
         self._client = client
         self._engine = engine
         self._deadline = deadline
@@ -87,19 +104,17 @@ class Reaper:
         """
         if row.session_id is None:
             return Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
-        resource = resource_in(row)
-        if resource is None:
-            return Reaped(row, "failed", f"this release knows no {row.resource!a} to end")
         try:
-            last = await end(self._client, resource, row.session_id, deadline=self._deadline)
+            last = await end_of(row, self._client, deadline=self._deadline)
         except EquosError as error:
             return Reaped(row, "failed", str(error))
-        await self.forget(row.id)
-        return Reaped(row, "stopped", last=last)
+        removed = await self.forget(row.id)
+        return Reaped(row, "stopped", last=last, is_told=removed is False)
 
-    async def forget(self, row_id: str) -> None:
-        """Remove a row of which nothing runs any more."""
+    async def forget(self, row_id: str) -> bool | None:
+        """Remove a row of which nothing runs any more, as ``KeyedLedger.remove``."""
         try:
-            await self._engine.in_turn(self._engine.stops, partial(self._ledger.remove, row_id))
+            return await self._engine.in_turn(self._engine.stops, partial(self._remove, row_id))
         except LedgerError as error:
             self._engine.failed(error)
+            return None

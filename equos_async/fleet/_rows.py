@@ -11,7 +11,7 @@ from typing import Any, Final
 from attrs import define
 
 from equos_async import _validate
-from equos_async.errors import ConfigurationError
+from equos_async.errors import ConfigurationError, EquosError
 from equos_async.ledger.protocol import LedgerRow
 
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
@@ -80,14 +80,12 @@ class Wish:
         wait: Whether it waits for a place.
         waits: Called when it has to wait.
         turn: Done when it has its place, or cannot have one.
-        is_called: Whether its turn may have come since the engine was asked.
     """
 
     seconds: float
     wait: bool
     waits: Callable[[], None]
     turn: asyncio.Future[None]
-    is_called: bool = False
 
 
 @define(eq=False)
@@ -96,11 +94,14 @@ class Entry:
 
     Attributes:
         row: As it is to be written.
-        claimed: Called once, with the worker that claimed it.
+        claimed: Called with the worker that claimed it, or with ``NOBODY`` where another one
+            has ended it, or called its start off.
         group: Whose limit holds for it, where there is one.
         until: When the session is over at the latest, on the clock.
         wish: While its start has no place.
         writer: Whoever is at it now; one at a time, so that no old news comes after new.
+        is_called: Whether something may have happened to it since the engine was asked.
+        removed: Once it is, as ``KeyedLedger.remove``.
     """
 
     row: LedgerRow
@@ -111,6 +112,8 @@ class Entry:
     until: float = 0.0
     wish: Wish | None = None
     writer: asyncio.Task[Any] | None = None
+    is_called: bool = False
+    removed: bool | None = None
 
     @property
     def step(self) -> Step:
@@ -118,10 +121,9 @@ class Entry:
         return step(self.desired, self.confirmed)
 
     def call(self) -> None:
-        """Its turn may have come: it is to ask again."""
-        if self.wish is not None:
-            self.wish.is_called = True
-        if self.desired is Desired.PLACE and self.confirmed is Confirmed.QUEUED:
+        """Its turn may have come, or another worker has ended it: it is to ask."""
+        self.is_called = True
+        if self.confirmed in {Confirmed.QUEUED, Confirmed.INTENT, Confirmed.SESSION}:
             self.confirmed = Confirmed.UNSURE
 
     def compare(self, held: Mapping[str, str | None]) -> None:
@@ -145,6 +147,12 @@ NO_ENTRY: Final = Entry(
     LedgerRow(id="", key="", name="", owner="", endpoint=""), claimed=_claimed_by_nobody
 )
 """What stands in a session's record where nothing is to be written."""
+
+
+def called_off() -> EquosError:
+    """For a start whose key was stopped on another worker."""
+    told = "stop() on another worker came before the session was started"
+    return EquosError(told, operation="start")
 
 
 def text_of(key: Hashable) -> str:

@@ -42,5 +42,6 @@ class Reason(Enum):
     EXPIRED = "its time was over"
     OVER = "the server answered that it had ended"
     REPLACED = "a later start replaced it"
+    ELSEWHERE = "another worker stopped it"
     RENEWED = "its replacement took over"
     LOST = "worker {by} claimed it, because the lease of this worker had expired"

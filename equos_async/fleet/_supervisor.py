@@ -13,6 +13,7 @@ from equos_async._retry.backoff import backoff
 from equos_async.client import EquosClient, begin, end
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError, RateLimitError, StartOutcomeUnknownError
+from equos_async.ledger.protocol import NOBODY
 from equos_async.settings import RetryPolicy
 
 from ._admission import Admission, closed_error
@@ -20,6 +21,7 @@ from ._drain import START_LATE, STOP_LATE, Drain
 from ._ends import Ends
 from ._records import Records
 from ._renewal import Renewals
+from ._rows import called_off
 from ._session import SessionRecord, granted
 from ._states import Reason, State
 from ._tally import Tally
@@ -30,6 +32,7 @@ from .values import (
     AnyStarted,
     DrainReport,
     EndOutcome,
+    FleetEventKind,
     FleetStats,
     SessionEnd,
 )
@@ -45,8 +48,15 @@ _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.REPLACED: "replaced",
     Reason.RENEWED: "renewed",
     Reason.LOST: "lost",
+    Reason.ELSEWHERE: "stopped_elsewhere",
 }
 """What an end is called that came about for a reason of its own."""
+
+_EVENTS: Final[dict[Reason, FleetEventKind]] = {
+    Reason.EXPIRED: "expired",
+    Reason.ELSEWHERE: "stopped_elsewhere",
+}
+"""What is told of it, where that is not simply ``"stopped"``."""
 
 
 class FleetSupervisor:
@@ -338,6 +348,9 @@ class FleetSupervisor:
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
+        if by == NOBODY:
+            self._ended_elsewhere(record)
+            return
         if record.state is State.STARTING:
             late = f"the lease of this worker had expired, and worker {by} took its place"
             record.unwanted = record.unwanted or EquosError(late, operation="start")
@@ -346,6 +359,16 @@ class FleetSupervisor:
             record.reason, record.claimed_by = Reason.LOST, by
         self._tally.tell("lost", record, record.why)
         self.stop(record)
+
+    def _ended_elsewhere(self, record: SessionRecord) -> None:
+        """Another worker has ended it, or called its start off."""
+        if record.state in {State.WAITING, State.STARTING}:
+            self._turn_away(record, called_off())
+            return
+        record.is_confirmed = True  # whatever becomes of a stop that is under way
+        if record.state is State.LIVE:
+            record.reason = Reason.ELSEWHERE
+            self._close(record, self._forget(record))
 
     # Stopping.
 
@@ -375,7 +398,12 @@ class FleetSupervisor:
         """Stop a session, and have its row gone when this returns."""
         record.watch = Watch(record.key, partial(self._stopped_late, record))
         WATCH.set(record.watch)
-        ended = await end(self._client, record.resource, record.resource.id_of(record.response))
+        ended = None
+        try:
+            ended = await end(self._client, record.resource, record.resource.id_of(record.response))
+        except EquosError:
+            if not record.is_confirmed:  # else another worker has stopped it meanwhile
+                raise
         await self._rows.remove(record.entry)
         return ended
 
@@ -403,8 +431,7 @@ class FleetSupervisor:
             is_ours = record.is_confirmed or last is not None
             outcome = _OUTCOMES.get(record.reason, "stopped" if is_ours else "already_ended")
             self._finish(record, record.ended_as(outcome, record.why, last=last))
-            is_expired = record.reason is Reason.EXPIRED
-            self._tally.tell("expired" if is_expired else "stopped", record, record.why)
+            self._tally.tell(_EVENTS.get(record.reason, "stopped"), record, record.why)
             return
         end = record.ended_as("failed", str(error))
         if record.timer is None or self.clock.now() >= record.ends:
@@ -423,7 +450,9 @@ class FleetSupervisor:
         self._admission.release(record, end.seconds)
         if record.over is not None:
             set_unless_done(record.over, end)
-        if end.outcome != "lost" and not self._is_over:  # whoever claimed it tells
+        removed = record.entry.removed  # whichever worker removes a row tells of its end
+        is_ours = removed is not False if end.outcome != "lost" else removed is True
+        if is_ours and not self._is_over:
             self._ends.tell(end)
         self._settle(record, end)
 

@@ -110,6 +110,7 @@ class Tally:
             unknown=counts["unknown"],
             lost=counts["lost"],
             reaped=counts["reaped"],
+            stopped_elsewhere=counts["stopped_elsewhere"],
             seconds_live=self._seconds_ended + live * self._clock.now() - self._sum_began,
             budget_left=budget_left,
             groups=groups,

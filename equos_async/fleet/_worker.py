@@ -6,22 +6,25 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
-from equos_async.errors import LedgerError
-from equos_async.ledger.protocol import LedgerRow, SessionLedger
+from equos_async.errors import ClientClosedError, LedgerError
+from equos_async.ledger.protocol import KeyedLedger, LedgerRow, SessionLedger
 
 from . import _engine
+from ._elsewhere import Elsewhere
 from ._ends import Ends
 from ._reaper import Reaper, resource_in
-from ._rows import key_of
+from ._rows import key_of, text_of
 from ._writer import NoRows, RowWriter
-from .values import AnyEnded, FleetEventKind, SessionEnd
+from .values import AnyEnded, EndOutcome, FleetEventKind, SessionEnd
+
+T = TypeVar("T")
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
@@ -37,6 +40,9 @@ class NoWorker:
 
     def enter(self) -> None:
         """Nobody left anything."""
+
+    async def stop(self, key: Hashable) -> None:
+        """There are no other workers."""
 
     async def leave(self) -> None:
         """Nobody else has heard of it."""
@@ -90,6 +96,16 @@ class LedgerWorker:
         self._ends = ends
         self._engine = self.rows.engine
         self._reaper = Reaper(ledger, client, self._engine, worker=self.worker, lease=lease)
+        self._elsewhere = Elsewhere(
+            ledger,
+            client,
+            self._engine,
+            worker=self.worker,
+            clock=clock,
+            ended=self._ended_elsewhere,
+        )
+        # Where others can end what is this worker's, it is told of that, whether it waits or not.
+        self._is_keyed = isinstance(ledger, KeyedLedger)
         self._reaping: set[str] = set()
         # What this worker took over, until the ledger has it no more: how it is to be ended.
         self._claimed: dict[str, LedgerRow] = {}
@@ -100,6 +116,25 @@ class LedgerWorker:
     def enter(self) -> None:
         """Be heard of from now on, and look for workers that are not."""
         self._upkeep = self._spawn(self._look_after())
+        if self._is_keyed:
+            self._be_called()
+
+    async def stop(self, key: Hashable) -> AnyEnded | None:
+        """End what other workers have for a key; that goes on where its caller is cancelled.
+
+        Raises:
+            EquosError: A session may still be running.
+        """
+        task = self._spawn(self._elsewhere.stop(text_of(key)))
+        await asyncio.wait([task])
+        if task.cancelled():
+            told = "the fleet closed before the session was stopped"
+            raise ClientClosedError(told, operation="stop")
+        return task.result()
+
+    def _ended_elsewhere(self, row: LedgerRow, last: AnyEnded | None) -> None:
+        told = f"it was stopped on worker {self.worker}"
+        self._ends.tell(self._end_of(row, "stopped_elsewhere", told, last))
 
     # All sessions, for as long as the fleet lives.
 
@@ -171,19 +206,22 @@ class LedgerWorker:
         reaped = await self._reaper.end(row)
         if reaped.outcome == "stopped":
             self._tell("reaped", row, self._told(row))
-            self._ends.tell(self._end_of(row, reaped.last))
+            if not reaped.is_told:
+                self._ends.tell(self._end_of(row, "reaped", self._told(row), reaped.last))
         else:
             self._tell("failed", row, reaped.reason)
 
-    def _end_of(self, row: LedgerRow, last: AnyEnded | None) -> SessionEnd:
+    def _end_of(
+        self, row: LedgerRow, outcome: EndOutcome, reason: str, last: AnyEnded | None
+    ) -> SessionEnd:
         resource = resource_in(row)
         ended_at = datetime.fromtimestamp(self._clock.wall(), UTC)
         return SessionEnd(
             key=key_of(row.key),
             session_id=row.session_id,
-            outcome="reaped",
+            outcome=outcome,
             seconds=row.age,
-            reason=self._told(row),
+            reason=reason,
             resource=None if resource is None else resource.word,
             name=row.name,
             client=row.client,
@@ -192,13 +230,13 @@ class LedgerWorker:
             last=last,
         )
 
-    def _see_to(self, row_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _see_to(self, row_id: str, work: Coroutine[Any, Any, object]) -> None:
         self._reaping.add(row_id)
         self._spawn(work).add_done_callback(lambda _: self._reaping.discard(row_id))
 
     def _attend(self) -> None:
-        """Listen only while somebody waits: an engine that cannot call is polled meanwhile."""
-        if self._listener is not None and not self.rows.waiting:
+        """Listen only while there is something to hear: some engines are polled meanwhile."""
+        if self._listener is not None and not self.rows.waiting and not self._is_keyed:
             self._listener.cancel()
             self._listener = None
 
@@ -208,7 +246,7 @@ class LedgerWorker:
             self._listener = self._spawn(self._listen())
 
     async def _listen(self) -> None:
-        """Wake those in the line whose turn may have come."""
+        """See to the rows that others freed a place for, ended or called off."""
         while True:
             try:
                 async for row_id in self._ledger.turns(self.worker):
@@ -217,7 +255,7 @@ class LedgerWorker:
                 self._engine.failed(error)
             await self._clock.sleep(BEAT)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

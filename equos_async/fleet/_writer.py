@@ -15,10 +15,17 @@ from attrs import evolve
 from equos_async._api.operations import resource_of
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
-from equos_async.ledger.protocol import BulkLedger, LedgerRow, SessionLedger, batched
+from equos_async.ledger.protocol import (
+    NOBODY,
+    BulkLedger,
+    KeyedLedger,
+    LedgerRow,
+    SessionLedger,
+    batched,
+)
 
-from ._engine import Engine
-from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, key_of, text_of
+from ._engine import Engine, removal
+from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, called_off, key_of, text_of
 from .values import AnyRequest
 
 IN_BULK: Final = 200
@@ -99,6 +106,8 @@ class RowWriter:
         # Those in the line may have lost their turns where the engine fails: each asks for itself.
         self.engine: Final = Engine(self._call_all)
         self._ledger = ledger
+        self._is_keyed = isinstance(ledger, KeyedLedger)
+        self._remove = removal(ledger, worker)
         self.worker: Final = worker
         self._endpoint = endpoint
         self._limit = limit
@@ -146,7 +155,7 @@ class RowWriter:
         Args:
             key: Whose session it is.
             request: What is to be started.
-            claimed: Called once, with the worker that has claimed the session.
+            claimed: As in :class:`Entry`.
             group: Whose limit holds for it, where there is one.
 
         Raises:
@@ -263,8 +272,8 @@ class RowWriter:
             await self._record(entry)
         else:
             entry.confirmed = Confirmed.UNSURE
-            remove = partial(self._ledger.remove, entry.row.id)
-            await self.engine.in_turn(self.engine.stops, remove)
+            remove = partial(self._remove, entry.row.id)
+            entry.removed = await self.engine.in_turn(self.engine.stops, remove)
             entry.confirmed = Confirmed.NOTHING
 
     async def _place(self, entry: Entry) -> None:
@@ -272,7 +281,7 @@ class RowWriter:
         if wish is None or wish.turn.done():
             entry.desired = Desired.ABSENT  # its start has just gone
             return
-        wish.is_called, entry.confirmed = False, Confirmed.UNSURE
+        entry.is_called, entry.confirmed = False, Confirmed.UNSURE
         place = partial(
             self._ledger.place,
             entry.row,
@@ -296,20 +305,23 @@ class RowWriter:
         if placing.placed:
             entry.confirmed = Confirmed.INTENT
             self._let_start(entry, wish)
+        elif placing.called_off:
+            _refuse(wish, called_off())
         elif placing.holder is not None:
             _refuse(wish, self._key_in_use(entry, placing.holder))
         elif not wish.wait:
             _refuse(wish, self._full(placing.recovers_in))
         else:
             # A call that came meanwhile may have been for the turn after this answer.
-            entry.confirmed = Confirmed.UNSURE if wish.is_called else Confirmed.QUEUED
+            entry.confirmed = Confirmed.UNSURE if entry.is_called else Confirmed.QUEUED
             self._stand_in_line(entry, wish)
 
     def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
         key = key_of(entry.row.key)
         return KeyInUseError(
-            f"key {key!r} already has a session, in worker {holder}: stop it "
-            f"there, or if that worker is dead, wait {self._lease:g} s for its lease to end",
+            f"key {key!r} already has a session, in worker {holder}: stop it"
+            f"{'' if self._is_keyed else ' there'}, "
+            f"or if that worker is dead, wait {self._lease:g} s for its lease to end",
             key=key,
             holder=holder,
             operation="start",
@@ -345,7 +357,7 @@ class RowWriter:
                 del self._standing[entry.group]
 
     async def _record(self, entry: Entry) -> None:
-        entry.confirmed = Confirmed.UNSURE
+        entry.is_called, entry.confirmed = False, Confirmed.UNSURE
         row, left = entry.row, max(0.0, entry.until - self._clock.now())
         record = partial(self._ledger.record, row, seconds=left)
         owner = await self.engine.in_turn(self.engine.known, record)
@@ -353,14 +365,16 @@ class RowWriter:
 
     def _recorded(self, entry: Entry, row: LedgerRow, owner: str) -> None:
         """Know who has a row that was recorded."""
-        if row is not entry.row:
-            return  # there is more to tell by now
+        if row is not entry.row or entry.is_called:
+            return  # there is more to tell by now, or to learn
         if owner == self.worker:
             known = row.session_id is not None
             entry.confirmed = Confirmed.SESSION if known else Confirmed.INTENT
             return
         entry.confirmed = Confirmed.CLAIMED
-        if entry.desired is Desired.SESSION:
+        if self._is_keyed and owner == NOBODY and entry.desired is not Desired.ABSENT:
+            entry.claimed(NOBODY)
+        elif entry.desired is Desired.SESSION:
             entry.claimed(owner or "(unknown)")
 
     # All rows.
@@ -399,7 +413,7 @@ class RowWriter:
         now = self._clock.now()
         rows = [(entry.row, max(0.0, entry.until - now)) for entry in entries]
         for entry in entries:
-            entry.confirmed = Confirmed.UNSURE
+            entry.is_called, entry.confirmed = False, Confirmed.UNSURE
         try:
             written = ledger.record_all(self.worker, rows, lease=self._lease)
             owners = await self.engine.ask(written)
@@ -412,7 +426,7 @@ class RowWriter:
                 entry.writer = None
 
     def call(self, row_id: str) -> None:
-        """The turn of a row may have come."""
+        """The turn of a row may have come, or another worker has ended its session."""
         entry = self._entries.get(row_id)
         if entry is not None:
             entry.call()

@@ -35,6 +35,7 @@ FleetEventKind = Literal[
     "unknown",
     "lost",
     "reaped",
+    "stopped_elsewhere",
 ]
 
 
@@ -45,6 +46,7 @@ _LEVELS: dict[FleetEventKind, int] = {
     "expired": logging.INFO,
     "refused": logging.INFO,
     "reaped": logging.INFO,
+    "stopped_elsewhere": logging.INFO,
     # A session may be running that nobody will stop, or one was taken away.
     "failed": logging.WARNING,
     "unknown": logging.WARNING,
@@ -63,7 +65,8 @@ class FleetEvent:
             ``"failed"``: a session could not be stopped. ``"unknown"``: the outcome of a start is
             unknown; a session may be running. ``"lost"``: another worker claimed a session, because
             this worker's lease had expired. ``"reaped"``: a session that a stalled worker left has
-            been stopped.
+            been stopped. ``"stopped_elsewhere"``: another worker stopped a session of this fleet by
+            its key.
         key: The session's key; None if it is not known.
         live: Live sessions after the change, including those being stopped.
         waiting: Starts that wait for a slot after the change.
@@ -102,6 +105,7 @@ EndOutcome = Literal[
     "renewed",
     "lost",
     "reaped",
+    "stopped_elsewhere",
     "failed",
     "unresolved",
 ]
@@ -114,6 +118,7 @@ REPORTED: Final[Mapping[EndOutcome, str]] = {
     "renewed": "stopped",
     "lost": "stopped",
     "reaped": "stopped",
+    "stopped_elsewhere": "stopped",
     "failed": "failed",
     "unresolved": "unresolved",
 }
@@ -131,10 +136,11 @@ class SessionEnd:
             ``"already_ended"``: to be stopped on request, but not running any more. ``"expired"``:
             its time was over. ``"replaced"``: stopped for a later start with the same key.
             ``"renewed"``: its replacement took over. ``"lost"``: another worker claimed it in the
-            ledger. ``"reaped"``: stopped here after its own worker had stalled. ``"failed"``:
-            stopping it failed. ``"unresolved"``: no answer came before the deadline.
-        seconds: How long it was live, by the fleet's clock; for a reaped session, the time since
-            its row was written.
+            ledger. ``"reaped"``: stopped here after its own worker had stalled.
+            ``"stopped_elsewhere"``: stopped by its key on another worker than its own.
+            ``"failed"``: stopping it failed. ``"unresolved"``: no answer came before the deadline.
+        seconds: How long it was live, by the fleet's clock; for a session of another worker, the
+            time since its row was written.
         reason: Why, in words; may be empty.
         resource: Which of the two, ``"session"`` or ``"conversation"``, where known.
         name: The request's name.
@@ -235,6 +241,7 @@ class FleetStats:
         seconds_live: Seconds that all sessions together have run so far.
         budget_left: Seconds of the session budget that are left; None without a budget.
         groups: The numbers of each group that has slots, or starts that wait for one.
+        stopped_elsewhere: Sessions of this fleet that other workers stopped by their keys.
     """
 
     live: int
@@ -252,3 +259,4 @@ class FleetStats:
     seconds_live: float
     budget_left: float | None
     groups: Mapping[str, GroupStats] = field(factory=dict[str, GroupStats], hash=False)
+    stopped_elsewhere: int = 0

@@ -69,11 +69,13 @@ class Placing:
         holder: The worker that has a session for this key, if it is another one.
         recovers_in: Seconds for which the engine, which may have lost rows, places no start; 0 if
             it has lost none.
+        called_off: Whether another worker has called the start off.
     """
 
     placed: bool
     holder: str | None = None
     recovers_in: float = 0.0
+    called_off: bool = False
 
 
 @runtime_checkable
@@ -120,11 +122,17 @@ class SessionLedger(Protocol):
         Returns:
             The row's owner; or, if that had stalled, the worker that claimed the row or started
             another session for its key. In that case this session has to be stopped.
+            :data:`NOBODY` from a :class:`KeyedLedger` if another worker has ended the session, or
+            called the start off.
         """
         ...
 
-    async def remove(self, row_id: str) -> None:
-        """Remove a row, or leave the queue; does nothing if there is no such row."""
+    async def remove(self, row_id: str) -> bool | None:
+        """Remove a row, or leave the queue; does nothing if there is no such row.
+
+        Returns:
+            None, or as :meth:`KeyedLedger.remove`.
+        """
         ...
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
@@ -185,6 +193,47 @@ class BulkLedger(SessionLedger, Protocol):
 
         Returns:
             For each row its owner now.
+        """
+        ...
+
+
+@runtime_checkable
+class KeyedLedger(SessionLedger, Protocol):
+    """An engine in which any worker can end a key's session; optional for a ledger.
+
+    Without it ``SessionFleet.stop`` stops only sessions of its own fleet. With it
+    :meth:`SessionLedger.turns` also yields the ids of a worker's rows that another worker has
+    removed or called off; :meth:`SessionLedger.record` then tells what happened to them.
+    """
+
+    async def call_off(self, key: str, *, worker: str) -> Sequence[LedgerRow]:
+        """Call off the starts that other workers have for a key.
+
+        Their rows leave the queue, and :meth:`SessionLedger.place` answers ``called_off`` for them.
+        An intent stays until its owner removes it, and :meth:`SessionLedger.record` answers
+        :data:`NOBODY` for it.
+
+        Args:
+            key: The key as rows have it.
+            worker: The worker that asks; its own rows stay as they are.
+
+        Returns:
+            The rows that other workers have for the key, outside the queue: sessions and intents.
+        """
+        ...
+
+    async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+        """Remove a row whose session has ended, or leave the queue.
+
+        If the row's owner is another worker, that one is told, and lets go of the session.
+
+        Args:
+            row_id: The row's id.
+            worker: The worker that removes it and reports its end; None if no worker does.
+
+        Returns:
+            True if this call removed it. False if another worker took it over or removed it, so
+            that the other one reports its end. None if nothing is known of it.
         """
         ...
 

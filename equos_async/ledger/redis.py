@@ -16,7 +16,7 @@ from attrs import asdict, fields
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
 
-from .protocol import LedgerRow, Placing, batched
+from .protocol import NOBODY, LedgerRow, Placing, batched
 from .redis_script import SCRIPT
 
 _logger: Final = logging.getLogger("equos_async")
@@ -155,7 +155,12 @@ class RedisLedger:
     ) -> Placing:
         """As :meth:`SessionLedger.place`."""
         what, holder, left = await self._hear("place", _text(row), seconds, limit, int(wait), lease)
-        return Placing(what == "placed", holder or None, recovers_in=float(left))
+        return Placing(
+            what == "placed",
+            holder or None,
+            recovers_in=float(left),
+            called_off=what == "called off",
+        )
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         """As :meth:`SessionLedger.record`."""
@@ -173,9 +178,15 @@ class RedisLedger:
             told += await self._hear("record_all", worker, lease, texts, seconds)
         return told
 
-    async def remove(self, row_id: str) -> None:
-        """As :meth:`SessionLedger.remove`."""
-        await self._run("remove", row_id)
+    async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+        """As :meth:`KeyedLedger.remove`."""
+        removed = await self._run("remove", row_id, worker or NOBODY)
+        return None if removed is None else bool(removed)
+
+    async def call_off(self, key: str, *, worker: str) -> Sequence[LedgerRow]:
+        """As :meth:`KeyedLedger.call_off`."""
+        now, *texts = await self._run("call_off", key, worker)
+        return _rows(texts, now)
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
         """As :meth:`SessionLedger.renew`."""

@@ -16,8 +16,10 @@ SCRIPT: Final = r"""
 -- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
 local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN =
   unpack(KEYS)
-local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY =
-  ARGV[2], 86400, 500, 2000, 500, ''
+-- In the place of who claimed a row "." says that it is over, or called off, by the worker that
+-- follows, who tells of it.
+local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY, OVER =
+  ARGV[2], 86400, 500, 2000, 500, '', '.'
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
@@ -199,11 +201,27 @@ local function holder_of(key, owner)
   end
 end
 
+-- Whether a worker has ended the row's session, or called its start off.
+local function is_over(id)
+  local claimer = redis.call('HGET', CLAIMED, id)
+  return claimer and string.sub(claimer, 1, 1) == OVER
+end
+
+-- Let a worker know of that.
+local function tell(owner, id, by)
+  if redis.call('HEXISTS', CLAIMED, id) == 0 then
+    redis.call('HSET', CLAIMED, id, OVER .. by)
+    redis.call('ZADD', CLAIMED_AT, now, id)
+  end
+  redis.call('PUBLISH', CHANNEL .. owner, id)
+end
+
 local steps = {}
 
 function steps.place(knew, text, seconds, most, wait, lease)
   local row = cjson.decode(text)
   local born = hear(row.owner, tonumber(lease), knew)
+  if is_over(row.id) then return {born, 'called off', '', '0'} end
   if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed', '', '0'} end
   local holder = holder_of(row.key, row.owner)
   if holder then
@@ -236,10 +254,14 @@ local function record(row, seconds)
   local before = read(row.id)
   if before then
     if before.owner ~= row.owner and before.owner ~= NOBODY then return before.owner end
+    if is_over(row.id) then
+      if not row.session_id then return NOBODY end
+      redis.call('HDEL', CLAIMED, row.id) -- it came all the same, and is there to be ended
+    end
     forget(row.id)
   else
     local claimer = redis.call('HGET', CLAIMED, row.id)
-    if claimer then return claimer end
+    if claimer then return is_over(row.id) and NOBODY or claimer end
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
   leave_line(row.id)
@@ -261,10 +283,34 @@ function steps.record_all(knew, worker, lease, texts, seconds)
   return told
 end
 
-function steps.remove(id)
+function steps.remove(id, worker)
+  local row = read(id) or decoded(redis.call('HGET', TICKETS, id))
+  local claimer = redis.call('HGET', CLAIMED, id)
   forget(id)
   leave_line(id)
+  if row and row.owner ~= worker then tell(row.owner, id, worker) end
   call(1)
+  if row then return 1 end
+  return claimer and claimer ~= OVER and 0
+end
+
+function steps.call_off(key, worker)
+  local told, freed = {tostring(now)}, 0
+  for _, id in ipairs(of(HELD_KEYS, redis.sha1hex(key))) do
+    local row = read(id)
+    local one = row or decoded(redis.call('HGET', TICKETS, id))
+    if one and one.owner ~= worker and one.owner ~= NOBODY then
+      if row then
+        told[#told + 1] = cjson.encode(row)
+      else
+        leave_line(id)
+        freed = freed + 1
+      end
+      if not one.session_id then tell(one.owner, id, worker) end
+    end
+  end
+  call(freed)
+  return told
 end
 
 function steps.renew(knew, worker, lease)

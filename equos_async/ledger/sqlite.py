@@ -24,6 +24,11 @@ LOOK: Final = 0.05
 LOOKS_A_SECOND: Final = 20
 # How long it is remembered who claimed a row, for its slow worker to learn of it.
 REMEMBERED: Final = 86_400.0
+# How long a call is kept for its worker, which looks for them every 50 ms.
+CALLED: Final = 60.0
+# In the place of a claimer: the session is over, or its start called off, by the worker that
+# follows, who tells of it.
+OVER: Final = "."
 MOST_CLAIMED: Final = 500
 # How far those are looked for who have places, behind others whose own limits are reached.
 MOST_PASSED: Final = 2000
@@ -86,6 +91,8 @@ class SQLiteLedger:
 
         def work(db: sqlite3.Connection) -> Placing:
             now = _hear(db, row.owner, lease)
+            if _is_over(_claimer(db, row.id)):
+                return Placing(placed=False, called_off=True)
             if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
                 return Placing(placed=True)
             if holder := _holder(db, row):
@@ -128,14 +135,41 @@ class SQLiteLedger:
             told += await self._run(partial(work, portion))
         return told
 
-    async def remove(self, row_id: str) -> None:
-        """As :meth:`SessionLedger.remove`."""
+    async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+        """As :meth:`KeyedLedger.remove`."""
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> bool | None:
+            found = db.execute(
+                "SELECT owner FROM rows WHERE id = :id UNION ALL "
+                "SELECT owner FROM line WHERE id = :id",
+                {"id": row_id},
+            ).fetchone()
+            if found is None:
+                return False if _claimer(db, row_id) not in {None, OVER} else None
             db.execute("DELETE FROM rows WHERE id = ?", [row_id])
             db.execute("DELETE FROM line WHERE id = ?", [row_id])
+            if found[0] != (worker or NOBODY):
+                _call(db, found[0], row_id, worker)
+            return True
 
-        await self._run(work)
+        return await self._run(work)
+
+    async def call_off(self, key: str, *, worker: str) -> Sequence[LedgerRow]:
+        """As :meth:`KeyedLedger.call_off`."""
+
+        def work(db: sqlite3.Connection) -> list[LedgerRow]:
+            now = _now(db)
+            others = "WHERE key = :key AND owner NOT IN (:worker, :nobody)"
+            scope = {"key": key, "worker": worker, "nobody": NOBODY}
+            found = [_row(values, now) for values in db.execute(f"{_SELECT} {others}", scope)]
+            starts = [(row.owner, row.id) for row in found if row.session_id is None]
+            turns = f"SELECT owner, id FROM line {others}"  # noqa: S608 - our own words
+            for owner, row_id in starts + db.execute(turns, scope).fetchall():
+                db.execute("DELETE FROM line WHERE id = ?", [row_id])
+                _call(db, owner, row_id, worker)
+            return found
+
+        return await self._run(work)
 
     async def renew(self, worker: str, *, lease: float) -> Mapping[str, str | None]:
         """As :meth:`SessionLedger.renew`."""
@@ -170,6 +204,7 @@ class SQLiteLedger:
             db.execute(_DROP_LATE_TURNS, scope)
             db.execute(_DROP_LATE_WORKERS, scope)
             db.execute("DELETE FROM claimed WHERE at < ?", [now - REMEMBERED])
+            db.execute("DELETE FROM calls WHERE at < ?", [now - CALLED])
             return claimed
 
         return await self._run(work)
@@ -184,15 +219,21 @@ class SQLiteLedger:
         return await self._run(work, write=False)
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
-        """As :meth:`SessionLedger.turns`; reads the queue every 50 ms."""
+        """As :meth:`SessionLedger.turns`; reads the queue and the calls every 50 ms."""
+        heard = 0
 
-        def work(db: sqlite3.Connection) -> list[str]:
-            return [row_id for row_id, owner in _with_places(db) if owner == worker]
+        def work(db: sqlite3.Connection) -> tuple[list[str], list[tuple[int, str]]]:
+            mine = "SELECT seq, id FROM calls WHERE seq > ? AND owner = ? ORDER BY seq"
+            calls = db.execute(mine, [heard, worker]).fetchall()
+            return [row_id for row_id, owner in _with_places(db) if owner == worker], calls
 
         told: frozenset[str] = frozenset()
         looks = 0
         while True:
-            called = await self._run(work, write=False)
+            called, calls = await self._run(work, write=False)
+            for seq, row_id in calls:
+                yield row_id
+                heard = seq
             if looks % LOOKS_A_SECOND == 0:
                 told = frozenset()  # once a second, for a call may have come to nothing
             for row_id in [one for one in called if one not in told]:
@@ -235,18 +276,40 @@ def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) 
     """As :meth:`SessionLedger.record`."""
     found = db.execute("SELECT owner, started FROM rows WHERE id = ?", [row.id]).fetchone()
     if found is None:
-        claimed = db.execute("SELECT by FROM claimed WHERE id = ?", [row.id]).fetchone()
-        if claimed:
-            return str(claimed[0])
+        if (claimer := _claimer(db, row.id)) is not None:
+            return NOBODY if _is_over(claimer) else claimer
     elif found[0] not in {row.owner, NOBODY}:
         return str(found[0])
-    else:
+    elif _is_over(_claimer(db, row.id)):
+        if row.session_id is None:
+            return NOBODY  # its start was called off
+        # It came all the same, and is there to be ended.
+        db.execute("DELETE FROM claimed WHERE id = ?", [row.id])
+    if found:
         db.execute("DELETE FROM rows WHERE id = ?", [row.id])
     db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
     db.execute("DELETE FROM line WHERE id = ?", [row.id])
     # It may have been late, and forgotten: if it says no more, it must be late again.
     db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
     return _holder(db, row) or row.owner
+
+
+def _claimer(db: sqlite3.Connection, row_id: str) -> str | None:
+    """The worker that has claimed a row; or, after ``OVER``, the one that has ended its session."""
+    found = db.execute("SELECT by FROM claimed WHERE id = ?", [row_id]).fetchone()
+    return found and str(found[0])
+
+
+def _is_over(claimer: str | None) -> bool:
+    return claimer is not None and claimer.startswith(OVER)
+
+
+def _call(db: sqlite3.Connection, owner: str, row_id: str, by: str | None) -> None:
+    """Tell a worker that its session is over, or its start called off."""
+    now = _now(db)
+    over = OVER + (by or NOBODY)
+    db.execute("INSERT OR IGNORE INTO claimed VALUES (?, ?, ?)", [row_id, over, now])
+    db.execute("INSERT INTO calls (owner, id, at) VALUES (?, ?, ?)", [owner, row_id, now])
 
 
 def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:

@@ -61,13 +61,21 @@ CREATE TABLE IF NOT EXISTS memory (
     born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL
 );
 
+-- What others have done with a worker's rows, for it to look at them.
+CREATE TABLE IF NOT EXISTS calls (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,
+    id TEXT NOT NULL,
+    at REAL NOT NULL
+);
+
 -- Older workers open no other version: what is added since must mean nothing to them.
 PRAGMA user_version = 1;
 COMMIT;
 """
 
 # What was added last: a file that has it needs nothing.
-NEWEST: Final = "memory"
+NEWEST: Final = "calls"
 
 # What the rows of files that are older lack; those who do not know it leave it as it is.
 HAS_RESOURCE: Final = "SELECT 1 FROM pragma_table_info('rows') WHERE name = 'resource'"

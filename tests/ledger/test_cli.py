@@ -230,7 +230,7 @@ async def test_a_row_that_stays(
     """A session that is stopped is, though its row could not be removed: the next one does it."""
     session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
 
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise LedgerError("the disk is full")
 
     with monkeypatch.context() as broken:

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from equos_async import RedisLedger, SQLiteLedger
-from equos_async.testing.ledger_contract import BulkLedgerContract, LedgerContract, OpenLedger
+from equos_async.testing.ledger_contract import (
+    BulkLedgerContract,
+    KeyedLedgerContract,
+    LedgerContract,
+    OpenLedger,
+)
 from tests.ledger.conftest import RedisServer
 
 
-class TestSQLite(LedgerContract, BulkLedgerContract):
+class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract):
     """A file, opened once a worker."""
 
     @pytest.fixture
@@ -28,7 +33,7 @@ class TestSQLite(LedgerContract, BulkLedgerContract):
             yield open_ledger
 
 
-class TestRedis(LedgerContract, BulkLedgerContract):
+class TestRedis(LedgerContract, BulkLedgerContract, KeyedLedgerContract):
     """A server, with a pool of connections a worker."""
 
     @pytest.fixture

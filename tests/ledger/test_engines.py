@@ -319,7 +319,7 @@ class TestSQLite:
         path = tmp_path / "ledger.db"
         db = sqlite3.connect(path)
         db.executescript(SCHEMA)
-        db.execute("DROP TABLE memory")
+        db.executescript("DROP TABLE memory; DROP TABLE calls")
         async with SQLiteLedger(path) as ledger:
             session = await live(ledger, row("a"), "s1")
             assert await place(ledger, row("b"), limit=2)
@@ -663,7 +663,8 @@ class TestRedis:
             own_redis.ask("DEL", "{my-organisation}:owned")
             own_redis.ask("HINCRBYFLOAT", "{my-organisation}:engine", "heard", "3600")
             await ledger.renew("worker-2", lease=LEASE)
-            await ledger.remove("worker-1/a")
+            assert await ledger.call_off("elsewhere", worker="worker-2") is not None
+            await ledger.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-1/b"
             await ledger.record_all("worker-1", [(session, 600.0)], lease=LEASE)
             await ledger.renew("worker-1", lease=0)

@@ -502,7 +502,7 @@ class TestOneLimit:
         async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
             await fleet.start(REQUEST, key="a")
             (row,) = await ledger.rows()
-            await ledger.remove(row.id)  # as an engine that forgets
+            await ledger.engine.remove(row.id, worker=row.owner)  # as an engine that forgets
             with pytest.raises(FleetFullError, match="of the fleet"):
                 await fleet.start(REQUEST, key="b", wait=False)
             await written(ledger, {})
@@ -583,7 +583,7 @@ class TestOthers:
             await eventually(lambda: scripted.requests)
             (intent,) = await other.rows()
             await other.renew("w2", lease=60)  # it lives, so that this fleet claims nothing back
-            await other.remove(intent.id)
+            await other.engine.remove(intent.id, worker=intent.owner)
             await other.record(evolve(intent, owner="w2", session_id="s7"), seconds=600)
             scripted.starts_go.set()
             with pytest.raises(EquosError, match="worker w2 took its place"):
@@ -690,7 +690,7 @@ class TestTheEngineFails:
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
             for row in await ledger.rows():
-                await ledger.engine.remove(row.id)
+                await ledger.engine.remove(row.id, worker=row.owner)
             await beat(still, ledger)
             await written(ledger, {"a": "s1"})
 
@@ -703,7 +703,7 @@ class TestTheEngineFails:
             for key in ("a", "b", "c"):
                 await fleet.start(REQUEST, key=key)
             for row in await bulk.rows():
-                await bulk.engine.remove(row.id)
+                await bulk.engine.remove(row.id, worker=row.owner)
             bulk.asked.clear()
             bulk.held = {"record_all"}
             still.advance(LEASE / 3)
@@ -726,7 +726,7 @@ class TestTheEngineFails:
         async with fleet_of(scripted, bulk, still) as fleet:
             await fleet.start(REQUEST, key="a")
             (row,) = await bulk.rows()
-            await bulk.engine.remove(row.id)
+            await bulk.engine.remove(row.id, worker=row.owner)
             bulk.failing = {"record_all", "record"}
             await beat(still, bulk)
             assert await bulk.owners() == {}
@@ -743,7 +743,7 @@ class TestTheEngineFails:
             with pytest.raises(StartOutcomeUnknownError):
                 await fleet.start(REQUEST, key="a")
             (row,) = await ledger.rows()
-            await ledger.engine.remove(row.id)
+            await ledger.engine.remove(row.id, worker=row.owner)
             await beat(still, ledger)
             await written(ledger, {"a": None})
             (row,) = await ledger.rows()
@@ -994,7 +994,7 @@ class TestTheEngineFails:
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             (row,) = await ledger.rows()
-            await ledger.engine.remove(row.id)  # it forgets
+            await ledger.engine.remove(row.id, worker=row.owner)  # it forgets
             ledger.held = {"remove"}
             stopping = asyncio.create_task(live.stop())
             await eventually(lambda: "remove" in ledger.asked)
@@ -1145,7 +1145,7 @@ class TestOneWriter:
             await eventually(lambda: scripted.requests)
             (intent,) = await other.rows()
             await other.renew("w2", lease=60)
-            await other.remove(intent.id)
+            await other.engine.remove(intent.id, worker=intent.owner)
             await other.record(evolve(intent, id="w2/1", owner="w2", session_id="s7"), seconds=600)
             for _ in range(2):
                 await beat(still, ledger)
@@ -1165,7 +1165,7 @@ class TestOneWriter:
             starting = asyncio.create_task(fleet.start(REQUEST, key="a"))
             await eventually(lambda: scripted.requests)
             (intent,) = await ledger.rows()
-            await ledger.engine.remove(intent.id)
+            await ledger.engine.remove(intent.id, worker=intent.owner)
             ledger.held = {"record"}
             await beat(still, ledger)
             assert ledger.asked.count("record") == 1
