@@ -46,7 +46,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from opentelemetry.context import Context
@@ -148,7 +148,7 @@ class Telemetry:
         return on_event
 
     def fleet(
-        self, also: Callable[[FleetEvent], object] | None = None
+        self, also: Callable[[FleetEvent[Any]], object] | None = None
     ) -> Callable[[FleetEvent], None]:
         """Make the ``on_event`` of one fleet; each needs its own.
 

@@ -100,6 +100,23 @@ async def run_fleet(client: EquosClient) -> None:
     assert_type(fleet.report, DrainReport)
 
 
+async def run_numbered(client: EquosClient, telemetry: Telemetry) -> None:
+    """A fleet whose keys are of one type."""
+    ends: list[SessionEnd[int]] = []
+    fleet: SessionFleet[int] = SessionFleet(client, on_end=ends.append, on_event=telemetry.fleet())
+    live = await fleet.start(request, key=4711)
+    assert_type(live, LiveSession[int])
+    assert_type(live.key, int)
+    assert_type(fleet.live, Mapping[int, LiveSession[int]])
+    assert_type((await live.ended()).key, int)
+    assert_type(await fleet.wind_down(), DrainReport[int])
+    assert_type(fleet.report.left, tuple[SessionEnd[int], ...])
+    assert_type(SessionFleet[str](client), SessionFleet[str])
+    # What takes any keys takes these, too.
+    anyone: list[LiveSession | SessionEnd | DrainReport] = [live, *ends, fleet.report]
+    assert_type(anyone[0].session_id if isinstance(anyone[0], LiveSession) else None, str | None)
+
+
 async def renew(fleet: SessionFleet) -> None:
     """What is called with the old and the new session is a function or a coroutine function."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from equos_async.clock import Timer, set_unless_done
 
@@ -29,7 +29,7 @@ class Drain:
     ) -> None:
         self._are_told = are_told
         self.pending: dict[SessionRecord, str] = {}
-        self.ends: list[SessionEnd] = []
+        self.ends: list[SessionEnd[Any]] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: Timer = call_at(deadline, set_unless_done, self.done, None)
 
@@ -51,7 +51,7 @@ class Drain:
         if not self.pending and self._are_told():
             set_unless_done(self.done, None)
 
-    def report(self) -> DrainReport:
+    def report(self) -> DrainReport[Any]:
         """What is known now."""
         ends = self.ends + [
             subject.ended_as("unresolved", reason) for subject, reason in self.pending.items()

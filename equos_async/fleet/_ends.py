@@ -6,14 +6,14 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from equos_async._emitter import guarded
 from equos_async.events import logger
 
-from .values import SessionEnd
+from .values import K, SessionEnd
 
-OnEnd = Callable[[SessionEnd], Awaitable[object] | None]
+OnEnd = Callable[[SessionEnd[K]], Awaitable[object] | None]
 
 PATIENCE: Final = 2.0
 """Seconds after all else for which the end of a fleet waits for its hook."""
@@ -26,7 +26,7 @@ class Ends:
         hook: A function or a coroutine function; its failures are logged, and nobody else's.
     """
 
-    def __init__(self, hook: OnEnd | None) -> None:
+    def __init__(self, hook: OnEnd[Any] | None) -> None:
         self.settled: Callable[[], None] = lambda: None
         self._hook = hook
         self._running: set[asyncio.Future[object]] = set()
@@ -41,7 +41,7 @@ class Ends:
         if self._hook is not None:
             guarded(self._call, self._hook, end, failed=partial(_complain, end))
 
-    def _call(self, hook: OnEnd, end: SessionEnd) -> None:
+    def _call(self, hook: OnEnd[Any], end: SessionEnd) -> None:
         result = hook(end)
         if inspect.isawaitable(result):
             running = asyncio.ensure_future(result)

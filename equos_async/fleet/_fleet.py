@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Generic, Literal, Self, cast, get_args
 
 from equos_async import _validate
 from equos_async._api.operations import resource_of
@@ -32,18 +32,22 @@ from ._states import IN_DOUBT, Reason, State
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._worker import LedgerWorker, NoWorker
-from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats
+from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats, K
 
 IfTaken = Literal["raise", "return", "replace"]
 GroupOf = Callable[[AnyRequest], str | None]
 
 
-class SessionFleet:
+class SessionFleet(Generic[K]):
     """Runs many sessions through one client, at most ``max_live`` at a time.
 
     Use it with ``async with``, or with :meth:`open` and :meth:`aclose`. On every way out of the
     block all sessions are stopped, and :attr:`report` says how each ended.
     ``Limits.stop_connections`` of the client limits the stops on the wire at once.
+
+    It is generic in the type of its keys: ``SessionFleet[int](client)``. Without it they are of any
+    hashable type. Of sessions that other programs recorded in the same ledger, ends and events
+    bring the keys of those.
 
     Args:
         client: The client that starts and stops the sessions; it is not closed.
@@ -100,8 +104,8 @@ class SessionFleet:
         ledger: SessionLedger | None = None,
         lease: float = 15.0,
         ledger_required: bool = True,
-        on_end: OnEnd | None = None,
-        on_event: Callable[[FleetEvent], object] | None = None,
+        on_end: OnEnd[K] | None = None,
+        on_event: Callable[[FleetEvent[K]], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         _validate.instance("client", client, EquosClient)
@@ -158,22 +162,22 @@ class SessionFleet:
             renew_before=_validate.number("renew_before", renew_before),
             clock=clock,
         )
-        self._live = _LiveView(self._records)
+        self._live: _LiveView[K] = _LiveView(self._records)
         self._entered = False
-        self._report: DrainReport | None = None
+        self._report: DrainReport[K] | None = None
         self._guard: SignalGuard | None = None
 
     async def start(
         self,
         request: AnyRequest,
         *,
-        key: Hashable,
+        key: K,
         wait: bool = True,
         if_taken: IfTaken = "raise",
         deadline: float | None = None,
         renew: bool = False,
-        on_renewed: HandOver | None = None,
-    ) -> LiveSession:
+        on_renewed: HandOver[K] | None = None,
+    ) -> LiveSession[K]:
         """Start a session or conversation for a key, as soon as a slot is free.
 
         Starts wait for slots in the order of their calls. A cancelled caller leaves no session: a
@@ -251,7 +255,7 @@ class SessionFleet:
             raise ConfigurationError(told) from error
         return None if group is None else _validate.text("group", group, empty=True) or None
 
-    async def stop(self, key: Hashable) -> AnyEnded | None:
+    async def stop(self, key: K) -> AnyEnded | None:
         """Stop the session of a key; a start that waits or is in progress is cancelled.
 
         With a ledger that is a ``KeyedLedger``, also if another worker has the session: that worker
@@ -269,12 +273,12 @@ class SessionFleet:
         ended = await self._stop(key, "stop() was called before the session was live")
         return ended if is_here else await self._worker.stop(key)
 
-    async def _stop(self, key: Hashable, why: str) -> AnyEnded | None:
+    async def _stop(self, key: K, why: str) -> AnyEnded | None:
         await self._supervisor.call_off(key, EquosError(why, operation="start"))
         live = self._live.get(key)
         return None if live is None else await live.stop()
 
-    async def _make_way(self, key: Hashable, if_taken: IfTaken) -> LiveSession | None:
+    async def _make_way(self, key: K, if_taken: IfTaken) -> LiveSession[K] | None:
         """Apply ``if_taken`` to a key; the session that is to be returned, if there is one."""
         while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
             if if_taken == "replace":
@@ -289,7 +293,7 @@ class SessionFleet:
                 await self._supervisor.join(holder)
         return None
 
-    async def drain(self, deadline: float | None = None) -> DrainReport:
+    async def drain(self, deadline: float | None = None) -> DrainReport[K]:
         """Stop all sessions now; the fleet stays usable.
 
         Starts in progress are cancelled; starts that wait get the slots that become free. Stops
@@ -315,12 +319,12 @@ class SessionFleet:
         return report
 
     @property
-    def live(self) -> Mapping[Hashable, LiveSession]:
+    def live(self) -> Mapping[K, LiveSession[K]]:
         """The live sessions by key, as a view."""
         return self._live
 
     @property
-    def report(self) -> DrainReport:
+    def report(self) -> DrainReport[K]:
         """How the sessions ended that were live when the block was left.
 
         Raises:
@@ -381,7 +385,7 @@ class SessionFleet:
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
-    async def wind_down(self, grace: float = 3600.0) -> DrainReport:
+    async def wind_down(self, grace: float = 3600.0) -> DrainReport[K]:
         """Close the fleet without cutting sessions short; may be called more than once.
 
         From now on starts are refused, also those that wait, and no session is renewed. Live
@@ -412,7 +416,7 @@ class SessionFleet:
         self._entered = True
         self._worker.enter()
 
-    async def aclose(self) -> DrainReport:
+    async def aclose(self) -> DrainReport[K]:
         """Close the fleet, as leaving ``async with`` does; may be called more than once.
 
         Returns:
@@ -472,17 +476,17 @@ def _no_worker(*_: object) -> NoWorker:
     return NoWorker()
 
 
-class _LiveView(Mapping[Hashable, LiveSession]):
+class _LiveView(Mapping[K, LiveSession[K]]):
     """The live sessions as handles, by key."""
 
     def __init__(self, records: Mapping[Hashable, SessionRecord]) -> None:
         self._records = records
 
-    def __getitem__(self, key: Hashable) -> LiveSession:
+    def __getitem__(self, key: K) -> LiveSession[K]:
         return self._records[key].handle
 
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._records)
+    def __iter__(self) -> Iterator[K]:
+        return cast("Iterator[K]", iter(self._records))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -66,7 +66,7 @@ class Renewals:
         except EquosError:
             return  # an event told it; the old session goes on to its end
         try:
-            await _call(cast("HandOver", old.hand_over), old, new)
+            await _call(cast("HandOver[Any]", old.hand_over), old, new)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise  # all of them end, this one's sessions too
@@ -86,7 +86,7 @@ class Renewals:
             self._stop(old)  # the key's conversation was ended meanwhile
 
 
-async def _call(hand_over: HandOver, old: SessionRecord, new: SessionRecord) -> None:
+async def _call(hand_over: HandOver[Any], old: SessionRecord, new: SessionRecord) -> None:
     result = hand_over(old.handle, new.handle)
     if inspect.isawaitable(result):
         await result

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
 from attrs import define, field
 
@@ -18,12 +18,12 @@ from equos_async.models import EquosConversation, EquosSession
 
 from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
-from .values import AnyEnded, AnyRequest, AnyStarted, EndOutcome, SessionEnd
+from .values import AnyEnded, AnyRequest, AnyStarted, EndOutcome, K, K_co, SessionEnd
 
 T = TypeVar("T")
 
 
-class LiveSession:
+class LiveSession(Generic[K_co]):
     """A live session or conversation; :meth:`stop` or leaving ``async with`` stops it.
 
     The API is not polled: that a session ended by itself is noticed only when it is to be stopped,
@@ -36,9 +36,9 @@ class LiveSession:
         self._record = record
 
     @property
-    def key(self) -> Hashable:
+    def key(self) -> K_co:
         """Whose session it is."""
-        return self._record.key
+        return cast("K_co", self._record.key)
 
     @property
     def resource(self) -> ResourceName:
@@ -112,7 +112,7 @@ class LiveSession:
         """
         return await shared(self._record.owner.stop(self._record))
 
-    async def ended(self) -> SessionEnd:
+    async def ended(self) -> SessionEnd[K_co]:
         """Wait until it has ended, whatever ended it."""
         record = self._record
         if record.end is not None:
@@ -143,7 +143,7 @@ class LiveSession:
         return f"<LiveSession {self.key!r} {self.session_id} {state}>"
 
 
-HandOver = Callable[[LiveSession, LiveSession], Awaitable[object] | None]
+HandOver = Callable[[LiveSession[K], LiveSession[K]], Awaitable[object] | None]
 
 
 async def shared(task: asyncio.Task[T]) -> T:
@@ -205,7 +205,7 @@ class SessionRecord:
     request: AnyRequest | None
     duration: float
     deadline: float | None
-    hand_over: HandOver | None
+    hand_over: HandOver[Any] | None
     group: str | None = None
     replaces: SessionRecord | None = None
     state: State = State.WAITING
@@ -226,11 +226,11 @@ class SessionRecord:
     claimed_by: str = ""
     is_confirmed: bool = False
     renewing: asyncio.Task[None] | None = None
-    end: SessionEnd | None = None
-    over: asyncio.Future[SessionEnd] | None = None
+    end: SessionEnd[Any] | None = None
+    over: asyncio.Future[SessionEnd[Any]] | None = None
     name: str = field(init=False)
     client: str | None = field(init=False)
-    handle: LiveSession = field(init=False)
+    handle: LiveSession[Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         request = cast("AnyRequest", self.request)
@@ -254,7 +254,7 @@ class SessionRecord:
 
     def ended_as(
         self, outcome: EndOutcome, reason: str, *, last: AnyEnded | None = None
-    ) -> SessionEnd:
+    ) -> SessionEnd[Any]:
         """Note how it ended, if it has ended now."""
         clock = self.owner.clock
         ended_at = datetime.fromtimestamp(clock.wall(), UTC)

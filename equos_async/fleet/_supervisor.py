@@ -490,7 +490,7 @@ class FleetSupervisor:
         """Set out to stop everything; the drain's future is done when all is, or in time."""
         drain = self._new_drain(seconds)
         for record in self._records.every(State.UNKNOWN):
-            drain.ends.append(cast("SessionEnd", record.end))
+            drain.ends.append(cast("SessionEnd[Any]", record.end))
         for record in self._records.every(State.STARTING):
             drain.pending[record] = START_LATE
             self._turn_away(record, why())
@@ -503,7 +503,7 @@ class FleetSupervisor:
         drain.check()
         return drain
 
-    def conclude(self, drain: Drain) -> DrainReport:
+    def conclude(self, drain: Drain) -> DrainReport[Any]:
         """Stop waiting for a drain, and say what is known of it."""
         self._drains.discard(drain)
         drain.timer.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from equos_async._emitter import Emitter
 from equos_async.clock import Clock
@@ -29,7 +29,7 @@ class Tally:
         self,
         records: Records[SessionRecord],
         clock: Clock,
-        on_event: Callable[[FleetEvent], object] | None,
+        on_event: Callable[[FleetEvent[Any]], object] | None,
     ) -> None:
         self.waiting: Callable[[], int] = lambda: 0
         self._records: Final = records

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Generic, Literal
 
 from attrs import field, frozen
 
@@ -20,6 +20,17 @@ from equos_async.models import (
     EquosConversation,
     EquosSession,
 )
+
+if TYPE_CHECKING:  # at run time only Python 3.13's own has a default
+    from typing_extensions import TypeVar
+
+    K = TypeVar("K", bound=Hashable, default=Hashable)
+    K_co = TypeVar("K_co", bound=Hashable, default=Hashable, covariant=True)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K", bound=Hashable)
+    K_co = TypeVar("K_co", bound=Hashable, covariant=True)
 
 AnyRequest = CreateSessionPassRequest | CreateEquosConversationRequest
 AnyStarted = CreateEquosSessionResponse | CreateEquosConversationResponse
@@ -55,7 +66,7 @@ _LEVELS: dict[FleetEventKind, int] = {
 
 
 @frozen(kw_only=True)
-class FleetEvent:
+class FleetEvent(Generic[K_co]):
     """Something that changed in a fleet; ``live`` and ``waiting`` can feed a gauge.
 
     Attributes:
@@ -67,7 +78,7 @@ class FleetEvent:
             this worker's lease had expired. ``"reaped"``: a session that a stalled worker left has
             been stopped. ``"stopped_elsewhere"``: another worker stopped a session of this fleet by
             its key.
-        key: The session's key; None if it is not known.
+        key: The session's key.
         live: Live sessions after the change, including those being stopped.
         waiting: Starts that wait for a slot after the change.
         session_id: The id of the session or conversation, if known.
@@ -77,7 +88,7 @@ class FleetEvent:
     """
 
     kind: FleetEventKind
-    key: Hashable
+    key: K_co
     live: int
     waiting: int
     session_id: str | None = None
@@ -126,7 +137,7 @@ REPORTED: Final[Mapping[EndOutcome, str]] = {
 
 
 @frozen(kw_only=True)
-class SessionEnd:
+class SessionEnd(Generic[K_co]):
     """How a session ended, or what is known of one that may still be running.
 
     Attributes:
@@ -151,7 +162,7 @@ class SessionEnd:
         last: The server's answer to the stop, with the transcript; None if it sent no details.
     """
 
-    key: Hashable
+    key: K_co
     session_id: str | None
     outcome: EndOutcome
     seconds: float = 0.0
@@ -175,19 +186,19 @@ MAX_TOLD: Final = 10
 
 
 @frozen(kw_only=True, repr=False)
-class DrainReport:
+class DrainReport(Generic[K_co]):
     """How each session ended that a drain was to stop.
 
     As text it shows the numbers, and the first ten sessions that may still be running.
     """
 
-    stopped: tuple[SessionEnd, ...] = ()
-    already_ended: tuple[SessionEnd, ...] = ()
-    failed: tuple[SessionEnd, ...] = ()
-    unresolved: tuple[SessionEnd, ...] = ()
+    stopped: tuple[SessionEnd[K_co], ...] = ()
+    already_ended: tuple[SessionEnd[K_co], ...] = ()
+    failed: tuple[SessionEnd[K_co], ...] = ()
+    unresolved: tuple[SessionEnd[K_co], ...] = ()
 
     @property
-    def left(self) -> tuple[SessionEnd, ...]:
+    def left(self) -> tuple[SessionEnd[K_co], ...]:
         """The failed and unresolved ones, which may still be running, and billed."""
         return self.failed + self.unresolved
 

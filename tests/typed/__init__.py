@@ -1,0 +1,1 @@
+"""Programs as people write them, whose keys keep their types without a cast."""
