@@ -23,7 +23,7 @@ from equos_async import (
     Unresolved,
 )
 from equos_async.testing import Delay, Drop, EquosEmulator, Hang, Lag, Status, Truncate
-from tests.clocks import until
+from tests.clocks import settle, until
 from tests.conftest import KEY, REQUEST
 from tests.settling.clock import SPEED, FastClock
 from tests.settling.world import SETTLED, World, world
@@ -153,6 +153,22 @@ async def test_a_stop_that_failed_is_not_asked_for_again() -> None:
         await FastClock().sleep(5)
         assert len(here.emulator.requests) == asked
         assert here.client.unresolved == ()
+
+
+async def test_other_stops_go_on() -> None:
+    """What is let go is one of them."""
+    async with world(SESSION, retry=RetryPolicy(stop_attempts=1)) as here:
+        held = [await here.start(), await here.start()]
+        here.emulator.faults.stop.add(Status(503), times=2)
+        for session_id in held:
+            with pytest.raises(EquosError):
+                await here.client.stop_session(session_id)
+        other, resolved = here.client.unresolved
+        await settle()
+        assert here.client.resolve(resolved)
+        await until(lambda: not here.client.unresolved)
+        assert other.id in here.emulator.ended_sessions
+        assert list(here.emulator.live) == [resolved.id]
 
 
 class TestOfAFleet:
