@@ -796,7 +796,7 @@ class TestCluster:
             assert [found.session_id for found in await two.rows()] == ["s1"]
             assert not await place(two, row("b", "worker-2"), limit=1)
             told = asyncio.ensure_future(anext(two.turns("worker-2")))
-            await one.remove("worker-1/a")
+            await one.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-2/b"
             assert await place(two, evolve(row("b", "worker-2")), limit=1)
 

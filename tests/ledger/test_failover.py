@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from redis import asyncio as engine
 
 from equos_async import ConfigurationError, LedgerError, RedisLedger
-from equos_async.testing.ledger_contract import LEASE, claim, live, place, row
+from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
 from tests.ledger.conftest import RedisServer
 from tests.ledger.servers import Program, Relay, Watched, cluster, program, watched
 
@@ -103,7 +104,7 @@ class TestOneAddress:
             found = await the_listeners(redis)
             await asyncio.wait([told], timeout=1)
             assert listeners(redis) == found
-            await ledger.remove("worker-1/a")
+            await ledger.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-1/b"
 
 
@@ -142,7 +143,7 @@ class TestSentinel:
             assert held == {"worker-1/a": "s1"}
             assert not await place(ledger, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
-            await ledger.remove("worker-1/a")
+            await ledger.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-1/b"
 
     def test_wrong_settings(self) -> None:
@@ -185,6 +186,16 @@ class TestCluster:
             assert [len(one) for one in held] == [4] * 4
 
 
+async def test_made_before_a_fork(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that is made in one process and used in another one, step by step."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        ledger = RedisLedger(redis.url)
+    async with ledger:
+        await live(ledger, row("a"), "s1")
+        assert await ids(ledger) == ["worker-1/a"]
+
+
 async def test_a_fork(redis: RedisServer) -> None:
     """A child that inherits open connections makes its own, and leaves the others alone."""
     program = await asyncio.create_subprocess_exec(
@@ -206,7 +217,7 @@ class TestClient:
             await live(ledger, row("a"), "s1")
             assert not await place(ledger, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
-            await ledger.remove("worker-1/a")
+            await ledger.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-1/b"
             await ledger.renew("worker-1", lease=0)
             assert len(await claim(ledger, "worker-2")) == 0
