@@ -38,7 +38,10 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"[a-z]+|[A-Z][A-Za-z]*Error|EventKind|OperationName|ResourceName|PathLike|typing\..*",
     ),
-    (r"py:.*", r"equos_async\.(fleet\._session\.HandOver|testing\.faults\.When|clock\.Timer)"),
+    (
+        r"py:.*",
+        r"equos_async\.(fleet\.(_session\.HandOver|values\.K(_co)?)|testing\.faults\.When|clock\.Timer)",
+    ),
 ]
 
 

@@ -336,7 +336,7 @@ class SessionFleet(Generic[K]):
 
     @property
     def worker(self) -> str | None:
-        """This worker's name in the ledger: host, process and random letters; else None."""
+        """This worker's name in the ledger (host, process and random letters), or None."""
         return self._worker.worker
 
     def stats(self) -> FleetStats:

@@ -42,7 +42,7 @@ class LiveSession(Generic[K_co]):
 
     @property
     def resource(self) -> ResourceName:
-        """Its kind: ``"session"`` or ``"conversation"``."""
+        """What it is, ``"session"`` or ``"conversation"``."""
         return self._record.resource.word
 
     @property

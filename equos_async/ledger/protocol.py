@@ -122,7 +122,7 @@ class SessionLedger(Protocol):
         Returns:
             The row's owner; or, if that had stalled, the worker that claimed the row or started
             another session for its key. In that case this session has to be stopped.
-            :data:`NOBODY` from a :class:`KeyedLedger` if another worker has ended the session, or
+            ``NOBODY`` from a ``KeyedLedger`` if another worker has ended the session, or
             called the start off.
         """
         ...
@@ -131,7 +131,7 @@ class SessionLedger(Protocol):
         """Remove a row, or leave the queue; does nothing if there is no such row.
 
         Returns:
-            None, or as :meth:`KeyedLedger.remove`.
+            None, or as ``KeyedLedger.remove``.
         """
         ...
 
@@ -150,7 +150,7 @@ class SessionLedger(Protocol):
         """Take over the rows that stalled workers hold for an endpoint.
 
         Their sessions then belong to ``worker``, which must stop them; call it again until it
-        returns none. Intents get :data:`NOBODY` as owner: they keep their slots until they expire,
+        returns none. Intents get ``NOBODY`` as owner: they keep their slots until they expire,
         because their sessions may exist. Rows in the queue are removed.
 
         Args:
@@ -211,7 +211,7 @@ class KeyedLedger(SessionLedger, Protocol):
 
         Their rows leave the queue, and :meth:`SessionLedger.place` answers ``called_off`` for them.
         An intent stays until its owner removes it, and :meth:`SessionLedger.record` answers
-        :data:`NOBODY` for it.
+        ``NOBODY`` for it.
 
         Args:
             key: The key as rows have it.

@@ -154,7 +154,7 @@ class EquosEmulator:
 
     @property
     def billed_seconds(self) -> float:
-        """Seconds billed: those that all sessions and conversations have run so far."""
+        """The seconds billed, which all sessions and conversations have run so far."""
         return self._books.billed_seconds
 
     @property
@@ -180,7 +180,7 @@ class EquosEmulator:
 
     @property
     def limit_concurrent(self) -> int | None:
-        """How many sessions and conversations may be live at once; None: any number."""
+        """How many sessions and conversations may be live at once, or None."""
         return self._service.limit_concurrent
 
     @limit_concurrent.setter
@@ -189,7 +189,7 @@ class EquosEmulator:
 
     @property
     def limit_duration(self) -> float | None:
-        """The largest duration that a start may ask for, in seconds; None: any."""
+        """The largest duration that a start may ask for, in seconds, or None."""
         return self._service.limit_duration
 
     @limit_duration.setter
@@ -198,7 +198,7 @@ class EquosEmulator:
 
     @property
     def client_key(self) -> str | None:
-        """The only accepted client key; None: any. A change takes effect at once."""
+        """The only accepted client key, or None for any. A change takes effect at once."""
         return self._keys.client_key
 
     @client_key.setter
@@ -207,7 +207,7 @@ class EquosEmulator:
 
     @property
     def api_key(self) -> str | None:
-        """The only accepted server key; None: any. A change takes effect at once."""
+        """The only accepted server key, or None for any. A change takes effect at once."""
         return self._keys.api_key
 
     @api_key.setter
