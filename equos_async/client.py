@@ -398,6 +398,11 @@ def clock_of(client: EquosClient) -> Clock:
     return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
+def policy_of(client: EquosClient) -> RetryPolicy:
+    """How a client tries again."""
+    return _tasks_of(client).policy
+
+
 def begin(
     client: EquosClient,
     resource: Resource[Any, T, Any],

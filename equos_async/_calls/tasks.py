@@ -53,6 +53,9 @@ class CallTasks:
         clock: The source of time and chance.
         emitter: Who is told.
         settle: How long lost starts are looked for; None: not at all.
+
+    Attributes:
+        policy: The same.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class CallTasks:
         self._base = base
         self._transport = transport
         self._timeouts = timeouts
+        self.policy: RetryPolicy = policy
         self._clock = clock
         self._keys = keys
         self._mask = keys.mask

@@ -100,18 +100,17 @@ class DirectWire:
         target = self._targets.get(origin) or self._target(origin)
         data = target.head(request.method, f"/{path}", request.headers, len(request.body))
         connection = await self._connections.take(target)
+        keep = False
         try:
-            keep = await connection.carry(data + request.body, exchange)
-        except BaseException:
-            connection.pooled.close()
-            raise
+            keep = await connection.carry(data + request.body, exchange) and not self._close
+        finally:
+            if keep:
+                self._connections.leave(target, connection)
+            else:
+                connection.pooled.close()
         if self._jar is not None and "Set-Cookie" in exchange.headers:
             cookies = cast("CIMultiDictProxy[str]", exchange.headers).getall("Set-Cookie")
             self._jar.update_cookies_from_headers(cookies, URL(request.url, encoded=True))
-        if keep and not self._close:
-            self._connections.leave(target, connection)
-        else:
-            connection.pooled.close()
 
     def close(self) -> None:
         """Close the connections that are idle."""

@@ -204,7 +204,9 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         """
         try:
             return self._parser.feed_eof() is None
-        except Exception:  # whatever the parser found, the connection is not used again
+        except Exception:
+            # The answer is whole: whatever the parser thinks of what follows it, in this release of
+            # aiohttp or a later one, must not lose it. The connection is not used again.
             return False
 
     def _end(self, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final
 
@@ -111,17 +112,14 @@ async def start(args: argparse.Namespace) -> int:
     duration = MAX_DURATION if args.max_duration is None else args.max_duration
     request = _request(args, duration)
     resource = resource_of(request)
-    async with client_of(args) as client:
+    async with client_of(args) as client, AsyncExitStack() as unless_printed:
         begun = await begin(client, resource, request, deadline=args.deadline)
-        try:
-            # Within the client's block, so that it can be stopped if it cannot be printed.
-            started = _plain(begun)
-            if not args.show_token:
-                started = {name: value for name, value in started.items() if name not in TOKENS}
-            _print(_json(started) if args.json else _words(resource, started))
-        except BaseException:
-            await end(client, resource, resource.id_of(begun))
-            raise
+        unless_printed.push_async_callback(end, client, resource, resource.id_of(begun))
+        started = _plain(begun)
+        if not args.show_token:
+            started = {name: value for name, value in started.items() if name not in TOKENS}
+        _print(_json(started) if args.json else _words(resource, started))
+        unless_printed.pop_all()
     if args.max_duration is None:
         print(f"no --max-duration: the {resource.word} ends after {duration:g} s", file=sys.stderr)
     return 0

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import IO, Any, Self, cast
+from queue import SimpleQueue
+from typing import IO, Any, cast
 
 from attrs import define, evolve, field
 
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         sessions all the same.
     """
     tally = Tally(total=args.sessions, settles=not args.no_settle)
-    with _Emulator(args.seed) as emulator:
+    with _emulator(args.seed) as emulator:
         code = _finish(emulator.endpoint, tally, args.at_once)
     return _conclude(tally, emulator.last_words()) or code
 
@@ -271,50 +272,44 @@ def _print_table(tally: Tally, left: dict[str, Any], *, note: str) -> None:
         print(f"{name:<18}  {number:>6.0f}{words}")
 
 
+@define
 class _Emulator:
     """The emulator in a process of its own, as another machine would be."""
 
     endpoint: str
-
-    def __init__(self, seed: int) -> None:
-        self._command = [sys.executable, "-c", SERVE, "emulator", "--port=0", "--log=json"]
-        self._command += [f"--seed={seed}", *SERVER]
-        self._lines = deque[str](maxlen=2)
-
-    def __enter__(self) -> Self:
-        # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop
-        # its sessions there.
-        self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            self._alive = cast("IO[str]", self._process.stdin)
-            self._output = cast("IO[str]", self._process.stdout)
-            self.endpoint = json.loads(self._output.readline())["endpoint"]
-        except BaseException:  # Ctrl-C too: nobody else would end it
-            self._process.kill()
-            self._process.communicate()
-            raise
-        # Somebody has to read what it logs, or it would block on a full pipe.
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._reader.join()
-        self._output.close()
-        self._alive.close()
+    lines: deque[str]
 
     def last_words(self) -> dict[str, Any]:
         """What was live when it ended, and what was billed."""
-        words: dict[str, Any] = json.loads(self._lines[-1])
+        words: dict[str, Any] = json.loads(self.lines[-1])
         return words
 
-    def _read(self) -> None:
-        self._lines.extend(self._output)
+
+@contextmanager
+def _emulator(seed: int) -> Generator[_Emulator]:
+    command = [sys.executable, "-c", SERVE, "emulator", "--port=0", "--log=json"]
+    # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop its
+    # sessions there.
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        [*command, f"--seed={seed}", *SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    output = cast("IO[str]", process.stdout)
+    first, lines = SimpleQueue[str](), deque[str](maxlen=2)
+
+    def read() -> None:
+        """Read what it logs, or it would block on a full pipe."""
+        first.put(output.readline())
+        lines.extend(output)
+
+    reader = threading.Thread(target=read, daemon=True)
+    with process:
+        reader.start()
+        try:
+            yield _Emulator(json.loads(first.get())["endpoint"], lines)
+        finally:
+            process.terminate()
+            reader.join()

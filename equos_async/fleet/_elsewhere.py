@@ -39,7 +39,7 @@ class Elsewhere:
         *,
         worker: str,
         clock: Clock,
-        ended: Callable[[LedgerRow, AnyEnded | None], None] = lambda row, last: None,
+        ended: Callable[[LedgerRow, AnyEnded | None], None],
     ) -> None:
         self._ledger = ledger
         self._client = client

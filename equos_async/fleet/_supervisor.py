@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
-from equos_async._retry.backoff import backoff
-from equos_async.client import EquosClient, begin, end
+from equos_async.client import EquosClient, end
 from equos_async.clock import Clock, Timers, set_unless_done
-from equos_async.errors import EquosError, RateLimitError, StartOutcomeUnknownError
+from equos_async.errors import EquosError, StartOutcomeUnknownError
 from equos_async.ledger.protocol import NOBODY
-from equos_async.settings import RetryPolicy
 
 from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
 from ._ends import Ends
+from ._opening import Opening
 from ._records import Records
 from ._renewal import Renewals
 from ._rows import called_off
@@ -39,9 +38,6 @@ from .values import (
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
-
-_PATIENT: Final = RetryPolicy()
-"""How the waits of a start grow that the server refuses again and again."""
 
 _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.EXPIRED: "expired",
@@ -99,7 +95,14 @@ class FleetSupervisor:
         self._tally = tally
         self._ends = ends
         ends.settled = self._check_drains
-        self._requeue_refused = requeue_refused
+        self._opening = Opening(
+            client,
+            admission=admission,
+            rows=rows,
+            requeue_refused=requeue_refused,
+            settled=self._settled,
+            clock=clock,
+        )
         self._renew_before = renew_before
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
@@ -114,8 +117,7 @@ class FleetSupervisor:
         claimed = partial(self._claimed, record)
         await self._admission.admit(record, request, wait=wait, claimed=claimed)
         answer = record.answer = asyncio.get_running_loop().create_future()
-        again = wait and self._requeue_refused
-        record.task = asyncio.create_task(self._open(record, request, again=again))
+        record.task = asyncio.create_task(self._opening.open(record, request, wait=wait))
         record.task.add_done_callback(partial(self._opened, record, answer))
         try:
             await answer
@@ -159,53 +161,6 @@ class FleetSupervisor:
         self._turn_away(record, why)
         if record.task is not None:
             await asyncio.wait([record.task])
-
-    async def _open(self, record: SessionRecord, request: AnyRequest, *, again: bool) -> AnyStarted:
-        """Start a session, and have it written down when this returns."""
-        attempt = partial(self._attempt, record, request)
-        started = await (self._persist(record, attempt) if again else attempt(record.deadline))
-        seconds = granted(record.duration, record.resource.granted_of(started))
-        await self._rows.record(record.entry, record.resource.id_of(started), seconds)
-        return started
-
-    async def _attempt(
-        self, record: SessionRecord, request: AnyRequest, deadline: float | None
-    ) -> AnyStarted:
-        record.watch = Watch(record.key, partial(self._settled, record))
-        WATCH.set(record.watch)
-        started: AnyStarted = await begin(self._client, record.resource, request, deadline=deadline)
-        return started
-
-    async def _persist(
-        self, record: SessionRecord, attempt: Callable[[float | None], Awaitable[AnyStarted]]
-    ) -> AnyStarted:
-        """Attempt a start that the server refuses for now again in its turn, until its deadline."""
-        began, deadline, attempts = self.clock.now(), record.deadline, 0
-        while True:
-            try:
-                return await attempt(deadline)
-            except RateLimitError as refusal:
-                record.watch = None
-                attempts += max(1, refusal.attempts)
-                after = backoff(
-                    _PATIENT,
-                    attempts - 1,
-                    throttled=True,
-                    chance=self.clock.chance(),
-                    retry_after=refusal.retry_after,
-                )
-                seconds = record.deadline
-                until = began + (self._client.timeouts.deadline if seconds is None else seconds)
-                if (
-                    record.unwanted is not None
-                    or record.callers == 0
-                    or self._admission.closed
-                    or self.clock.now() + after >= until
-                ):
-                    raise
-                refused = refusal
-            await self._admission.readmit(record, refused, after=after, until=until)
-            deadline = until - self.clock.now()
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """Let a start end in an error, at once where nothing was sent."""

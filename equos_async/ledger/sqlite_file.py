@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, TypeVar
 from weakref import WeakSet
 
@@ -63,7 +63,9 @@ class SQLiteFile:
         """Do something in the thread, as one transaction."""
 
         def transact() -> T:
-            try:
+            with ExitStack() as unless_done:
+                # Rolls back; the next call finds the file as it is then.
+                unless_done.callback(self._disconnect)
                 db = self._begin(write=write)
                 born = self._recognise(db) if write and not self._recognised else None
                 result = work(db)
@@ -72,9 +74,7 @@ class SQLiteFile:
                     self._knew, self._recognised = born, True
                 if write:
                     self._check(db)
-            except BaseException:
-                self._disconnect()  # rolls back; the next call finds the file as it is then
-                raise
+                unless_done.pop_all()
             return result
 
         if self._closed:

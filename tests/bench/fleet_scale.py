@@ -20,7 +20,12 @@ from typing import IO, Any, cast
 
 from attrs import frozen
 
-from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
+from equos_async import (
+    CreateSessionPassRequest,
+    EquosClient,
+    EquosParticipantIdentity,
+    Limits,
+)
 from equos_async.fleet._fleet import SessionFleet
 from equos_async.testing import EquosEmulator
 
@@ -132,8 +137,9 @@ async def _time(server: Server, sessions: int) -> tuple[float, float, int]:
 
 
 async def _weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]]:
+    limits = Limits(keepalive=0.1)
     async with (
-        EquosClient("pk_bench", endpoint=server.endpoint) as client,
+        EquosClient("pk_bench", endpoint=server.endpoint, limits=limits) as client,
         SessionFleet(client, max_live=sessions, drain_deadline=60) as fleet,
     ):
         await _fill(fleet, 100)  # what is there once and for all is no session's
@@ -141,7 +147,7 @@ async def _weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]
         gc.collect()
         tracemalloc.start()
         await _fill(fleet, sessions)
-        await asyncio.sleep(5)  # nor are idle connections, which close after 4 s
+        await asyncio.sleep(10 * limits.keepalive)  # nor are idle connections: they close
         gc.collect()
         snapshot = tracemalloc.take_snapshot()
         tracemalloc.stop()

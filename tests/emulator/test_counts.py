@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import attrs
 import pytest
@@ -106,9 +107,9 @@ class TestRequests:
 
     def test_records_are_frozen(self) -> None:
         """Nobody can change history."""
-        request = journal.Journal().write("start", "POST", STARTS, 0.0)
+        request: Any = journal.Journal().write("start", "POST", STARTS, 0.0)
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
-            request.status = 201  # type: ignore[misc]
+            request.status = 201
 
     async def test_who_wants_to_is_told_of_each(self, caller: Caller) -> None:
         """The hook gets each request when it is over, with its status."""

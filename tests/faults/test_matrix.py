@@ -14,7 +14,7 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve, frozen
@@ -801,7 +801,7 @@ async def test_a_server_that_does_not_read(
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
     async def deaf(connection: Connection) -> None:
-        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        cast("asyncio.ReadTransport", connection.writer.transport).pause_reading()
         connections.append(connection)
         if answered:
             await asyncio.sleep(0.05)  # not before it is asked
@@ -816,7 +816,7 @@ async def test_a_server_that_does_not_read(
         async with asyncio.timeout(5):
             await client.aclose(deadline=0.2)
         (connection,) = connections
-        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        cast("asyncio.ReadTransport", connection.writer.transport).resume_reading()
         with suppress(ConnectionError):
             assert len(await connection.reader.read()) < size
 

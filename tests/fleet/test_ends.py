@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -186,12 +187,12 @@ async def test_hooks_that_fail(scripted: ScriptedClient, caplog: pytest.LogCaptu
         await asyncio.sleep(0)
         raise how
 
-    def on_end(end: SessionEnd) -> object:
+    def on_end(end: SessionEnd) -> Any:
         if end.key == "now":
             raise asyncio.CancelledError
         return later(asyncio.CancelledError() if end.key == "cancelled" else OSError("disk"))
 
-    async with SessionFleet(scripted, on_end=on_end) as fleet:  # type: ignore[arg-type]
+    async with SessionFleet(scripted, on_end=on_end) as fleet:
         for key in ("now", "later", "cancelled"):
             await fleet.start(REQUEST, key=key)
     assert len(fleet.report.stopped) == 3
@@ -225,4 +226,4 @@ def test_one_that_ends_the_program() -> None:
 async def test_what_cannot_be_called(scripted: ScriptedClient) -> None:
     """It is refused."""
     with pytest.raises(ConfigurationError, match="on_end must be callable, not int"):
-        SessionFleet(scripted, on_end=7)  # type: ignore[arg-type]
+        SessionFleet(scripted, on_end=cast("Any", 7))

@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ from equos_async import LedgerError, LedgerRow
 from equos_async.cli.ledger import open_ledger
 from equos_async.testing import EmulatorRequest, EquosEmulator
 from tests.ledger.conftest import RedisServer
+from tests.ledger.worker import TOLD
 
 SLACK = 20.0 if os.environ.get("CI") else 2.0
 """Seconds after its worker's lease in which an orphan must have been stopped.
@@ -179,7 +181,8 @@ class Chaos:
                 code = await asyncio.wait_for(worker.process.wait(), 60)
             except TimeoutError:
                 worker.send(signal.SIGUSR1)
-                await asyncio.sleep(5)
+                with suppress(AssertionError):  # it may not even be able to tell
+                    await self.until(partial(worker.said.count, TOLD), 5, "its tasks")
                 told = "\n".join(worker.said[-100:])
                 raise AssertionError(f"{worker.name} does not end: {told}") from None
             assert code == 0, f"{worker.name} ended with {code}: {worker.said[-5:]}"

@@ -45,11 +45,16 @@ async def talk(fleet: SessionFleet, request: AnyRequest, hold: float) -> None:
             await asyncio.sleep(0.1)
 
 
+TOLD = "that is all"
+"""The last line of what a process waits for."""
+
+
 def tell_tasks(*_: object) -> None:
     """Say what this process waits for."""
     for task in asyncio.all_tasks():
         print(f"{task} cancelled {task.cancelling()} times", flush=True)
         task.print_stack(file=sys.stdout)
+    print(TOLD, flush=True)
 
 
 async def main() -> None:

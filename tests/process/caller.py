@@ -32,6 +32,8 @@ LIVE = 3
 ON_THE_WIRE = 2
 """Starts that it sends then; as many more wait for a connection as are live."""
 EXIT_CODE = 3
+ATTEMPT = 0.8
+"""Seconds that an attempt may take."""
 
 REQUEST = CreateSessionPassRequest(
     name="held",
@@ -122,7 +124,7 @@ def main(holder: str, on_term: str = "") -> None:
     """Run, and tell what is not known at the end."""
     client = EquosClient(
         limits=Limits(start_connections=ON_THE_WIRE),
-        timeouts=Timeouts(start_attempt=0.8, stop_attempt=0.8),
+        timeouts=Timeouts(start_attempt=ATTEMPT, stop_attempt=ATTEMPT),
     )
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError, EquosError):

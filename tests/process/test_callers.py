@@ -16,7 +16,7 @@ import pytest
 
 from equos_async.testing import Delay, EmulatorRequest, EquosEmulator, Status
 from tests.fleet.programs import Program, program
-from tests.process.caller import EXIT_CODE, LIVE, ON_THE_WIRE
+from tests.process.caller import ATTEMPT, EXIT_CODE, LIVE, ON_THE_WIRE
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 LOOPS = ["", "EAGER"] if sys.version_info >= (3, 12) else [""]
@@ -124,7 +124,8 @@ async def test_it_is_frozen_and_goes_on(holder: str, loop: str, emulator: EquosE
     async with caller(emulator, holder, loop) as running:
         running.kill(signal.SIGSTOP)
         await seen(lambda: len(emulator.live_sessions) == LIVE + ON_THE_WIRE)
-        await asyncio.sleep(1)  # which is longer than an attempt may take, and nobody's clock
+        # Real time, of which a frozen process has no event: more than each attempt may take.
+        await asyncio.sleep(ATTEMPT * 1.25)
         running.kill(signal.SIGCONT)
         assert await running.end(INT) == 0
     assert_nothing_left(emulator, running)

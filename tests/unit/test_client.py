@@ -11,7 +11,7 @@ import pickle
 import warnings
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -122,10 +122,11 @@ class TestInput:
         with pytest.raises(
             ConfigurationError, match="^request must be of type CreateSessionPassReq"
         ):
-            await client.start_session({"name": "x"})  # type: ignore[arg-type]
-        for deadline in (0, -1, float("inf"), "5"):
+            await client.start_session(cast("Any", {"name": "x"}))
+        bad: tuple[Any, ...] = (0, -1, float("inf"), "5")
+        for deadline in bad:
             with pytest.raises(ConfigurationError, match="^deadline must"):
-                await client.start_session(request_, deadline=deadline)  # type: ignore[arg-type]
+                await client.start_session(request_, deadline=deadline)
         with pytest.raises(ConfigurationError, match="^deadline must"):
             await client.aclose(deadline=-1)
         assert emulator.request_count == 0

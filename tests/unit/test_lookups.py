@@ -215,9 +215,10 @@ async def test_a_reader_that_leaves() -> None:
 async def test_a_bad_filter() -> None:
     """It is refused when it is used, before anything is sent."""
     client = EquosClient(api_key=API_KEY, endpoint="http://127.0.0.1:9")
-    for bad in ("", 7, "\ud800"):
+    filters: tuple[Any, ...] = ("", 7, "\ud800")
+    for bad in filters:
         with pytest.raises(ConfigurationError, match="client"):
-            await ids(client.sessions(client=bad))  # type: ignore[arg-type] # pyright: ignore
+            await ids(client.sessions(client=bad))
 
 
 async def test_how_many_at_once() -> None:

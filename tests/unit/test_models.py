@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -67,11 +67,11 @@ def test_an_id_stands_for_a_reference() -> None:
 def test_a_template_is_varied_and_does_not_change() -> None:
     """It is frozen, its variables are a copy, and ``attrs.evolve`` makes another one."""
     variables = {"name": "Ada"}
-    template = make(template_vars=variables)
+    template: Any = make(template_vars=variables)
     variables["name"] = "Eve"
     assert template.template_vars == {"name": "Ada"}
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        template.name = "other"  # type: ignore[misc]
+        template.name = "other"
     assert attrs.evolve(template, name="other").template_vars == {"name": "Ada"}
 
 
@@ -93,7 +93,7 @@ def test_durations(max_duration: float) -> None:
         ("avatar", ""),
         ("avatar", None),
         ("avatar", EquosResourceReference("")),
-        ("avatar", EquosResourceReference(7)),  # type: ignore[arg-type]
+        ("avatar", EquosResourceReference(cast("Any", 7))),
         ("agent", 7),
         ("additional_ctx", 7),
         ("additional_ctx", "\udfff"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -388,11 +388,11 @@ class TestThrottle:
     ("make", "named"),
     [
         (lambda: Timeouts(connect=0), "connect"),
-        (lambda: Timeouts(deadline=None), "deadline"),  # type: ignore[arg-type]
+        (lambda: Timeouts(deadline=cast("Any", None)), "deadline"),
         (lambda: Timeouts(start_attempt=math.inf), "start_attempt"),
         (lambda: Timeouts(stop_attempt=True), "stop_attempt"),
         (lambda: Limits(start_connections=0), "start_connections"),
-        (lambda: Limits(stop_connections=1.5), "stop_connections"),  # type: ignore[arg-type]
+        (lambda: Limits(stop_connections=cast("Any", 1.5)), "stop_connections"),
         (lambda: Timeouts(read_attempt=0), "read_attempt"),
         (lambda: Limits(read_connections=0), "read_connections"),
         (lambda: RetryPolicy(read_attempts=0), "read_attempts"),

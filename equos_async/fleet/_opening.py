@@ -1,0 +1,92 @@
+"""One start of a fleet: its attempts, in turns while the server refuses it, and its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from equos_async._calls.watch import WATCH, Watch
+from equos_async._retry.backoff import backoff
+from equos_async.client import EquosClient, begin, policy_of
+from equos_async.clock import Clock
+from equos_async.errors import RateLimitError
+
+from ._admission import Admission
+from ._session import SessionRecord, granted
+from ._writer import NoRows, RowWriter
+from .values import AnyRequest, AnyStarted
+
+
+class Opening:
+    """Starts the sessions that have a slot.
+
+    Args:
+        client: What starts them.
+        admission: Where a start that the server refuses waits for its next turn.
+        rows: What writes them down.
+        requeue_refused: Whether a start that the server refuses with 429 is attempted again.
+        settled: Called with a record when the client learns that nothing runs of its start.
+        clock: The source of time and chance.
+    """
+
+    def __init__(
+        self,
+        client: EquosClient,
+        *,
+        admission: Admission,
+        rows: NoRows | RowWriter,
+        requeue_refused: bool,
+        settled: Callable[[SessionRecord], None],
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._admission = admission
+        self._rows = rows
+        self._requeue_refused = requeue_refused
+        self._settled = settled
+        self._clock = clock
+
+    async def open(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> AnyStarted:
+        """Start a session, and have it written down when this returns."""
+        again = wait and self._requeue_refused
+        started = await self._start(record, request, again=again)
+        seconds = granted(record.duration, record.resource.granted_of(started))
+        await self._rows.record(record.entry, record.resource.id_of(started), seconds)
+        return started
+
+    async def _start(
+        self, record: SessionRecord, request: AnyRequest, *, again: bool
+    ) -> AnyStarted:
+        """Attempt a start until the server does not refuse it for now, or its deadline is near."""
+        deadline, attempts = record.deadline, 0
+        until = self._clock.now() + (
+            self._client.timeouts.deadline if deadline is None else deadline
+        )
+        while True:
+            try:
+                return await self._attempt(record, request, deadline)
+            except RateLimitError as refusal:
+                refused = refusal
+                record.watch = None
+                attempts += max(1, refusal.attempts)
+                after = backoff(
+                    policy_of(self._client),
+                    attempts - 1,
+                    throttled=True,
+                    chance=self._clock.chance(),
+                    retry_after=refusal.retry_after,
+                )
+                is_wanted = record.unwanted is None and record.callers > 0
+                is_in_time = self._clock.now() + after < until
+                if not (again and is_wanted and is_in_time) or self._admission.closed:
+                    raise
+            await self._admission.readmit(record, refused, after=after, until=until)
+            deadline = until - self._clock.now()
+
+    async def _attempt(
+        self, record: SessionRecord, request: AnyRequest, deadline: float | None
+    ) -> AnyStarted:
+        record.watch = Watch(record.key, partial(self._settled, record))
+        WATCH.set(record.watch)
+        started: AnyStarted = await begin(self._client, record.resource, request, deadline=deadline)
+        return started
