@@ -121,7 +121,7 @@ async def run(endpoint: str | None, key: str | None) -> None:
             await serve(Bot(fleet))
         print(f"bye: {fleet.report}", flush=True)
         if fleet.report.left:
-            await client.aclose(deadline=0)  # they had their time
+            await client.aclose(deadline=3)  # starts that were sent get a moment to be answered
 
 
 async def main() -> None:

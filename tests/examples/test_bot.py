@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from equos_async.testing import EquosEmulator, Hang, Status
+from equos_async.testing import Delay, EquosEmulator, Hang, Status
+from tests.clocks import until
 from tests.fleet.programs import EXAMPLES, KEY, program
 
 BOT = ("-X", "dev", "-W", "error", str(EXAMPLES / "bot.py"))
@@ -94,6 +95,22 @@ async def test_a_second_ctrl_c_gives_up_and_tells(emulator: EquosEmulator) -> No
         assert await bot.end(signal.SIGINT) == 0
     assert f"'g1' (session {session_id}) unresolved" in bot.printed
     assert asyncio.get_running_loop().time() - begun < 10
+
+
+async def test_two_signals_with_starts_on_the_wire(emulator: EquosEmulator) -> None:
+    """The second one ends the drain; what was sent is answered, and its session ended."""
+    async with program(emulator.endpoint, *BOT) as bot:
+        await bot.expect("ready")
+        await bot.ask("g0 /talk", "come to")
+        emulator.faults.start.add(Delay(1), times=None)
+        for guild in (1, 2, 3):
+            bot.write(f"g{guild} /talk")
+        await until(lambda: emulator.request_count == 4)
+        bot.kill(signal.SIGTERM)
+        await until(lambda: emulator.request_count == 5)  # the drain stops the one that is live
+        assert await bot.end(signal.SIGINT) == 0
+    assert emulator.ended_count == 4
+    assert emulator.live == {}
 
 
 async def test_it_runs_without_a_server() -> None:
