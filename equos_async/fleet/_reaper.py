@@ -33,6 +33,7 @@ class Reaped:
         reason: Why, in words, where there is something to say.
         last: What the server said of it when it was stopped, where it did.
         is_told: Whether another worker tells of its end, which removed the row before.
+        is_left: Whether it was stopped, and its row could not be removed.
     """
 
     row: LedgerRow
@@ -40,6 +41,7 @@ class Reaped:
     reason: str = ""
     last: AnyEnded | None = None
     is_told: bool = False
+    is_left: bool = False
 
 
 async def end_of(
@@ -108,13 +110,20 @@ class Reaper:
             last = await end_of(row, self._client, deadline=self._deadline)
         except EquosError as error:
             return Reaped(row, "failed", str(error))
-        removed = await self.forget(row.id)
-        return Reaped(row, "stopped", last=last, is_told=removed is False)
-
-    async def forget(self, row_id: str) -> bool | None:
-        """Remove a row of which nothing runs any more, as ``KeyedLedger.remove``."""
         try:
-            return await self._engine.in_turn(self._engine.stops, partial(self._remove, row_id))
+            removed = await self._removed(row.id)
         except LedgerError as error:
             self._engine.failed(error)
-            return None
+            return Reaped(row, "stopped", last=last, is_left=True)
+        return Reaped(row, "stopped", last=last, is_told=removed is False)
+
+    async def forget(self, row_id: str) -> None:
+        """Remove a row of which nothing runs any more, if the engine works."""
+        try:
+            await self._removed(row_id)
+        except LedgerError as error:
+            self._engine.failed(error)
+
+    async def _removed(self, row_id: str) -> bool | None:
+        """Remove a row, as ``KeyedLedger.remove``."""
+        return await self._engine.in_turn(self._engine.stops, partial(self._remove, row_id))

@@ -109,6 +109,8 @@ class LedgerWorker:
         self._reaping: set[str] = set()
         # What this worker took over, until the ledger has it no more: how it is to be ended.
         self._claimed: dict[str, LedgerRow] = {}
+        # What of it is over, and could not be removed.
+        self._left: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -169,6 +171,7 @@ class LedgerWorker:
         self.rows.compare(at_rest, held)
         for row_id in self._claimed.keys() - held.keys():
             del self._claimed[row_id]
+        self._left &= held.keys()
         strays = {row_id for row_id in held.keys() - ours if row_id not in self.rows}
         intents = {row_id for row_id in strays if held[row_id] is None}
         for row_id in intents:
@@ -204,6 +207,7 @@ class LedgerWorker:
     async def _end(self, row: LedgerRow) -> None:
         """Stop what nobody holds; where that fails, the next renewal finds it again."""
         reaped = await self._reaper.end(row)
+        (self._left.add if reaped.is_left else self._left.discard)(row.id)
         if reaped.outcome == "stopped":
             self._tell("reaped", row, self._told(row))
             if not reaped.is_told:
@@ -268,6 +272,8 @@ class LedgerWorker:
         for task in (self._upkeep, self._listener):
             if task is not None:
                 task.cancel()
+        for row_id in self._left:  # no renewal of this worker will find it again
+            self._spawn(self._reaper.forget(row_id))
         _, late = await asyncio.wait({self._upkeep, *self._tasks}, timeout=_engine.PATIENCE)
         self._upkeep = self._listener = None
         for task in late:

@@ -609,6 +609,26 @@ class TestOthers:
             await eventually(lambda: fleet.stats().reaped)
             await written(ledger, {"a": "s1"})
 
+    @pytest.mark.parametrize("works", [True, False])
+    async def test_what_it_stopped_and_could_not_remove(
+        self, works: bool, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """On the way out its row is removed: no other worker may be there to do that."""
+        async with fleet_of(scripted, ledger, still) as fleet:
+            await fleet.start(REQUEST, key="a")
+            left = LedgerRow(
+                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
+            )
+            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            ledger.failing = {"remove"}
+            await ledger.engine.renew("dead", lease=0)
+            await beat(still, ledger)
+            await eventually(lambda: fleet.stats().reaped)
+            assert await ledger.owners() == {"a": "s1", "x": "s9"}
+            if works:
+                ledger.failing.clear()
+        assert ("x" in await ledger.owners()) is not works
+
     async def test_what_it_could_not_stop(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
