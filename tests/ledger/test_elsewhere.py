@@ -28,7 +28,7 @@ from equos_async import (
     StartOutcomeUnknownError,
 )
 from equos_async.testing import EquosEmulator
-from tests.clocks import FakeClock, until
+from tests.clocks import FakeClock, eventually, until
 from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient
 from tests.kinds import KINDS, Kind
 from tests.ledger.conftest import RedisServer
@@ -69,13 +69,6 @@ def join(engine: Callable[[], Engine], scripted: ScriptedClient, ends: list[Sess
         return SessionFleet(ledger=engine(), **settings)
 
     return fleet
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """Wait for something that other processes or threads have a part in."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 def outcomes(ends: list[SessionEnd]) -> list[tuple[object, str]]:

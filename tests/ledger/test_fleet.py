@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from equos_async import (
 )
 from equos_async.fleet._engine import AT_ONCE
 from equos_async.testing import EquosEmulator
-from tests.clocks import FakeClock, settle, until
+from tests.clocks import FakeClock, eventually, settle
 from tests.fleet.support import REQUEST, Events, ScriptedClient, others
 from tests.ledger.conftest import RedisServer
 
@@ -190,12 +190,6 @@ def fleet_of(
     return SessionFleet(client, ledger=ledger, clock=clock, lease=LEASE, **settings)
 
 
-async def eventually(condition: Callable[[], Any]) -> None:
-    """Wait for something that other threads have a part in."""
-    async with asyncio.timeout(10):
-        await until(condition)
-
-
 async def beat(clock: FakeClock, ledger: Moody) -> None:
     """Let a worker renew its lease once more, and see to all that comes of it."""
     await quiet(ledger)
@@ -215,8 +209,8 @@ async def quiet(ledger: Moody) -> None:
 async def written(ledger: Moody, owners: dict[str, str | None]) -> None:
     """Wait until exactly these sessions are written down, by key."""
     async with asyncio.timeout(10):
-        while await ledger.owners() != owners:
-            await settle()
+        while await ledger.owners() != owners:  # noqa: ASYNC110 - as in `eventually`
+            await asyncio.sleep(0.001)
 
 
 async def kill(fleet: SessionFleet, ledger: Moody) -> None:
