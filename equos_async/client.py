@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from operator import attrgetter
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 import aiohttp
 
 from . import _validate
-from ._api.operations import CONVERSATION, PING, SESSION, Credential, Resource
+from ._api.operations import CONVERSATION, PING, SESSION, Credential
 from ._api.words import Masker
 from ._calls.blocks import hold
 from ._calls.keys import Keys, KeySource
@@ -388,67 +387,6 @@ class EquosClient:
                 source=self,
                 stacklevel=2,
             )
-
-
-# No user needs what follows: it is for what of this package runs on a client.
-
-
-def clock_of(client: EquosClient) -> Clock:
-    """The clock of a client."""
-    return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
-
-def policy_of(client: EquosClient) -> RetryPolicy:
-    """How a client tries again."""
-    return _tasks_of(client).policy
-
-
-def begin(
-    client: EquosClient,
-    resource: Resource[Any, T, Any],
-    request: object,
-    *,
-    deadline: float | None = None,
-) -> Coroutine[Any, Any, T]:
-    """Start a billed thing of either kind, as :meth:`EquosClient.start_session`."""
-    return _BEGIN[resource.word](client)(request, deadline=deadline)
-
-
-def end(
-    client: EquosClient,
-    resource: Resource[Any, Any, T],
-    session_id: str,
-    *,
-    deadline: float | None = None,
-) -> Coroutine[Any, Any, T | None]:
-    """Stop a billed thing of either kind, as :meth:`EquosClient.stop_session`."""
-    return _END[resource.word](client)(session_id, deadline=deadline)
-
-
-async def read(
-    client: EquosClient,
-    resource: Resource[Any, Any, T],
-    session_id: str,
-    *,
-    deadline: float | None = None,
-) -> T | None:
-    """Read a billed thing of either kind, as :meth:`EquosClient.get_session`."""
-    return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
-
-
-# By the methods that users call: what a client of theirs does in those, it does for a fleet, too.
-_BEGIN: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
-    SESSION.word: attrgetter("start_session"),
-    CONVERSATION.word: attrgetter("start_conversation"),
-}
-_END: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
-    SESSION.word: attrgetter("stop_session"),
-    CONVERSATION.word: attrgetter("stop_conversation"),
-}
-
-
-def _tasks_of(client: EquosClient) -> CallTasks:
-    return client._tasks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _sources(given: Mapping[Credential, object]) -> dict[Credential, KeySource]:

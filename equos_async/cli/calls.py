@@ -12,8 +12,9 @@ from typing import Any, Final
 import attrs
 
 from equos_async._api.operations import CONVERSATION, SESSION, Resource, resource_of
+from equos_async._inside import begin, end
 from equos_async._shown import shown
-from equos_async.client import EquosClient, begin, end
+from equos_async.client import EquosClient
 from equos_async.errors import ConfigurationError
 from equos_async.models import (
     CreateEquosConversationRequest,

@@ -17,12 +17,13 @@ from equos_async.errors import (
     RateLimitError,
 )
 
+from ._no_ledger import NoRows
 from ._records import Records
 from ._session import SessionRecord
 from ._slots import Slots
 from ._states import State
 from ._tally import Tally
-from ._writer import NoRows, RowWriter
+from ._writer import RowWriter
 from .values import AnyRequest, GroupStats
 
 

@@ -17,7 +17,8 @@ from typing import Any, Generic, Literal, Self, cast, get_args
 
 from equos_async import _validate
 from equos_async._api.operations import resource_of
-from equos_async.client import EquosClient, clock_of
+from equos_async._inside import clock_of
+from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
 from equos_async.events import logger
@@ -25,13 +26,14 @@ from equos_async.ledger.protocol import SessionLedger
 
 from ._admission import Admission, closed_error
 from ._ends import Ends, OnEnd
+from ._no_ledger import NoWorker
 from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
 from ._states import IN_DOUBT, Reason, State
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
-from ._worker import LedgerWorker, NoWorker
+from ._worker import LedgerWorker
 from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats, K
 
 IfTaken = Literal["raise", "return", "replace"]

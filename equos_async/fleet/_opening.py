@@ -6,14 +6,16 @@ from collections.abc import Callable
 from functools import partial
 
 from equos_async._calls.watch import WATCH, Watch
+from equos_async._inside import begin, policy_of
 from equos_async._retry.backoff import backoff
-from equos_async.client import EquosClient, begin, policy_of
+from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import RateLimitError
 
 from ._admission import Admission
+from ._no_ledger import NoRows
 from ._session import SessionRecord, granted
-from ._writer import NoRows, RowWriter
+from ._writer import RowWriter
 from .values import AnyRequest, AnyStarted
 
 

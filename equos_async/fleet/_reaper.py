@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 from attrs import frozen
 
 from equos_async._api.operations import RESOURCES, Resource
-from equos_async.client import EquosClient, end
+from equos_async._inside import end
+from equos_async.client import EquosClient
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger
 

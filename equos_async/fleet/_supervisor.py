@@ -9,7 +9,8 @@ from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
-from equos_async.client import EquosClient, end
+from equos_async._inside import end
+from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError, StartOutcomeUnknownError
 from equos_async.ledger.protocol import NOBODY
@@ -17,6 +18,7 @@ from equos_async.ledger.protocol import NOBODY
 from ._admission import Admission, closed_error
 from ._drain import START_LATE, STOP_LATE, Drain
 from ._ends import Ends
+from ._no_ledger import NoRows
 from ._opening import Opening
 from ._records import Records
 from ._renewal import Renewals
@@ -24,7 +26,7 @@ from ._rows import called_off
 from ._session import SessionRecord, granted
 from ._states import Reason, State
 from ._tally import Tally
-from ._writer import NoRows, RowWriter
+from ._writer import RowWriter
 from .values import (
     AnyEnded,
     AnyRequest,

@@ -21,31 +21,13 @@ from ._elsewhere import Elsewhere
 from ._ends import Ends
 from ._reaper import Reaper, resource_in
 from ._rows import key_of, text_of
-from ._writer import NoRows, RowWriter
+from ._writer import RowWriter
 from .values import AnyEnded, EndOutcome, FleetEventKind, SessionEnd
 
 T = TypeVar("T")
 
 BEAT: Final = 1.0
 """Seconds between two looks for workers that are late; shorter where the lease is short."""
-
-
-class NoWorker:
-    """What a fleet without a ledger has in the place of a worker; it does nothing."""
-
-    worker: None = None
-
-    def __init__(self) -> None:
-        self.rows: Final = NoRows()
-
-    def enter(self) -> None:
-        """Nobody left anything."""
-
-    async def stop(self, key: Hashable) -> None:
-        """There are no other workers."""
-
-    async def leave(self) -> None:
-        """Nobody else has heard of it."""
 
 
 class LedgerWorker:

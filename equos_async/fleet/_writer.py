@@ -25,54 +25,11 @@ from equos_async.ledger.protocol import (
 )
 
 from ._engine import Engine, removal
-from ._rows import NO_ENTRY, Confirmed, Desired, Entry, Step, Wish, called_off, key_of, text_of
+from ._rows import Confirmed, Desired, Entry, Step, Wish, called_off, key_of, text_of
 from .values import AnyRequest
 
 IN_BULK: Final = 200
 """Rows that are written anew at once: few enough to be written within ``PATIENCE``."""
-
-
-class NoRows:
-    """What a fleet without a ledger has in the place of rows; it does nothing."""
-
-    waiting: Final = 0
-    worker: Final = None
-    waiting_groups: Final[AbstractSet[str | None]] = frozenset()
-
-    def waiting_of(self, group: str | None) -> int:
-        """There is no line."""
-        return 0
-
-    def entry(
-        self,
-        key: Hashable,
-        request: AnyRequest,
-        claimed: Callable[[str], None],
-        *,
-        group: str | None,
-    ) -> Entry:
-        """As :meth:`RowWriter.entry`, as all that follow."""
-        return NO_ENTRY
-
-    async def place(
-        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
-    ) -> None:
-        """There is no limit but the fleet's own."""
-
-    def resize(self, limit: int) -> None:
-        """There is no limit but the fleet's own."""
-
-    def turn_away(self, entry: Entry, error: EquosError) -> None:
-        """Nobody waits."""
-
-    async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
-        """There is nothing to write to."""
-
-    async def remove(self, entry: Entry) -> None:
-        """Nothing was written."""
-
-    def drop(self, entry: Entry) -> None:
-        """Nothing was written."""
 
 
 class RowWriter:

@@ -23,7 +23,7 @@ from equos_async import (
 from equos_async._api.answers import Page
 from equos_async._api.listing import GROWTH, MAX_ITEMS, MAX_STALE, Listing
 from equos_async._api.operations import CONVERSATION, RESOURCES, SESSION, resource_of
-from equos_async.client import begin, clock_of, end, read
+from equos_async._inside import begin, clock_of, end, read
 from equos_async.testing import EquosEmulator
 from tests.clocks import SkippingClock, until
 from tests.conftest import API_KEY, KEY, REQUEST

@@ -1,0 +1,73 @@
+"""What this package does with a client, and its users do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+from ._api.operations import CONVERSATION, SESSION, Resource
+from ._calls.tasks import CallTasks
+from .client import EquosClient
+from .clock import Clock
+from .settings import RetryPolicy
+
+T = TypeVar("T")
+
+
+def clock_of(client: EquosClient) -> Clock:
+    """The clock of a client."""
+    return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+def policy_of(client: EquosClient) -> RetryPolicy:
+    """How a client tries again."""
+    return _tasks_of(client).policy
+
+
+def begin(
+    client: EquosClient,
+    resource: Resource[Any, T, Any],
+    request: object,
+    *,
+    deadline: float | None = None,
+) -> Coroutine[Any, Any, T]:
+    """Start a billed thing of either kind, as :meth:`EquosClient.start_session`."""
+    return _BEGIN[resource.word](client)(request, deadline=deadline)
+
+
+def end(
+    client: EquosClient,
+    resource: Resource[Any, Any, T],
+    session_id: str,
+    *,
+    deadline: float | None = None,
+) -> Coroutine[Any, Any, T | None]:
+    """Stop a billed thing of either kind, as :meth:`EquosClient.stop_session`."""
+    return _END[resource.word](client)(session_id, deadline=deadline)
+
+
+async def read(
+    client: EquosClient,
+    resource: Resource[Any, Any, T],
+    session_id: str,
+    *,
+    deadline: float | None = None,
+) -> T | None:
+    """Read a billed thing of either kind, as :meth:`EquosClient.get_session`."""
+    return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
+
+
+# By the methods that users call: what a client of theirs does in those, it does for a fleet, too.
+_BEGIN: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
+    SESSION.word: attrgetter("start_session"),
+    CONVERSATION.word: attrgetter("start_conversation"),
+}
+_END: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
+    SESSION.word: attrgetter("stop_session"),
+    CONVERSATION.word: attrgetter("stop_conversation"),
+}
+
+
+def _tasks_of(client: EquosClient) -> CallTasks:
+    return client._tasks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,73 @@
+"""What a fleet has in the place of a worker and its rows where it has no ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from equos_async.errors import EquosError
+
+from ._rows import NO_ENTRY, Entry
+from .values import AnyRequest
+
+
+class NoRows:
+    """The rows of no worker: nothing is written."""
+
+    waiting: Final = 0
+    worker: Final = None
+    waiting_groups: Final[AbstractSet[str | None]] = frozenset()
+
+    def waiting_of(self, group: str | None) -> int:
+        """There is no line."""
+        return 0
+
+    def entry(
+        self,
+        key: Hashable,
+        request: AnyRequest,
+        claimed: Callable[[str], None],
+        *,
+        group: str | None,
+    ) -> Entry:
+        """As :meth:`RowWriter.entry`, as all that follow."""
+        return NO_ENTRY
+
+    async def place(
+        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+    ) -> None:
+        """There is no limit but the fleet's own."""
+
+    def resize(self, limit: int) -> None:
+        """There is no limit but the fleet's own."""
+
+    def turn_away(self, entry: Entry, error: EquosError) -> None:
+        """Nobody waits."""
+
+    async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
+        """There is nothing to write to."""
+
+    async def remove(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+    def drop(self, entry: Entry) -> None:
+        """Nothing was written."""
+
+
+class NoWorker:
+    """The worker of a fleet that no other one knows of."""
+
+    worker: None = None
+
+    def __init__(self) -> None:
+        self.rows: Final = NoRows()
+
+    def enter(self) -> None:
+        """Nobody left anything."""
+
+    async def stop(self, key: Hashable) -> None:
+        """There are no other workers."""
+
+    async def leave(self) -> None:
+        """Nobody else has heard of it."""
