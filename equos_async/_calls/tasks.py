@@ -471,6 +471,7 @@ class CallTasks:
             call.answer.cancel()
         if call.watch is not None:
             call.tell_watch()
+            call.watch.let_go()
         call.guard = None  # it refers to the call
         call.task.forget()
 

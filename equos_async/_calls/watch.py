@@ -43,6 +43,14 @@ class Watch:
         self.is_settled = True
         self._settled()
 
+    def let_go(self) -> None:
+        """The call is over: a watch that held on to it would make a cycle of the two."""
+        self._is_unsent = _never
+
+
+def _never() -> bool:
+    return False
+
 
 WATCH: ContextVar[Watch | None] = ContextVar("WATCH", default=None)
 """What sees to the next call that is made in this context."""

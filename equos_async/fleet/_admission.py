@@ -19,6 +19,7 @@ from equos_async.errors import (
 
 from ._no_ledger import NoRows
 from ._records import Records
+from ._rows import NO_ENTRY
 from ._session import SessionRecord
 from ._slots import Slots
 from ._states import State
@@ -209,6 +210,7 @@ class Admission:
         self._records.move(record, State.ENDED)
         self._committed += spent - record.seconds
         self._rows.drop(record.entry)
+        record.entry = NO_ENTRY  # which refers to the record
         if had_slot:
             self._slots.give(record.group)
 

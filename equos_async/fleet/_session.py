@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+from weakref import ReferenceType, ref
 
 from attrs import define, field
 
@@ -230,12 +231,20 @@ class SessionRecord:
     over: asyncio.Future[SessionEnd[Any]] | None = None
     name: str = field(init=False)
     client: str | None = field(init=False)
-    handle: LiveSession[Any] = field(init=False)
+    _handle: ReferenceType[LiveSession[Any]] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         request = cast("AnyRequest", self.request)
         self.name, self.client = request.name, request.client
-        self.handle = LiveSession(self)
+
+    @property
+    def handle(self) -> LiveSession[Any]:
+        """What callers have of it: the same one, as long as any of them keeps it."""
+        handle = None if self._handle is None else self._handle()
+        if handle is None:  # kept here, the two would be a cycle for the garbage collector
+            handle = LiveSession(self)
+            self._handle = ref(handle)
+        return handle
 
     @property
     def response(self) -> AnyStarted:

@@ -361,6 +361,8 @@ class FleetSupervisor:
         except EquosError:
             if not record.is_confirmed:  # else another worker has stopped it meanwhile
                 raise
+        finally:
+            WATCH.set(None)
         await self._rows.remove(record.entry)
         return ended
 
@@ -404,10 +406,10 @@ class FleetSupervisor:
         record.end = end
         self._unset(record)
         self._tally.ended(record, end.seconds)
+        removed = record.entry.removed  # whichever worker removes a row tells of its end
         self._admission.release(record, end.seconds)
         if record.over is not None:
             set_unless_done(record.over, end)
-        removed = record.entry.removed  # whichever worker removes a row tells of its end
         is_ours = removed is not False if end.outcome != "lost" else removed is True
         if is_ours and not self._is_over:
             self._ends.tell(end)

@@ -8,16 +8,20 @@ that makes the client do more work is seen on any machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from equos_async import EquosClient, SessionFleet, SQLiteLedger
 from tests.bench import arms
+from tests.bench.fleet_scale import REQUEST
 from tests.bench.server import Answerer
 
 BOUNDS = {"ours": 1.48, "injected": 1.6, "slow way": 2.04}
@@ -26,6 +30,8 @@ BOUNDS = {"ours": 1.48, "injected": 1.6, "slow way": 2.04}
 """
 
 PAIRS = 20
+SESSIONS = 200
+"""Of a fleet: more than a client has connections, so that most of their calls wait."""
 
 
 @pytest.fixture
@@ -112,6 +118,39 @@ def count_garbage(arm: str, url: str) -> int:
         return min(found)
 
     return asyncio.run(collect())
+
+
+def count_garbage_of_a_fleet(url: str, ledger: SQLiteLedger | None) -> int:
+    """The same for sessions of a fleet, from their starts to the drain of all."""
+
+    async def collect() -> int:
+        found: list[int] = []
+        async with (
+            contextlib.nullcontext() if ledger is None else contextlib.aclosing(ledger),
+            EquosClient("pk_bench", endpoint=url) as client,
+            SessionFleet(client, max_live=SESSIONS, ledger=ledger) as fleet,
+        ):
+            for _ in range(4):
+                gc.collect()
+                gc.disable()
+                try:
+                    await asyncio.gather(
+                        *(fleet.start(REQUEST, key=key) for key in range(SESSIONS))
+                    )
+                    await fleet.drain()
+                    found.append(gc.collect())
+                finally:
+                    gc.enable()
+        return min(found)
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("kind", ["without a ledger", "with a ledger"])
+def test_a_session_of_a_fleet_leaves_no_cycle(url: str, kind: str, tmp_path: Path) -> None:
+    """A hundred thousand of them are drained at once: the collector went through all, often."""
+    ledger = SQLiteLedger(tmp_path / "ledger.db") if kind == "with a ledger" else None
+    assert count_garbage_of_a_fleet(url, ledger) < PAIRS
 
 
 @pytest.mark.parametrize("arm", BOUNDS)
