@@ -348,7 +348,7 @@ class EquosClient:
 
         New starts are refused and unsent ones withdrawn. The answers to sent ones are awaited,
         stops are still accepted and finished, and the sessions of open :meth:`session` and
-        :meth:`conversation` blocks are stopped.
+        :meth:`conversation` blocks and of fleets are stopped.
 
         Args:
             deadline: Seconds after which no more stops are accepted and the client gives up. If

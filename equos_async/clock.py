@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from attrs import define
@@ -56,6 +57,19 @@ def set_unless_done(future: asyncio.Future[Any], result: object) -> None:
     """Set a future's result, unless it has one or was cancelled."""
     if not future.done():
         future.set_result(result)
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    """Do something in an event loop: a coroutine may be collected anywhere."""
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        action()
+    else:
+        with suppress(RuntimeError):  # that loop is closed
+            loop.call_soon_threadsafe(action)
 
 
 MIN_CANCELLED: Final = 64

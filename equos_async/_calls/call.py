@@ -211,7 +211,9 @@ class Call(Generic[T]):
         """Whether nothing is running, now that it is over, and its caller was told otherwise."""
         if self.in_doubt or (self.ending is not None and self.ending.in_doubt):
             return False
-        return self.late or self.answer.cancelled() or self.answer.exception() is not None
+        if self.late or self.holder is Holder.NOBODY:
+            return True
+        return self.answer.cancelled() or self.answer.exception() is not None
 
     def tell_watch(self) -> None:
         """Let its watch know where it is over and nothing is running; it may become so later."""

@@ -15,6 +15,7 @@ from equos_async.settings import Settle
 
 from .call import Call, Holder, Work
 from .endings import Endings
+from .held import Held
 from .keys import Keys
 from .lifecycle import Lifecycle, State, closed_error
 from .outcome import Accepted, Ended, Mask, Refused, Result, Unknown, Unsent, error_of, reason_of
@@ -58,7 +59,7 @@ class Starts:
 
     Attributes:
         settling: Looks for starts whose answers were lost.
-        blocks: What open blocks hold, by id.
+        held: What blocks and fleets hold.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Starts:
         ask: Ask,
         launch: Launch,
     ) -> None:
-        self.blocks: dict[str, Resource[Any, Any, Any]] = {}
+        self.held: Held = Held()
         self.settling: Settling = Settling(
             settle,
             keys=keys,
@@ -222,8 +223,8 @@ class Starts:
             return
         if resource.status_of(value) in OVER:
             self._reports.not_live(call, resource, value)
-        if call.holder is Holder.BLOCK:
-            self.blocks[session_id] = resource
+        if call.holder is Holder.BLOCK or call.watch is not None:
+            self.held.add(session_id, resource, call.watch)
         call.answer.set_result(value)
 
     async def _unreadable(

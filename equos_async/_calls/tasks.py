@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
-from equos_async.clock import Clock, set_unless_done
+from equos_async.clock import Clock, in_loop, set_unless_done
 from equos_async.errors import ConfigurationError
 from equos_async.events import Event, Unresolved
 from equos_async.settings import Limits, RetryPolicy, Settle, Timeouts
@@ -36,6 +35,7 @@ from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
 from .starts import Starts
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class CallTasks:
             launch=self._launch_alone,
         )
         self._settling = self._starts.settling
-        self._blocks = self._starts.blocks
+        self._held = self._starts.held
 
     @property
     def state(self) -> State:
@@ -134,8 +134,7 @@ class CallTasks:
             return known
         # It was closed under them: nothing more will become known.
         why = "the event loop was closed"
-        blocks = (Target("stop", kind.word, held_id) for held_id, kind in self._blocks.items())
-        held = tuple(self._reports.unresolved.describe(target, why) for target in blocks)
+        held = tuple(self._reports.unresolved.describe(one, why) for one in self._held.targets())
         return known + held + self._reports.pending(self._calls, why)
 
     # What the client calls.
@@ -200,7 +199,7 @@ class CallTasks:
             return await call.answer
         except (asyncio.CancelledError, GeneratorExit):
             # A coroutine that is closed, or collected while it waits, is a caller that is gone.
-            _in_loop(call.answer.get_loop(), partial(self._abandon, call))
+            in_loop(call.answer.get_loop(), partial(self._abandon, call))
             raise
 
     async def begin(
@@ -236,19 +235,20 @@ class CallTasks:
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
             # The client began to close between the answer and this caller's turn.
             session_id = resource.id_of(value)
-            self._launch_orphan(resource, session_id)
+            if call.watch is None:  # else the closing has ended it
+                self._launch_orphan(resource, session_id)
             raise closed_error(operation.effect.name, session_id)
         return value
 
     async def leave_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began, unless the closing has taken that over."""
-        if self._blocks.pop(session_id, None) is not None:
+        if self._held.take(session_id):
             await self.end(resource, session_id)
 
     def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began that cannot wait for it: its coroutine is being closed."""
-        if self._loop is not None and self._blocks.pop(session_id, None) is not None:
-            _in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
+        if self._loop is not None and self._held.take(session_id):
+            in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
 
     def resolve(self, unresolved_id: str) -> bool:
         """Believe that somebody else saw to what is unresolved; whether that was needed."""
@@ -275,9 +275,8 @@ class CallTasks:
                 if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                     call.refuse(closed_error(call.effect.name))
                     call.withdraw()
-            for session_id, resource in self._blocks.items():
-                self._launch_orphan(resource, session_id)
-            self._blocks.clear()
+            for session_id, resource, watch in self._held.take_all():
+                self._launch_orphan(resource, session_id, watch)
             self._endings.hurry()
             self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
@@ -443,11 +442,16 @@ class CallTasks:
         elif call.answer.exception() is None and call.resource is not None:
             # The answer and the cancellation fell in one tick: nobody has seen that session.
             session_id = call.resource.id_of(call.answer.result())
-            self._blocks.pop(session_id, None)
+            self._held.take(session_id)
             self._launch_orphan(call.resource, session_id)
 
-    def _launch_orphan(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
-        self._launch_alone(self._endings.orphan(resource, session_id), told=True)
+    def _launch_orphan(
+        self, resource: Resource[Any, Any, Any], session_id: str, watch: Watch | None = None
+    ) -> None:
+        call = self._endings.orphan(resource, session_id)
+        if watch is not None:
+            call.watch, call.key = watch, watch.key
+        self._launch_alone(call, told=True)
 
     async def _close(self) -> None:
         await self._settling.stop()
@@ -491,16 +495,3 @@ class CallTasks:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": reason, "exception": error}
             )
-
-
-def _in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-    """Do something in an event loop: a coroutine may be collected anywhere."""
-    try:
-        here = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        here = False
-    if here:
-        action()
-    else:
-        with suppress(RuntimeError):  # that loop is closed
-            loop.call_soon_threadsafe(action)

@@ -12,7 +12,8 @@ class Watch:
     Args:
         key: Whose session it is about, for log records.
         settled: Called when the call is over, nothing is running that it should have ended or
-            might have begun, and its caller was told otherwise, or did not wait.
+            might have begun, and its caller was told otherwise, or did not wait; also when the
+            client, which closes, has ended what the call began.
 
     Attributes:
         is_withdrawn: Whether it was called off before anything was sent.
@@ -25,6 +26,7 @@ class Watch:
         self.is_settled: bool = False
         self._settled = settled
         self._is_unsent: Callable[[], bool] | None = None
+        self._release: Callable[[], object] = _never
 
     @property
     def is_unsent(self) -> bool:
@@ -38,6 +40,14 @@ class Watch:
         self._is_unsent = is_unsent
         return True
 
+    def hand_over(self, release: Callable[[], object]) -> None:
+        """Its call is over, and what that began is in the hands of whoever watches."""
+        self._is_unsent, self._release = _never, release  # the call need not live as long
+
+    def release(self) -> None:
+        """Whoever watches sets out to end what it holds, or knows that it is over."""
+        self._release()
+
     def settle(self) -> None:
         """The call is over, and so is what it was about."""
         self.is_settled = True
@@ -46,6 +56,10 @@ class Watch:
     def let_go(self) -> None:
         """The call is over: a watch that held on to it would make a cycle of the two."""
         self._is_unsent = _never
+
+
+def _never() -> bool:
+    return False
 
 
 def _never() -> bool:

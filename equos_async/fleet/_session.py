@@ -182,7 +182,7 @@ class SessionRecord:
         seconds: Seconds reserved for it in the session budget.
         unwanted: The error for its caller, if it is to be stopped as soon as it is live.
         entry: Its row in the ledger.
-        watch: Follows its start after the caller's error, until the outcome is known.
+        watch: Follows its start, and then what its client does about it, until it is stopped.
         callers: How many callers wait for its start, or got it; if all are cancelled, so is the
             start.
         decided: A future for callers that joined its start: the error, or None when it is live.
@@ -194,7 +194,7 @@ class SessionRecord:
         timer: The timer of its renewal or its end; None when its time is over.
         reason: Why it is being stopped; with ``LOST``, ``claimed_by`` is the worker that claimed
             it.
-        is_confirmed: Whether the client stopped it after its stop had failed.
+        is_confirmed: Whether it is over although no stop of the fleet's was answered.
         renewing: The task that starts its replacement, until that is live.
         end: How it ended.
         over: A future that is done then.
@@ -301,6 +301,13 @@ class SessionRecord:
 
     def __repr__(self) -> str:
         return f"<SessionRecord {self.key!r} {self.session_id} {self.state.value}>"
+
+
+def error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:
+    """A task's error; a cancelled one was cut off by the event loop's end."""
+    if task.cancelled():
+        return cut_off("the event loop shut down before the answer came")
+    return task.exception()
 
 
 def granted(asked: float, told: float | None) -> float:

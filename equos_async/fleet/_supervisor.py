@@ -23,7 +23,7 @@ from ._opening import Opening
 from ._records import Records
 from ._renewal import Renewals
 from ._rows import called_off
-from ._session import SessionRecord, granted
+from ._session import SessionRecord, error_of, granted
 from ._states import Reason, State
 from ._tally import Tally
 from ._writer import RowWriter
@@ -183,7 +183,7 @@ class FleetSupervisor:
         task: asyncio.Task[AnyStarted],
     ) -> None:
         """A start's task is over: a done callback."""
-        error = _error_of(task, StartOutcomeUnknownError)
+        error = error_of(task, StartOutcomeUnknownError)
         if error is None:
             self._arrived(record, answer, task.result())
             return
@@ -208,6 +208,9 @@ class FleetSupervisor:
         started: AnyStarted,
     ) -> None:
         """A session is there: put it into the hands of whoever waits, or stop it."""
+        if record.watch is not None and record.watch.is_settled:
+            # Its client was closed while its row was written, and has ended it.
+            record.is_confirmed, record.unwanted = True, record.unwanted or closed_error()
         is_over = record.resource.status_of(started) in OVER
         if is_over and record.replaces is not None:  # the old one is better
             told = "the server answered that it has ended"
@@ -242,7 +245,7 @@ class FleetSupervisor:
             self._records.hand_key(record.replaces, record)
             record.replaces.renewing = None  # the end of one is not the other's any more
         # Each would hold the one before it, and its caller's frame.
-        record.answer = record.task = record.replaces = record.unwanted = record.watch = None
+        record.answer = record.task = record.replaces = record.unwanted = None
         if record.hand_over is None:
             record.request = None
         self._set_timer(record)
@@ -265,14 +268,21 @@ class FleetSupervisor:
             record.task.add_done_callback(partial(self._stray_stopped, record))
 
     def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
-        if _error_of(task, EquosError) is None:
+        if error_of(task, EquosError) is None:
             self._settled(record)
 
     def _settled(self, record: SessionRecord) -> None:
-        """Nothing runs of a start of unknown outcome: the client has seen to it."""
+        """Nothing runs of it, other than was told or asked: the client has seen to it.
+
+        It has learned how an unknown start ended, has gone on asking for a stop that failed, or was
+        closed before the fleet.
+        """
         if record.state is State.UNKNOWN:
             self._unset(record)
             self._admission.release(record, 0.0)
+        elif record.state is State.LIVE:
+            record.is_confirmed = True
+            self._close(record, self._forget(record))
 
     def _outlived(self, record: SessionRecord) -> None:
         """A session of unknown outcome is over by now, if there ever was one."""
@@ -343,6 +353,8 @@ class FleetSupervisor:
         if record.renewing is not None:
             record.renewing.cancel()
             record.renewing = None
+        if record.watch is not None:
+            record.watch.release()
         self._records.move(record, State.STOPPING)
         self._run(record, work)
 
@@ -353,7 +365,7 @@ class FleetSupervisor:
 
     async def _end_it(self, record: SessionRecord) -> AnyEnded | None:
         """Stop a session, and have its row gone when this returns."""
-        record.watch = Watch(record.key, partial(self._stopped_late, record))
+        record.watch = Watch(record.key, partial(self._settled, record))
         WATCH.set(record.watch)
         ended = None
         try:
@@ -365,12 +377,6 @@ class FleetSupervisor:
             WATCH.set(None)
         await self._rows.remove(record.entry)
         return ended
-
-    def _stopped_late(self, record: SessionRecord) -> None:
-        """The client has gone on asking for a stop that failed, and it is confirmed."""
-        if record.state is State.LIVE:
-            record.is_confirmed = True
-            self._close(record, self._forget(record))
 
     async def _forget(self, record: SessionRecord) -> None:
         """Have the row gone of a session that is over."""
@@ -384,7 +390,7 @@ class FleetSupervisor:
             self._run(record, self._end_it(record))
             return
         record.watch = None
-        error = _error_of(task, EquosError)
+        error = error_of(task, EquosError)
         if error is None or record.is_confirmed:
             last = None if error is not None else task.result()
             is_ours = record.is_confirmed or last is not None
@@ -496,10 +502,3 @@ class FleetSupervisor:
             budget_left=self._admission.budget_left,
             groups=self._admission.groups,
         )
-
-
-def _error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:
-    """A task's error; a cancelled one was cut off by the event loop's end."""
-    if task.cancelled():
-        return cut_off("the event loop shut down before the answer came")
-    return task.exception()
