@@ -42,7 +42,7 @@ class Watch:
 
     def hand_over(self, release: Callable[[], object]) -> None:
         """Its call is over, and what that began is in the hands of whoever watches."""
-        self._is_unsent, self._release = _never, release  # the call need not live as long
+        self._release = release
 
     def release(self) -> None:
         """Whoever watches sets out to end what it holds, or knows that it is over."""
@@ -56,10 +56,6 @@ class Watch:
     def let_go(self) -> None:
         """The call is over: a watch that held on to it would make a cycle of the two."""
         self._is_unsent = _never
-
-
-def _never() -> bool:
-    return False
 
 
 def _never() -> bool:
