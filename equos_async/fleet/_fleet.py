@@ -10,7 +10,7 @@ import asyncio
 import math
 import signal
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, cast, get_args
@@ -33,6 +33,7 @@ from ._signals import SignalGuard
 from ._states import IN_DOUBT, Reason, State
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
+from ._view import LiveView
 from ._worker import LedgerWorker
 from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats, K
 
@@ -164,7 +165,7 @@ class SessionFleet(Generic[K]):
             renew_before=_validate.number("renew_before", renew_before),
             clock=clock,
         )
-        self._live: _LiveView[K] = _LiveView(self._records)
+        self._live: LiveView[K] = LiveView(self._records)
         self._entered = False
         self._report: DrainReport[K] | None = None
         self._guard: SignalGuard | None = None
@@ -325,6 +326,30 @@ class SessionFleet(Generic[K]):
         """The live sessions by key, as a view."""
         return self._live
 
+    def by_session_id(self, session_id: str) -> LiveSession[K] | None:
+        """The live session with an id, for webhooks and LiveKit events; None if it is not here.
+
+        It is found until it has ended, also while it is stopped, or replaced by a renewal.
+        """
+        record = self._records.by_id(session_id)
+        return None if record is None else record.handle
+
+    async def mark_ended(self, session_id: str) -> bool:
+        """Note that a session has ended, because a webhook said so; nothing is sent.
+
+        When it returns, the slot, the key and the ledger's row of the session are free, and
+        ``on_end`` was called with the outcome ``marked_ended``. Where a stop is under way, it
+        waits for that.
+
+        Returns:
+            Whether the fleet had a live session with that id.
+        """
+        record = self._records.by_id(session_id)
+        if record is None:
+            return False
+        await self._supervisor.mark_ended(record)
+        return True
+
     @property
     def report(self) -> DrainReport[K]:
         """How the sessions ended that were live when the block was left.
@@ -476,19 +501,3 @@ class SessionFleet(Generic[K]):
 
 def _no_worker(*_: object) -> NoWorker:
     return NoWorker()
-
-
-class _LiveView(Mapping[K, LiveSession[K]]):
-    """The live sessions as handles, by key."""
-
-    def __init__(self, records: Mapping[Hashable, SessionRecord]) -> None:
-        self._records = records
-
-    def __getitem__(self, key: K) -> LiveSession[K]:
-        return self._records[key].handle
-
-    def __iter__(self) -> Iterator[K]:
-        return cast("Iterator[K]", iter(self._records))
-
-    def __len__(self) -> int:
-        return len(self._records)

@@ -14,6 +14,11 @@ class Recorded(Protocol):
     key: Hashable
     state: State
 
+    @property
+    def session_id(self) -> str | None:
+        """Its id, from ``LIVE`` on."""
+        ...
+
 
 R = TypeVar("R", bound=Recorded)
 
@@ -24,6 +29,7 @@ class Records(Mapping[Hashable, R]):
     def __init__(self) -> None:
         self._by_state: dict[State, dict[R, None]] = {state: {} for state in State}
         self._holders: dict[Hashable, R] = {}
+        self._by_id: dict[str | None, R] = {}
         self._live_holders = 0
 
     def add(self, record: R, *, holds_key: bool) -> None:
@@ -45,6 +51,10 @@ class Records(Mapping[Hashable, R]):
         record.state = to
         if to is not State.ENDED:
             self._by_state[to][record] = None
+        elif was_live and self._by_id.get(record.session_id) is record:
+            del self._by_id[record.session_id]
+        if to is State.LIVE and not was_live:
+            self._by_id[record.session_id] = record
         if self.holder(record.key) is record:
             self._live_holders += _is_live(record) - was_live
             if to not in KEYED:
@@ -59,6 +69,10 @@ class Records(Mapping[Hashable, R]):
     def holder(self, key: Hashable) -> R | None:
         """Whoever holds a key, live or not."""
         return self._holders.get(key)
+
+    def by_id(self, session_id: str) -> R | None:
+        """The live session with an id, whether it holds its key or not."""
+        return self._by_id.get(session_id)
 
     def count(self, *states: State) -> int:
         """How many are in any of some states."""

@@ -247,6 +247,11 @@ class SessionRecord:
         return handle
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether its start is."""
+        return self.state is State.WAITING or self.state is State.STARTING
+
+    @property
     def response(self) -> AnyStarted:
         """The server's answer, which exists from LIVE on."""
         return cast("AnyStarted", self.started)

@@ -43,5 +43,6 @@ class Reason(Enum):
     OVER = "the server answered that it had ended"
     REPLACED = "a later start replaced it"
     ELSEWHERE = "another worker stopped it"
+    MARKED = "mark_ended() was called for it"
     RENEWED = "its replacement took over"
     LOST = "worker {by} claimed it, because the lease of this worker had expired"

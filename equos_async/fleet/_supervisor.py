@@ -47,6 +47,7 @@ _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.RENEWED: "renewed",
     Reason.LOST: "lost",
     Reason.ELSEWHERE: "stopped_elsewhere",
+    Reason.MARKED: "marked_ended",
 }
 """What an end is called that came about for a reason of its own."""
 
@@ -158,11 +159,14 @@ class FleetSupervisor:
     async def call_off(self, key: Hashable, why: EquosError) -> None:
         """Let a start that is under way end in an error; its session is stopped when it comes."""
         record = self._records.holder(key)
-        if record is None or record.state not in {State.WAITING, State.STARTING}:
+        if record is None or not record.is_under_way:
             return
+        entry = record.entry
         self._turn_away(record, why)
         if record.task is not None:
             await asyncio.wait([record.task])
+        if record.state is State.ENDED:
+            await self._rows.remove(entry)  # or other workers find its key in use
 
     def _turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """Let a start end in an error, at once where nothing was sent."""
@@ -172,8 +176,7 @@ class FleetSupervisor:
     def _withdraw(self, record: SessionRecord) -> None:
         """Send nothing more of a start, unless it was sent: then its session is stopped."""
         is_unsent = record.watch is None or record.watch.is_unsent
-        is_under_way = record.state in {State.WAITING, State.STARTING}
-        if is_under_way and record.task is not None and is_unsent:
+        if record.is_under_way and record.task is not None and is_unsent:
             record.task.cancel()
 
     def _opened(
@@ -329,12 +332,20 @@ class FleetSupervisor:
 
     def _ended_elsewhere(self, record: SessionRecord) -> None:
         """Another worker has ended it, or called its start off."""
-        if record.state in {State.WAITING, State.STARTING}:
+        if record.is_under_way:
             self._turn_away(record, called_off())
             return
+        self._let_go(record, Reason.ELSEWHERE)
+
+    async def mark_ended(self, record: SessionRecord) -> None:
+        """Let go of a live session that is known to have ended; a stop under way goes on."""
+        self._let_go(record, Reason.MARKED)
+        await asyncio.wait([cast("asyncio.Task[AnyEnded | None]", record.task)])
+
+    def _let_go(self, record: SessionRecord, reason: Reason) -> None:
         record.is_confirmed = True  # whatever becomes of a stop that is under way
         if record.state is State.LIVE:
-            record.reason = Reason.ELSEWHERE
+            record.reason = reason
             self._close(record, self._forget(record))
 
     # Stopping.

@@ -117,6 +117,7 @@ EndOutcome = Literal[
     "lost",
     "reaped",
     "stopped_elsewhere",
+    "marked_ended",
     "failed",
     "unresolved",
 ]
@@ -130,6 +131,7 @@ REPORTED: Final[Mapping[EndOutcome, str]] = {
     "lost": "stopped",
     "reaped": "stopped",
     "stopped_elsewhere": "stopped",
+    "marked_ended": "already_ended",
     "failed": "failed",
     "unresolved": "unresolved",
 }
@@ -149,6 +151,7 @@ class SessionEnd(Generic[K_co]):
             ``"renewed"``: its replacement took over. ``"lost"``: another worker claimed it in the
             ledger. ``"reaped"``: stopped here after its own worker had stalled.
             ``"stopped_elsewhere"``: stopped by its key on another worker than its own.
+            ``"marked_ended"``: ``mark_ended`` was called for it.
             ``"failed"``: stopping it failed. ``"unresolved"``: no answer came before the deadline.
         seconds: How long it was live, by the fleet's clock; for a session of another worker, the
             time since its row was written.

@@ -25,6 +25,11 @@ class Stub:
     key: Hashable
     state: State = State.WAITING
 
+    @property
+    def session_id(self) -> str:
+        """One of its own."""
+        return f"s-{id(self)}"
+
 
 def rows() -> list[tuple[State, State, str]]:
     """The page's rows: from, to, and what is held then."""
@@ -73,6 +78,8 @@ def test_no_sequence_does_the_impossible(steps: list[tuple[int, State]]) -> None
         running = {one.key: one for one in stubs if one.state in RUNNING}
         assert dict(records) == running
         assert len(records) == len(running)
+        for one in stubs:
+            assert (records.by_id(one.session_id) is one) == (one.state in RUNNING)
         for one in stubs:
             assert (records.holder(one.key) is one) == (one.state in KEYED)
 

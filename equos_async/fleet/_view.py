@@ -1,0 +1,29 @@
+"""The live sessions of a fleet as handles, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import cast
+
+from ._session import LiveSession, SessionRecord
+from .values import K
+
+
+class LiveView(Mapping[K, LiveSession[K]]):
+    """The live sessions as handles, by key.
+
+    Args:
+        records: The fleet's sessions.
+    """
+
+    def __init__(self, records: Mapping[Hashable, SessionRecord]) -> None:
+        self._records = records
+
+    def __getitem__(self, key: K) -> LiveSession[K]:
+        return self._records[key].handle
+
+    def __iter__(self) -> Iterator[K]:
+        return cast("Iterator[K]", iter(self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
