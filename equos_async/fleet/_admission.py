@@ -17,6 +17,7 @@ from equos_async.errors import (
     RateLimitError,
 )
 
+from ._names import name_of
 from ._no_ledger import NoRows
 from ._records import Records
 from ._rows import NO_ENTRY
@@ -112,7 +113,7 @@ class Admission:
             raise KeyInUseError(
                 f"key {record.key!r} already has a session: stop it first",
                 key=record.key,
-                holder=self._rows.worker,
+                holder=self._rows.worker and name_of(self._rows.worker),
                 session_id=holder.session_id,
                 operation="start",
             )

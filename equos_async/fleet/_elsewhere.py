@@ -11,6 +11,7 @@ from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import KeyedLedger, LedgerRow, SessionLedger
 
 from ._engine import Engine
+from ._names import name_of
 from ._reaper import end_of
 from ._rows import key_of
 from .values import AnyEnded
@@ -75,13 +76,14 @@ class Elsewhere:
             if not starts:
                 return last
             if min(row.age for row in starts) >= patience or self._clock.now() >= until:
-                told = f"the start of worker {starts[0].owner} for key {key_of(key)!r} has no end"
+                whose = f"worker {name_of(starts[0].owner)} for key {key_of(key)!r}"
+                told = f"the start of {whose} has no end"
                 raise EquosError(f"{told}: a session may be running", operation="stop")
             await self._clock.sleep(AGAIN)
 
     async def _end(self, ledger: KeyedLedger, row: LedgerRow) -> AnyEnded | None:
         if row.endpoint != self._client.endpoint:
-            told = f"session {row.session_id} of worker {row.owner} is at {row.endpoint}"
+            told = f"session {row.session_id} of worker {name_of(row.owner)} is at {row.endpoint}"
             raise EquosError(
                 f"{told}, which this client does not reach",
                 operation="stop",

@@ -74,6 +74,10 @@ class SessionFleet(Generic[K]):
         ledger: A ledger in which sessions are recorded, so that other workers stop them if this one
             dies. ``max_live`` is then one limit for all workers that share it, and keys are unique
             over all of them; they must be strings or integers.
+        worker: This worker's name in the ledger, for good; each process needs its own. If the last
+            process of that name is dead, :meth:`open` stops its sessions at once. If that cannot be
+            proved, because it ran on another machine or in another container, it waits for that
+            one's lease to end. None: a name is made up each time.
         lease: Seconds without a heartbeat of this worker after which other workers stop its
             sessions. There are three heartbeats in that time.
         ledger_required: Whether starts fail with :class:`LedgerError` while the ledger fails. If
@@ -105,6 +109,7 @@ class SessionFleet(Generic[K]):
         budget_seconds: float | None = None,
         renew_before: float = 30.0,
         ledger: SessionLedger | None = None,
+        worker: str | None = None,
         lease: float = 15.0,
         ledger_required: bool = True,
         on_end: OnEnd[K] | None = None,
@@ -127,6 +132,7 @@ class SessionFleet(Generic[K]):
                 client,
                 limit=max_live,
                 lease=lease,
+                name=worker,
                 required=ledger_required,
                 clock=clock,
             )
@@ -166,7 +172,7 @@ class SessionFleet(Generic[K]):
             clock=clock,
         )
         self._live: LiveView[K] = LiveView(self._records)
-        self._entered = False
+        self._entered = self._is_opening = False
         self._report: DrainReport[K] | None = None
         self._guard: SignalGuard | None = None
 
@@ -363,8 +369,12 @@ class SessionFleet(Generic[K]):
 
     @property
     def worker(self) -> str | None:
-        """This worker's name in the ledger (host, process and random letters), or None."""
-        return self._worker.worker
+        """This worker's name in the ledger, or None without one.
+
+        Where none was given, it is host, process and random letters, made when the fleet is opened.
+        In the ledger's rows a name that was given is followed by ``#`` and random letters.
+        """
+        return self._worker.name
 
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
@@ -433,13 +443,21 @@ class SessionFleet(Generic[K]):
         """Open the fleet, as ``async with`` does; for programs with a set-up and a tear-down.
 
         Raises:
-            ConfigurationError: It was opened before.
+            ConfigurationError: It was opened before, or a living worker has the name ``worker``.
+            LedgerError: The name could not be taken, because the ledger failed.
             ClientClosedError: The fleet is closed or closing.
         """
         if self._admission.closed:
             raise closed_error()
-        if self._entered:
+        if self._entered or self._is_opening:
             raise ConfigurationError("the fleet was entered already")
+        self._is_opening = True
+        try:
+            await self._worker.take_name()
+        finally:
+            self._is_opening = False
+        if self._admission.closed:
+            raise closed_error()
         self._entered = True
         self._worker.enter()
 

@@ -58,10 +58,13 @@ class NoRows:
 class NoWorker:
     """The worker of a fleet that no other one knows of."""
 
-    worker: None = None
+    name: None = None
 
     def __init__(self) -> None:
         self.rows: Final = NoRows()
+
+    async def take_name(self) -> None:
+        """Nobody asks for it."""
 
     def enter(self) -> None:
         """Nobody left anything."""

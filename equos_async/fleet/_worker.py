@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import Callable, Coroutine, Hashable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
@@ -13,10 +10,10 @@ from typing import Any, Final, TypeVar
 
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
-from equos_async.errors import ClientClosedError, LedgerError
-from equos_async.ledger.protocol import KeyedLedger, LedgerRow, SessionLedger
+from equos_async.errors import ClientClosedError, ConfigurationError, LedgerError
+from equos_async.ledger.protocol import KeyedLedger, LedgerRow, NamedLedger, SessionLedger
 
-from . import _engine
+from . import _engine, _names
 from ._elsewhere import Elsewhere
 from ._ends import Ends
 from ._reaper import Reaper, resource_in
@@ -44,7 +41,11 @@ class LedgerWorker:
         limit: How many sessions there may be, over all workers.
         lease: Seconds after which others stop what this worker holds.
         required: Whether a session that cannot be written down is not started.
+        name: What this worker is always called; None: what it is called this time is made up.
         clock: The source of time.
+
+    Raises:
+        ConfigurationError: It cannot have the name.
     """
 
     def __init__(
@@ -54,15 +55,17 @@ class LedgerWorker:
         emit: Callable[..., None],
         ends: Ends,
         *,
+        name: str | None,
         limit: int,
         lease: float,
         required: bool,
         clock: Clock,
     ) -> None:
-        self.worker: str = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        if name is not None and not isinstance(ledger, NamedLedger):
+            raise ConfigurationError("worker needs a ledger that is a NamedLedger")
+        self._name = None if name is None else _names.checked(name)
         self.rows: Final = RowWriter(
             ledger,
-            worker=self.worker,
             endpoint=client.endpoint,
             limit=limit,
             lease=lease,
@@ -72,20 +75,14 @@ class LedgerWorker:
             in_line=self._be_called,
         )
         self._ledger = ledger
+        self._client = client
+        self._required = required
         self._lease = lease
         self._clock = clock
         self._emit = emit
         self._ends = ends
         self._engine = self.rows.engine
-        self._reaper = Reaper(ledger, client, self._engine, worker=self.worker, lease=lease)
-        self._elsewhere = Elsewhere(
-            ledger,
-            client,
-            self._engine,
-            worker=self.worker,
-            clock=clock,
-            ended=self._ended_elsewhere,
-        )
+        self._be_new()
         # Where others can end what is this worker's, it is told of that, whether it waits or not.
         self._is_keyed = isinstance(ledger, KeyedLedger)
         self._reaping: set[str] = set()
@@ -96,6 +93,55 @@ class LedgerWorker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
+
+    def _be_new(self) -> None:
+        """Be a worker that nobody has heard of."""
+        self.worker = _names.new_id(self._name)
+        self.rows.worker = self.worker
+        self._reaper = Reaper(
+            self._ledger, self._client, self._engine, worker=self.worker, lease=self._lease
+        )
+        self._elsewhere = Elsewhere(
+            self._ledger,
+            self._client,
+            self._engine,
+            worker=self.worker,
+            clock=self._clock,
+            ended=self._ended_elsewhere,
+        )
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return self._name or self.worker
+
+    async def take_name(self) -> None:
+        """Be this process's own worker, and end what its dead predecessor of the same name left.
+
+        Raises:
+            ConfigurationError: A living worker has the name.
+            LedgerError: The engine failed, and the ledger is required.
+        """
+        self._be_new()  # all that was made before may be in another process, too, by a fork
+        ledger = self._ledger
+        if self._name is None or not isinstance(ledger, NamedLedger):
+            return
+        left = _names.succeed(
+            ledger,
+            self._engine,
+            name=self._name,
+            worker=self.worker,
+            endpoint=self._client.endpoint,
+            lease=self._lease,
+            clock=self._clock,
+        )
+        try:
+            async for row in left:
+                self._inherit(row)
+        except LedgerError as error:
+            if self._required:
+                raise
+            self._engine.failed(error)  # what was left is found when its lease is over
 
     def enter(self) -> None:
         """Be heard of from now on, and look for workers that are not."""
@@ -117,7 +163,7 @@ class LedgerWorker:
         return task.result()
 
     def _ended_elsewhere(self, row: LedgerRow, last: AnyEnded | None) -> None:
-        told = f"it was stopped on worker {self.worker}"
+        told = f"it was stopped on worker {self.name}"
         self._ends.tell(self._end_of(row, "stopped_elsewhere", told, last))
 
     # All sessions, for as long as the fleet lives.
@@ -177,8 +223,9 @@ class LedgerWorker:
             self._see_to(row.id, self._end(row))
 
     def _told(self, row: LedgerRow) -> str:
-        is_known = row.owner != self.worker
-        return f"left by worker {row.owner}" if is_known else "the answer to a claim was lost"
+        if row.owner == self.worker:
+            return "the answer to a claim was lost"
+        return f"left by worker {_names.name_of(row.owner)}"
 
     def _tell(self, kind: FleetEventKind, row: LedgerRow, reason: str) -> None:
         resource = resource_in(row)

@@ -25,6 +25,7 @@ from equos_async.ledger.protocol import (
 )
 
 from ._engine import Engine, removal
+from ._names import name_of
 from ._rows import Confirmed, Desired, Entry, Step, Wish, called_off, key_of, text_of
 from .values import AnyRequest
 
@@ -37,7 +38,6 @@ class RowWriter:
 
     Args:
         ledger: Where sessions are written down.
-        worker: Whose rows they are.
         endpoint: Where the sessions can be stopped.
         limit: How many sessions there may be, over all workers.
         lease: Seconds after which others stop what the worker holds.
@@ -51,7 +51,6 @@ class RowWriter:
         self,
         ledger: SessionLedger,
         *,
-        worker: str,
         endpoint: str,
         limit: int,
         lease: float,
@@ -64,8 +63,8 @@ class RowWriter:
         self.engine: Final = Engine(self._call_all)
         self._ledger = ledger
         self._is_keyed = isinstance(ledger, KeyedLedger)
-        self._remove = removal(ledger, worker)
-        self.worker: Final = worker
+        # Whose rows they are: its worker's id, from when that begins.
+        self.worker = ""
         self._endpoint = endpoint
         self._limit = limit
         self._lease = lease
@@ -229,7 +228,7 @@ class RowWriter:
             await self._record(entry)
         else:
             entry.confirmed = Confirmed.UNSURE
-            remove = partial(self._remove, entry.row.id)
+            remove = partial(removal(self._ledger, self.worker), entry.row.id)
             entry.removed = await self.engine.in_turn(self.engine.stops, remove)
             entry.confirmed = Confirmed.NOTHING
 
@@ -276,11 +275,11 @@ class RowWriter:
     def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
         key = key_of(entry.row.key)
         return KeyInUseError(
-            f"key {key!r} already has a session, in worker {holder}: stop it"
+            f"key {key!r} already has a session, in worker {name_of(holder)}: stop it"
             f"{'' if self._is_keyed else ' there'}, "
             f"or if that worker is dead, wait {self._lease:g} s for its lease to end",
             key=key,
-            holder=holder,
+            holder=name_of(holder),
             operation="start",
         )
 
@@ -332,7 +331,7 @@ class RowWriter:
         if self._is_keyed and owner == NOBODY and entry.desired is not Desired.ABSENT:
             entry.claimed(NOBODY)
         elif entry.desired is Desired.SESSION:
-            entry.claimed(owner or "(unknown)")
+            entry.claimed(name_of(owner) or "(unknown)")
 
     # All rows.
 

@@ -78,6 +78,21 @@ class Placing:
     called_off: bool = False
 
 
+@frozen
+class Namesake:
+    """The worker that has a name in a ledger.
+
+    Attributes:
+        worker: Its id, as rows have it.
+        process: What it told of its process when it took the name.
+        until: The end of its lease by the engine's clock; each heartbeat moves it.
+    """
+
+    worker: str
+    process: str
+    until: float
+
+
 @runtime_checkable
 class SessionLedger(Protocol):
     """What a fleet needs from a ledger's engine; each method is one atomic step.
@@ -234,6 +249,55 @@ class KeyedLedger(SessionLedger, Protocol):
         Returns:
             True if this call removed it. False if another worker took it over or removed it, so
             that the other one reports its end. None if nothing is known of it.
+        """
+        ...
+
+
+@runtime_checkable
+class NamedLedger(SessionLedger, Protocol):
+    """An engine that knows the names of workers; optional for a ledger.
+
+    It is needed for ``SessionFleet(worker=...)``. With a ``lease`` of 0
+    :meth:`SessionLedger.renew` also gives up the worker's name.
+    """
+
+    async def enlist(
+        self,
+        worker: str,
+        *,
+        name: str,
+        process: str,
+        lease: float,
+        instead_of: str | None = None,
+    ) -> Namesake | None:
+        """Take a name, unless another worker that has not stalled has it; renew the lease.
+
+        Args:
+            worker: The id of the worker that takes the name.
+            name: The name.
+            process: What others may learn of its process.
+            lease: Seconds without a heartbeat after which the worker counts as stalled.
+            instead_of: The id of a worker that is dead. If it has the name, that is taken from it,
+                and it counts as stalled from now on.
+
+        Returns:
+            None if the worker has the name now; otherwise the one that has it.
+        """
+        ...
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        endpoint: str,
+        lease: float,
+        at_once: bool = False,
+        of: str | None = None,
+    ) -> Sequence[LedgerRow]:
+        """As :meth:`SessionLedger.claim`.
+
+        With ``of``, the id of a stalled worker that is known to be dead, only what that one holds
+        is claimed, even if the engine has not been reachable for a lease.
         """
         ...
 

@@ -16,7 +16,7 @@ from attrs import asdict, fields
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, Placing, batched
+from .protocol import NOBODY, LedgerRow, Namesake, Placing, batched
 from .redis_script import SCRIPT
 
 _logger: Final = logging.getLogger("equos_async")
@@ -36,6 +36,7 @@ _KEYS: Final = (
     "claimed_at",
     "engine",
     "foreign",
+    "names",
 )
 
 
@@ -194,11 +195,30 @@ class RedisLedger:
         told: list[str] = json.loads(text)
         return {row_id: known or None for row_id, known in zip(told[::2], told[1::2], strict=True)}
 
+    async def enlist(
+        self,
+        worker: str,
+        *,
+        name: str,
+        process: str,
+        lease: float,
+        instead_of: str | None = None,
+    ) -> Namesake | None:
+        """As :meth:`NamedLedger.enlist`."""
+        told = await self._hear("enlist", worker, name, process, lease, instead_of or worker)
+        return Namesake(told[0], told[1], float(told[2])) if told else None
+
     async def claim(
-        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+        self,
+        worker: str,
+        *,
+        endpoint: str,
+        lease: float,
+        at_once: bool = False,
+        of: str | None = None,
     ) -> Sequence[LedgerRow]:
-        """As :meth:`SessionLedger.claim`."""
-        told = await self._hear("claim", worker, endpoint, lease, int(at_once))
+        """As :meth:`NamedLedger.claim`."""
+        told = await self._hear("claim", worker, endpoint, lease, int(at_once), of or NOBODY)
         return _rows(told[1:], told[0])
 
     async def rows(self) -> Sequence[LedgerRow]:

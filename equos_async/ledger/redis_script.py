@@ -12,9 +12,10 @@ SCRIPT: Final = r"""
 -- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
 -- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending, number
 -- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
+-- names       hash    name -> the worker that has it, and what it told of its process, as JSON
 --
 -- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
-local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN =
+local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN, NAMES =
   unpack(KEYS)
 -- In the place of who claimed a row "." says that it is over, or called off, by the worker that
 -- follows, who tells of it.
@@ -152,6 +153,15 @@ local function mend(lease)
     else
       redis.call('HDEL', TICKETS, id)
     end
+  end
+end
+
+-- Take a worker's name from it.
+local function unname(worker)
+  local names = redis.call('HGETALL', NAMES)
+  for place = 1, #names, 2 do
+    local holder = decoded(names[place + 1])
+    if not holder or holder.owner == worker then redis.call('HDEL', NAMES, names[place]) end
   end
 end
 
@@ -315,6 +325,7 @@ end
 
 function steps.renew(knew, worker, lease)
   local born, told, held = hear(worker, tonumber(lease), knew), {}, of(OWNED, worker)
+  if tonumber(lease) == 0 then unname(worker) end
   for first = 1, #held, PORTION do
     local last = math.min(first + PORTION - 1, #held)
     for place, text in ipairs(redis.call('HMGET', ROWS, unpack(held, first, last))) do
@@ -324,6 +335,22 @@ function steps.renew(knew, worker, lease)
   end
   -- As one text: to read ten thousand answers would keep a worker's loop for long.
   return {born, #told > 0 and cjson.encode(told) or '[]'}
+end
+
+function steps.enlist(knew, worker, name, process, lease, dead)
+  local born = hear(worker, tonumber(lease), knew)
+  local holder = decoded(redis.call('HGET', NAMES, name))
+  local ends = holder and holder.owner ~= worker and redis.call('ZSCORE', WORKERS, holder.owner)
+  if ends and holder.owner == dead then
+    redis.call('ZADD', WORKERS, math.min(now, tonumber(ends)), dead)
+  elseif ends then
+    local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
+    if tonumber(ends) > now or now - since < tonumber(lease) then
+      return {born, holder.owner, holder.process, ends}
+    end
+  end
+  redis.call('HSET', NAMES, name, cjson.encode({owner = worker, process = process}))
+  return {born}
 end
 
 -- Claim of one owner; whether there may be more. What another endpoint has to stop is read once.
@@ -360,17 +387,19 @@ local function claim_of(owner, worker, endpoint, taken)
   return left > 0
 end
 
-function steps.claim(knew, worker, endpoint, lease, at_once)
+function steps.claim(knew, worker, endpoint, lease, at_once, dead)
   local born = hear(worker, tonumber(lease), knew)
   local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
-  if now - since < tonumber(lease) and at_once == '0' then
+  if now - since < tonumber(lease) and at_once == '0' and dead == NOBODY then
     call()
     return {born, tostring(now)}
   end
   local taken = {}
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
-    if owner ~= worker and not claim_of(owner, worker, endpoint, taken) then
+    local is_meant = owner ~= worker and (dead == NOBODY or owner == dead)
+    if is_meant and not claim_of(owner, worker, endpoint, taken) then
       redis.call('ZREM', WORKERS, owner)
+      unname(owner)
     end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', CLAIMED_AT, '-inf', now - REMEMBERED)) do

@@ -15,7 +15,7 @@ from attrs import fields
 
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, Placing, batched
+from .protocol import NOBODY, LedgerRow, Namesake, Placing, batched
 from .sqlite_file import SQLiteFile
 
 T = TypeVar("T")
@@ -38,7 +38,10 @@ _INSERT: Final = (
     f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
 )
-_LATE: Final = "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker)"
+_LATE: Final = (
+    "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker "
+    "AND owner = coalesce(:of, owner))"
+)
 _LATE_ROWS: Final = (
     f"{_SELECT} WHERE {_LATE} AND session_id IS NULL "
     f"UNION ALL {_SELECT} "
@@ -176,6 +179,8 @@ class SQLiteLedger:
 
         def work(db: sqlite3.Connection) -> dict[str, str | None]:
             _hear(db, worker, lease)
+            if not lease:
+                db.execute("DELETE FROM names WHERE owner = ?", [worker])
             held = db.execute(
                 "SELECT id, session_id FROM rows WHERE owner = :worker "
                 "UNION ALL SELECT id, NULL FROM line WHERE owner = :worker",
@@ -185,24 +190,74 @@ class SQLiteLedger:
 
         return await self._run(work)
 
+    async def enlist(
+        self,
+        worker: str,
+        *,
+        name: str,
+        process: str,
+        lease: float,
+        instead_of: str | None = None,
+    ) -> Namesake | None:
+        """As :meth:`NamedLedger.enlist`."""
+
+        def work(db: sqlite3.Connection) -> Namesake | None:
+            now = _hear(db, worker, lease)
+            db.execute(
+                "UPDATE workers SET until = min(until, ?) "
+                "WHERE owner = ? AND owner IN (SELECT owner FROM names WHERE name = ?)",
+                [now, instead_of, name],
+            )
+            holder = db.execute(
+                "SELECT owner, process, until FROM names JOIN workers USING (owner), engine "
+                "WHERE name = :name AND owner NOT IN (:worker, :dead) "
+                "AND (until > :now OR :now - since < :lease)",
+                {
+                    "name": name,
+                    "worker": worker,
+                    "dead": instead_of or worker,
+                    "now": now,
+                    "lease": lease,
+                },
+            ).fetchone()
+            if holder:
+                return Namesake(*holder)
+            db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", [name, worker, process])
+            return None
+
+        return await self._run(work)
+
     async def claim(
-        self, worker: str, *, endpoint: str, lease: float, at_once: bool = False
+        self,
+        worker: str,
+        *,
+        endpoint: str,
+        lease: float,
+        at_once: bool = False,
+        of: str | None = None,
     ) -> Sequence[LedgerRow]:
-        """As :meth:`SessionLedger.claim`."""
+        """As :meth:`NamedLedger.claim`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
             now = _hear(db, worker, lease)
             (since,) = db.execute("SELECT since FROM engine").fetchone()
-            if now - since < lease and not at_once:
+            if now - since < lease and not at_once and of is None:
                 return []
-            scope = {"now": now, "worker": worker, "endpoint": endpoint, "most": MOST_CLAIMED}
+            scope = {
+                "now": now,
+                "worker": worker,
+                "of": of,
+                "endpoint": endpoint,
+                "most": MOST_CLAIMED,
+            }
             claimed = [_row(values, now) for values in db.execute(_LATE_ROWS, scope)]
             for row in claimed:
                 by = NOBODY if row.session_id is None else worker
                 db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row.id])
                 db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row.id, by, now])
             db.execute(_DROP_LATE_TURNS, scope)
-            db.execute(_DROP_LATE_WORKERS, scope)
+            if db.execute(_DROP_LATE_WORKERS, scope).rowcount:
+                db.execute("DELETE FROM names WHERE owner NOT IN (SELECT owner FROM workers)")
             db.execute("DELETE FROM claimed WHERE at < ?", [now - REMEMBERED])
             db.execute("DELETE FROM calls WHERE at < ?", [now - CALLED])
             return claimed

@@ -69,13 +69,20 @@ CREATE TABLE IF NOT EXISTS calls (
     at REAL NOT NULL
 );
 
+-- Which worker has a name, and what it told of its process.
+CREATE TABLE IF NOT EXISTS names (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    process TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- Older workers open no other version: what is added since must mean nothing to them.
 PRAGMA user_version = 1;
 COMMIT;
 """
 
 # What was added last: a file that has it needs nothing.
-NEWEST: Final = "calls"
+NEWEST: Final = "names"
 
 # What the rows of files that are older lack; those who do not know it leave it as it is.
 HAS_RESOURCE: Final = "SELECT 1 FROM pragma_table_info('rows') WHERE name = 'resource'"

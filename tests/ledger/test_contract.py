@@ -15,10 +15,11 @@ from equos_async.testing.ledger_contract import (
     LedgerContract,
     OpenLedger,
 )
+from equos_async.testing.named_ledger_contract import NamedLedgerContract
 from tests.ledger.conftest import RedisServer
 
 
-class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract):
+class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract, NamedLedgerContract):
     """A file, opened once a worker."""
 
     @pytest.fixture
@@ -33,7 +34,7 @@ class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract):
             yield open_ledger
 
 
-class TestRedis(LedgerContract, BulkLedgerContract, KeyedLedgerContract):
+class TestRedis(LedgerContract, BulkLedgerContract, KeyedLedgerContract, NamedLedgerContract):
     """A server, with a pool of connections a worker."""
 
     @pytest.fixture

@@ -61,6 +61,7 @@ async def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--name")
+    parser.add_argument("--worker")
     parser.add_argument("--endpoint")
     parser.add_argument("--ledger")
     parser.add_argument("--sessions", type=int)
@@ -71,7 +72,13 @@ async def main() -> None:
     async with (
         open_ledger(args.ledger, "equos") as ledger,
         EquosClient("any-key", api_key="any", endpoint=args.endpoint, settle=None) as client,
-        SessionFleet(client, max_live=args.limit, ledger=ledger, lease=args.lease) as fleet,
+        SessionFleet(
+            client,
+            max_live=args.limit,
+            ledger=ledger,
+            worker=args.worker,
+            lease=args.lease,
+        ) as fleet,
         asyncio.TaskGroup() as group,
     ):
         fleet.stop_on_signals()

@@ -1,0 +1,161 @@
+"""The name of a worker: who has it, and whether that process is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from equos_async import _validate
+from equos_async.clock import Clock
+from equos_async.errors import ConfigurationError
+from equos_async.ledger.protocol import LedgerRow, NamedLedger, Namesake
+
+from ._engine import Engine
+
+_INSTANCE: Final = "#"
+"""Stands in a worker's id between its name and a random word, which no other process has."""
+
+PROC: Final = Path("/proc")
+"""Where Linux tells of its processes; other systems do not tell enough."""
+_OVER: Final = {"Z", "X", "x"}
+"""The states of a process that has ended, and is only still listed."""
+
+
+def checked(name: str) -> str:
+    """A name that a worker may have.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    _validate.text("worker", name)
+    if name.startswith(".") or "\0" in name:
+        raise ConfigurationError("worker must not begin with '.' or contain a null character")
+    return name
+
+
+def new_id(name: str | None) -> str:
+    """The id of a worker that begins now; it belongs to this process, so not before a fork."""
+    if name is None:
+        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    return f"{name}{_INSTANCE}{secrets.token_hex(4)}"
+
+
+def name_of(worker: str) -> str:
+    """What users call a worker, by its id."""
+    return worker.rpartition(_INSTANCE)[0] or worker
+
+
+async def succeed(
+    ledger: NamedLedger,
+    engine: Engine,
+    *,
+    name: str,
+    worker: str,
+    endpoint: str,
+    lease: float,
+    clock: Clock,
+) -> AsyncIterator[LedgerRow]:
+    """Take a name, and yield what is claimed from the worker that had it, if that is dead.
+
+    Where the death of its process cannot be proved, its heartbeats are watched: one that does not
+    send any for its lease, which is three heartbeats, has stalled. What that one left is claimed as
+    from any worker that has stalled.
+
+    Raises:
+        ConfigurationError: A living worker has the name.
+        LedgerError: The engine failed.
+    """
+    dead = await _take(ledger, engine, name=name, worker=worker, lease=lease, clock=clock)
+    while dead is not None:
+        rows = await engine.ask(ledger.claim(worker, endpoint=endpoint, lease=lease, of=dead))
+        for row in rows:
+            yield row
+        if not rows:
+            return
+
+
+async def _take(
+    ledger: NamedLedger, engine: Engine, *, name: str, worker: str, lease: float, clock: Clock
+) -> str | None:
+    """Take a name; the id of the worker that had it, if that is proved to be dead."""
+    process = own_process()
+    dead: str | None = None
+    watched: Namesake | None = None
+    while True:
+        step = ledger.enlist(worker, name=name, process=process, lease=lease, instead_of=dead)
+        holder = await engine.ask(step)
+        if holder is None:
+            return dead
+        if is_dead(holder.process):
+            dead = holder.worker
+            continue
+        if watched is None or watched.worker != holder.worker:
+            watched = holder
+        elif holder.until > watched.until:
+            raise ConfigurationError(
+                f"worker name {name!r} is taken: its worker {holder.worker} is alive; "
+                "give each process a name of its own, and let the old one end first"
+            )
+        await clock.sleep(min(1.0, lease / 6))
+
+
+def own_process(proc: Path = PROC) -> str:
+    """What tells this process from all others that can be seen from where it runs."""
+    pid = os.getpid()
+    return json.dumps({**_place(proc), "pid": pid, "started": _stat(proc, pid).get("started")})
+
+
+def is_dead(process: str, proc: Path = PROC) -> bool:
+    """Whether a process is proved to be dead; one of another machine or container never is.
+
+    Args:
+        process: What it told of itself, by :func:`own_process`.
+        proc: Where the system tells of its processes.
+    """
+    try:
+        told = dict(json.loads(process))
+        pid = int(told["pid"])
+        is_seen = None not in told.values() and told.items() >= _place(proc).items() and pid > 0
+    except (ValueError, TypeError, KeyError):
+        return False  # written by another release
+    if not is_seen:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is another user's, so there is one
+    stat = _stat(proc, pid)
+    return bool(stat) and (stat["started"] != told["started"] or stat["state"] in _OVER)
+
+
+def _place(proc: Path) -> dict[str, Any]:
+    """Where the numbers of processes mean what they mean here: one boot of one kernel, as a rule.
+
+    A host's name is not enough: a container is made anew under the same one. None where the system
+    does not tell; then no death can be proved.
+    """
+    try:
+        return {
+            "host": socket.gethostname(),
+            "boot": (proc / "sys/kernel/random/boot_id").read_text().strip(),
+            "namespace": str((proc / "self/ns/pid").readlink()),
+        }
+    except OSError:
+        return {"host": socket.gethostname(), "boot": None, "namespace": None}
+
+
+def _stat(proc: Path, pid: int) -> dict[str, str]:
+    """The state of a process, and when it was started; nothing where the system does not tell."""
+    try:
+        # After its name, which may hold anything: proc(5), fields 3 and 22.
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return {"state": fields[0], "started": fields[19]}
+    except (OSError, IndexError):
+        return {}

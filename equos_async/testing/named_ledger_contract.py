@@ -1,0 +1,115 @@
+"""The tests that a ledger must pass that knows the names of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from equos_async.ledger.protocol import NamedLedger, Namesake
+
+from .ledger_contract import HERE, LEASE, SHORT, ids, live, place, row
+
+NAME = "bot"
+
+
+async def enlist(
+    ledger: NamedLedger, worker: str, *, lease: float = LEASE, instead_of: str | None = None
+) -> Namesake | None:
+    """Take the name for a worker."""
+    return await ledger.enlist(
+        worker, name=NAME, process=f"process of {worker}", lease=lease, instead_of=instead_of
+    )
+
+
+@pytest.mark.asyncio
+class NamedLedgerContract:
+    """The tests for an engine that is a :class:`NamedLedger`, too; with the same fixture."""
+
+    async def test_a_name_is_one_workers(self, open_ledger: Callable[[], NamedLedger]) -> None:
+        """Others are told whose it is, and see the heartbeats of that one."""
+        ledger = open_ledger()
+        assert isinstance(ledger, NamedLedger)
+        for _ in range(2):
+            assert await enlist(ledger, "worker-1") is None
+        held = await enlist(open_ledger(), "worker-2")
+        assert held is not None
+        assert (held.worker, held.process) == ("worker-1", "process of worker-1")
+        await asyncio.sleep(0.01)
+        still = await enlist(ledger, "worker-2")
+        assert still == held, "asking for a name is no heartbeat of its holder"
+        await ledger.renew("worker-1", lease=LEASE)
+        moved = await enlist(ledger, "worker-2")
+        assert moved is not None
+        assert moved.until > held.until
+        assert await ledger.enlist("worker-2", name="other", process="", lease=LEASE) is None
+
+    async def test_who_leaves_gives_its_name_up(
+        self, open_ledger: Callable[[], NamedLedger]
+    ) -> None:
+        """At once, however long the engine has been reachable."""
+        ledger = open_ledger()
+        await enlist(ledger, "worker-1")
+        await ledger.renew("worker-2", lease=0)
+        assert await enlist(ledger, "worker-3") is not None, "another one has left"
+        await ledger.renew("worker-1", lease=0)
+        assert await enlist(ledger, "worker-2") is None
+
+    async def test_who_has_stalled_loses_its_name(
+        self, open_ledger: Callable[[], NamedLedger]
+    ) -> None:
+        """Not before the engine has been reachable for a lease, in which it could be heard."""
+        ledger = open_ledger()
+        await enlist(ledger, "worker-1", lease=SHORT)
+        await asyncio.sleep(SHORT * 2)  # nobody says a word
+        asked = 0
+        async with asyncio.timeout(10):
+            while await enlist(ledger, "worker-2", lease=SHORT) is not None:
+                asked += 1
+                await asyncio.sleep(SHORT / 8)
+        assert asked
+        held = await enlist(ledger, "worker-1")
+        assert held is not None
+        assert held.worker == "worker-2"
+
+    async def test_who_has_gone_has_no_name(self, open_ledger: Callable[[], NamedLedger]) -> None:
+        """A name goes with the worker, when all that it held is claimed."""
+        ledger = open_ledger()
+        await enlist(ledger, "worker-1", lease=SHORT)
+        await asyncio.sleep(SHORT * 2)
+        assert await ledger.claim("worker-3", endpoint=HERE, lease=LEASE, at_once=True) == []
+        assert await enlist(ledger, "worker-2") is None
+
+    async def test_the_dead(self, open_ledger: Callable[[], NamedLedger]) -> None:
+        """Its name is taken from it, and what it held claimed at once; nothing of others is."""
+        ledger = open_ledger()
+        await enlist(ledger, "worker-1")
+        session = await live(ledger, row("a"), "s1")
+        await place(ledger, row("b"))
+        assert not await place(ledger, row("c"), limit=1)
+        await live(ledger, row("d", "worker-3"), "s3")
+        await ledger.renew("worker-3", lease=0)
+        held = await enlist(ledger, "worker-2", instead_of="worker-3")
+        assert held is not None, "a dead worker that does not have the name changes nothing"
+        assert await ledger.claim("worker-2", endpoint=HERE, lease=LEASE, of="worker-1") == []
+        assert await enlist(ledger, "worker-2", instead_of="worker-1") is None
+        claimed = await ledger.claim("worker-2", endpoint=HERE, lease=LEASE, of="worker-1")
+        assert {(one.id, one.owner, one.session_id) for one in claimed} == {
+            ("worker-1/a", "worker-1", "s1"),
+            ("worker-1/b", "worker-1", None),
+        }
+        assert await ledger.claim("worker-2", endpoint=HERE, lease=LEASE, of="worker-1") == []
+        assert (await ledger.renew("worker-2", lease=LEASE)) == {"worker-1/a": "s1"}
+        assert await ledger.record(session, seconds=600) == "worker-2"
+        assert await ids(ledger) == ["worker-1/a", "worker-1/b", "worker-3/d"]
+        assert await ledger.renew("worker-3", lease=LEASE) == {"worker-3/d": "s3"}
+
+    async def test_the_dead_have_one_heir(self, open_ledger: Callable[[], NamedLedger]) -> None:
+        """Of two that know of the death, the second meets the first."""
+        ledger = open_ledger()
+        await enlist(ledger, "worker-1")
+        assert await enlist(ledger, "worker-2", instead_of="worker-1") is None
+        held = await enlist(ledger, "worker-3", instead_of="worker-1")
+        assert held is not None
+        assert held.worker == "worker-2"
