@@ -88,16 +88,22 @@ class LastGrace:
 
     Args:
         tasks: The tasks that are under way.
+        begin: Begins what is still to be done then.
     """
 
-    def __init__(self, tasks: Callable[[], Iterable[CallTask]]) -> None:
+    def __init__(
+        self, tasks: Callable[[], Iterable[CallTask]], begin: Callable[[], object]
+    ) -> None:
         self._tasks = tasks
+        self._begin = begin
         self._generator: AsyncGeneratorType[None, None] | None = None
 
     def arm(self) -> None:
         """Let the running loop know of it, once."""
         if self._generator is None:
-            self._generator = cast("AsyncGeneratorType[None, None]", _wait_at_end(self._tasks))
+            self._generator = cast(
+                "AsyncGeneratorType[None, None]", _wait_at_end(self._tasks, self._begin)
+            )
             with suppress(StopIteration):  # it stands at its first `yield` then
                 self._generator.asend(None).send(None)
 
@@ -107,10 +113,13 @@ class LastGrace:
             await self._generator.aclose()
 
 
-async def _wait_at_end(tasks: Callable[[], Iterable[CallTask]]) -> AsyncGenerator[None, None]:
+async def _wait_at_end(
+    tasks: Callable[[], Iterable[CallTask]], begin: Callable[[], object]
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
+        begin()
         while left := set(tasks()):
             await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing
             for task in left:

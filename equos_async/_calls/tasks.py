@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from equos_async import _validate
 from equos_async._api.effects import Alone, Effect, Stake
-from equos_async._api.operations import Operation, Resource
+from equos_async._api.operations import RESOURCES, Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
@@ -84,7 +84,7 @@ class CallTasks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
         calls = self._calls
-        self._last_grace = LastGrace(lambda: [call.task for call in calls])
+        self._last_grace = LastGrace(lambda: [call.task for call in calls], self._end_held)
         self._closing = Closing(
             calls=calls, lifecycle=self._lifecycle, clock=clock, close=self._close
         )
@@ -275,8 +275,7 @@ class CallTasks:
                 if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                     call.refuse(closed_error(call.effect.name))
                     call.withdraw()
-            for session_id, resource, watch in self._held.take_all():
-                self._launch_orphan(resource, session_id, watch)
+            self._end_held()
             self._endings.hurry()
             self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
@@ -390,7 +389,8 @@ class CallTasks:
         """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
 
         The answer to a start that was sent is awaited. A stop is cut off once, so that it neither
-        waits for its turn nor for an answer that may not come, and is sent again in its grace.
+        waits for its turn nor for an answer that may not come, and is sent again in its grace; one
+        that was only just launched begins.
         """
         current = call.ending or call
         alone = current.effect.alone
@@ -399,7 +399,7 @@ class CallTasks:
         if alone is Alone.LISTENS:
             return current.is_sent
         waits = current.work in {Work.QUEUED, Work.BACKOFF}
-        return call.task.in_grace and (waits or current.is_sent)
+        return current.work is Work.NEW or (call.task.in_grace and (waits or current.is_sent))
 
     async def _carry(self, call: Call[Any]) -> None:
         """What the task of a call does."""
@@ -453,6 +453,11 @@ class CallTasks:
             call.watch, call.key = watch, watch.key
         self._launch_alone(call, told=True)
 
+    def _end_held(self) -> None:
+        """Those who hold things will not end them any more."""
+        for session_id, resource, watch in self._held.take_all():
+            self._launch_orphan(resource, session_id, watch)
+
     async def _close(self) -> None:
         await self._settling.stop()
         await self._last_grace.disarm()
@@ -482,13 +487,17 @@ class CallTasks:
     def _struck(self, call: Call[Any], error: BaseException) -> None:
         """A mistake of this library, or what a signal handler raised, ended a call's task."""
         reason = f"{type(error).__name__} ended its task"
-        if call.effect.stake is Stake.RUNNING:
-            self._reports.failed(call, reason)
+        ending = call.ending or call
+        if ending.effect.stake is Stake.RUNNING:
+            self._reports.failed(ending, reason)
         elif call.effect.stake is Stake.BEGUN and call.is_on_server:
             self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
         if not isinstance(error, Exception):
             # It has left the event loop already; once more, it would break the loop's clean-up.
             call.answer.cancel()
+            if ending.effect.stake is Stake.RUNNING:
+                resource = RESOURCES[ending.target.resource or "session"]
+                self._launch_orphan(resource, str(ending.target.session_id), call.watch)
         elif call.is_wanted:
             call.refuse(error)
         else:  # no caller can be told of it: the loop's handler is

@@ -16,6 +16,7 @@ from equos_async import (
     CreateSessionPassRequest,
     EquosClient,
     Event,
+    SessionFleet,
 )
 from equos_async.clock import Clock
 from equos_async.testing import Delay, EquosEmulator
@@ -286,7 +287,10 @@ class TestTheLoopShutsDown:
     def test_a_signal_meets_a_call(
         self, operation: str, request_: CreateSessionPassRequest
     ) -> None:
-        """What a handler raises in a step of its task leaves the loop once; the rest is told."""
+        """What a handler raises in a step of its task leaves the loop once.
+
+        A stop is sent anew; an answer to a start is lost, and that is told.
+        """
         met: list[type[BaseException]] = []
         callers: list[asyncio.Task[Any] | None] = [None]
 
@@ -316,8 +320,34 @@ class TestTheLoopShutsDown:
                 runner.run(call())
             runner.run(self.shut_down())
             assert met == [KeyboardInterrupt, asyncio.CancelledError]
-            (left,) = client.unresolved
-            assert (left.operation, left.reason) == (operation, "KeyboardInterrupt ended its task")
+            told = [(left.operation, left.reason) for left in client.unresolved]
+            lost = [("start", "KeyboardInterrupt ended its task")]
+            assert told == (lost if operation == "start" else [])
+            runner.run(client.aclose())
+
+    @pytest.mark.parametrize("holder", ["block", "fleet"])
+    def test_what_is_held_is_never_left(
+        self, holder: str, request_: CreateSessionPassRequest
+    ) -> None:
+        """A block that was entered by hand, and a fleet that was opened only, are over then."""
+        kept: list[object] = []
+
+        async def main() -> None:
+            if holder == "block":
+                block = client.session(request_)
+                kept.append(block)
+                await block.__aenter__()
+                return
+            fleet = SessionFleet(client)
+            kept.append(fleet)
+            await fleet.open()
+            await fleet.start(request_, key="1")
+
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            client = EquosClient(KEY, endpoint=emulator.endpoint)
+            runner.run(main())
+            runner.run(self.shut_down())
+            assert (emulator.live_sessions, len(emulator.ended_sessions)) == ({}, 1)
             runner.run(client.aclose())
 
     def test_stops_that_are_in_their_grace(self) -> None:
