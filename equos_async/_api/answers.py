@@ -218,8 +218,9 @@ def decode_looked(
 
 def is_foreign(body: bytes, session_id: str) -> bool:
     """Whether an answer speaks of another id than was asked about: it answers another call."""
-    if body.startswith(b'{"id":"%b"' % session_id.encode()):
-        return False  # as the server writes it: no need to parse the answer twice
+    quoted = session_id.encode()
+    if body.startswith((b'{"id":"%b"' % quoted, b'{"id": "%b"' % quoted)):
+        return False  # as servers write it: no need to parse the answer twice
     try:
         return bool(parse_object(body).get("id", session_id) != session_id)
     except UNUSABLE:

@@ -24,8 +24,13 @@ import attrs
 if TYPE_CHECKING:
     from cattrs import Converter
 from equos_async.errors import ConfigurationError
+from equos_async.models import EquosAgent, EquosAvatar, EquosCharacter
+
+from .shared import SharedReader
 
 T = TypeVar("T")
+
+_DESCRIPTIONS: Final = frozenset({EquosAgent, EquosAvatar, EquosCharacter})
 
 UNUSABLE = (ValueError, RecursionError, ExceptionGroup)  # a group is what cattrs raises
 USELESS = (*UNUSABLE, TypeError, AttributeError)  # and what its hooks raise by themselves
@@ -214,10 +219,16 @@ def converter() -> Converter:
         if any(one.default is attrs.NOTHING for one in attrs.fields(cls)):
             return fields
 
+        read: Callable[[Any, Any], Any] = fields
+        if cls in _DESCRIPTIONS:
+            known = attrs.fields(attrs.resolve_types(cls))
+            loose = {one.name: camel(one.name) for one in known if one.type is Any}
+            read = SharedReader(fields, loose)
+
         def structure_object(value: object, cls: Any) -> Any:
             if type(value) is not dict:  # a string, too, can be asked whether it holds a name
                 raise TypeError
-            return fields(value, cls)
+            return read(cast("dict[str, Any]", value), cls)
 
         return structure_object
 
