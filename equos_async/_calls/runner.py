@@ -182,6 +182,8 @@ class CallRunner:
         call.permit = limiter
         call.attempts += 1
         call.sent_at = now
+        if call.watch is not None:
+            call.watch.sent_at = now
         guard = call.guard = CallGuard(call)
         call.carried = call.head.fields
         end = now + effect.attempt(self._timeouts)

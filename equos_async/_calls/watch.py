@@ -18,12 +18,14 @@ class Watch:
     Attributes:
         is_withdrawn: Whether it was called off before anything was sent.
         is_settled: Whether ``settled`` was called.
+        sent_at: When the last attempt of its call was sent, on the client's clock; None: none was.
     """
 
     def __init__(self, key: object, settled: Callable[[], None]) -> None:
         self.key = key
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
+        self.sent_at: float | None = None
         self._settled = settled
         self._is_unsent: Callable[[], bool] | None = None
         self._release: Callable[[], object] = _never

@@ -27,6 +27,7 @@ from equos_async.ledger.protocol import SessionLedger
 from ._admission import Admission, closed_error
 from ._ends import Ends, OnEnd
 from ._no_ledger import NoWorker
+from ._presence import presence_of
 from ._records import Records
 from ._session import HandOver, LiveSession, SessionRecord
 from ._signals import SignalGuard
@@ -85,6 +86,8 @@ class SessionFleet(Generic[K]):
             recorded when the ledger works again. Stops never depend on the ledger.
         renew_before: With ``renew=True``, seconds before a session's end at which its replacement
             is started; at most half of the session's time.
+        stop_before_end: Seconds before the server's end of a session at which the fleet stops it,
+            counted from the sending of its start; at most a tenth of the session's time.
         on_end: Called with the :class:`SessionEnd` of each session that was live, however it ended;
             may be a coroutine function, which drains wait for. For the sessions of a dead worker,
             the worker that stops them calls its own.
@@ -108,6 +111,7 @@ class SessionFleet(Generic[K]):
         default_max_duration: float = 600.0,
         budget_seconds: float | None = None,
         renew_before: float = 30.0,
+        stop_before_end: float = 2.0,
         ledger: SessionLedger | None = None,
         worker: str | None = None,
         lease: float = 15.0,
@@ -169,6 +173,7 @@ class SessionFleet(Generic[K]):
             ends=self._ends,
             requeue_refused=requeue_refused,
             renew_before=_validate.number("renew_before", renew_before),
+            stop_before_end=_validate.number("stop_before_end", stop_before_end, zero=True),
             clock=clock,
         )
         self._live: LiveView[K] = LiveView(self._records)
@@ -184,6 +189,8 @@ class SessionFleet(Generic[K]):
         wait: bool = True,
         if_taken: IfTaken = "raise",
         deadline: float | None = None,
+        join_within: float | None = None,
+        idle_after: float | None = None,
         renew: bool = False,
         on_renewed: HandOver[K] | None = None,
     ) -> LiveSession[K]:
@@ -202,6 +209,12 @@ class SessionFleet(Generic[K]):
                 cancelled. ``"replace"``: stop the session or cancel the start, then start.
             wait: Whether to wait for a free slot.
             deadline: Seconds for the start itself; the wait for a slot has no deadline.
+            join_within: Seconds in which somebody must join, or the session is ended with the
+                outcome ``never_joined``. Call :meth:`LiveSession.touch` when somebody has. The
+                server is asked once before a conversation is ended.
+            idle_after: Seconds after the last :meth:`LiveSession.touch` at which the session is
+                ended with the outcome ``idle``; before the first, from its start, or with
+                ``join_within`` not at all.
             renew: Start a replacement shortly before the session's end, again and again. Each needs
                 a slot and, with a budget, seconds of its own. If it cannot be started, the session
                 ends at its time.
@@ -229,6 +242,7 @@ class SessionFleet(Generic[K]):
             )
         resource = resource_of(request)
         group = self._group_of(request)
+        presence = presence_of(join_within, idle_after)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
         if renew != (on_renewed is not None):
@@ -248,6 +262,7 @@ class SessionFleet(Generic[K]):
             duration=duration,
             deadline=deadline,
             hand_over=on_renewed,
+            presence=presence,
             group=group,
         )
         self._admission.reserve(record)

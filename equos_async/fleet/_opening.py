@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from equos_async._calls.watch import WATCH, Watch
-from equos_async._inside import begin, policy_of
+from equos_async._inside import begin, clock_of, policy_of
 from equos_async._retry.backoff import backoff
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
@@ -28,6 +28,7 @@ class Opening:
         rows: What writes them down.
         requeue_refused: Whether a start that the server refuses with 429 is attempted again.
         settled: Called with a record when the client learns that nothing runs of its start.
+        stop_before_end: Seconds before the server's end of a session at which the fleet's is.
         clock: The source of time and chance.
     """
 
@@ -39,6 +40,7 @@ class Opening:
         rows: NoRows | RowWriter,
         requeue_refused: bool,
         settled: Callable[[SessionRecord], None],
+        stop_before_end: float,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -46,6 +48,7 @@ class Opening:
         self._rows = rows
         self._requeue_refused = requeue_refused
         self._settled = settled
+        self._stop_before_end = stop_before_end
         self._clock = clock
 
     async def open(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> AnyStarted:
@@ -55,6 +58,18 @@ class Opening:
         seconds = granted(record.duration, record.resource.granted_of(started))
         await self._rows.record(record.entry, record.resource.id_of(started), seconds)
         return started
+
+    def ends(self, record: SessionRecord, started: AnyStarted) -> float:
+        """When the fleet stops a session that was started just now, on the clock.
+
+        That is before the server does, which counts from some time after the start was sent, and
+        tells nobody. The server's own date is no help: clocks differ.
+        """
+        seconds = granted(record.duration, record.resource.granted_of(started))
+        sent_at = None if record.watch is None else record.watch.sent_at
+        # By the client's clock, which need not be the fleet's.
+        age = 0.0 if sent_at is None else clock_of(self._client).now() - sent_at
+        return self._clock.now() - age + seconds - min(self._stop_before_end, seconds / 10)
 
     async def _start(
         self, record: SessionRecord, request: AnyRequest, *, again: bool

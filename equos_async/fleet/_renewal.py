@@ -47,6 +47,7 @@ class Renewals:
             deadline=old.ends - old.owner.clock.now(),
             hand_over=old.hand_over,
             group=old.group,
+            presence=None if old.presence is None else old.presence.carried_on(),
             replaces=old,
         )
         old.renewing = asyncio.create_task(self._replace(old, new))

@@ -17,6 +17,7 @@ from equos_async.clock import Clock, SetTimer, set_unless_done
 from equos_async.errors import EquosError, ResourceName
 from equos_async.models import EquosConversation, EquosSession
 
+from ._presence import Presence
 from ._rows import NO_ENTRY, Entry
 from ._states import Reason, State
 from .values import AnyEnded, AnyRequest, AnyStarted, EndOutcome, K, K_co, SessionEnd
@@ -96,6 +97,14 @@ class LiveSession(Generic[K_co]):
         if self._record.end is not None:
             return "ended"
         return "stopping" if self._record.state is State.STOPPING else "live"
+
+    def touch(self) -> None:
+        """Note that somebody uses it: it has been joined, and is not idle now.
+
+        Call it when the user joins, speaks or sends something; it costs next to nothing.
+        """
+        if self._record.presence is not None:
+            self._record.presence.touch(self._record.owner.clock.now())
 
     async def stop(self) -> AnyEnded | None:
         """Stop it. Concurrent and later calls get the same answer.
@@ -191,7 +200,9 @@ class SessionRecord:
         started: The server's answer.
         began: When it was known to be live, on the clock.
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
-        timer: The timer of its renewal or its end; None when its time is over.
+        renew_at: When its replacement is started, on the clock; None: not by itself, or not again.
+        presence: Whether anybody uses it, where that matters.
+        timer: The timer of what is to be done next about it; None when its time is over.
         reason: Why it is being stopped; with ``LOST``, ``claimed_by`` is the worker that claimed
             it.
         is_confirmed: Whether it is over although no stop of the fleet's was answered.
@@ -208,6 +219,7 @@ class SessionRecord:
     deadline: float | None
     hand_over: HandOver[Any] | None
     group: str | None = None
+    presence: Presence | None = None
     replaces: SessionRecord | None = None
     state: State = State.WAITING
     seconds: float = 0.0
@@ -222,6 +234,7 @@ class SessionRecord:
     began: float = 0.0
     ends: float = 0.0
     expires: float = 0.0
+    renew_at: float | None = None
     timer: SetTimer | None = None
     reason: Reason = Reason.ASKED
     claimed_by: str = ""

@@ -41,6 +41,8 @@ class Reason(Enum):
     ASKED = ""
     EXPIRED = "its time was over"
     OVER = "the server answered that it had ended"
+    IDLE = "it was idle: nobody called touch() in time"
+    NEVER_JOINED = "nobody joined it in time"
     REPLACED = "a later start replaced it"
     ELSEWHERE = "another worker stopped it"
     MARKED = "mark_ended() was called for it"

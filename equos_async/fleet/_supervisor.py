@@ -23,9 +23,10 @@ from ._opening import Opening
 from ._records import Records
 from ._renewal import Renewals
 from ._rows import called_off
-from ._session import SessionRecord, error_of, granted
+from ._session import SessionRecord, error_of
 from ._states import Reason, State
 from ._tally import Tally
+from ._watchdog import Watchdog
 from ._writer import RowWriter
 from .values import (
     AnyEnded,
@@ -43,6 +44,8 @@ LAST_DATE: Final = 253_402_300_799.0
 
 _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.EXPIRED: "expired",
+    Reason.IDLE: "idle",
+    Reason.NEVER_JOINED: "never_joined",
     Reason.REPLACED: "replaced",
     Reason.RENEWED: "renewed",
     Reason.LOST: "lost",
@@ -73,6 +76,7 @@ class FleetSupervisor:
         ends: Who is told of each end.
         requeue_refused: Whether a start that the server refuses with 429 is attempted again.
         renew_before: Seconds before a session's end at which its replacement is started.
+        stop_before_end: Seconds before the server's end of a session at which it is stopped.
         clock: The source of time.
     """
 
@@ -87,6 +91,7 @@ class FleetSupervisor:
         ends: Ends,
         requeue_refused: bool,
         renew_before: float,
+        stop_before_end: float,
         clock: Clock,
     ) -> None:
         self.closing: bool = False
@@ -104,6 +109,7 @@ class FleetSupervisor:
             rows=rows,
             requeue_refused=requeue_refused,
             settled=self._settled,
+            stop_before_end=stop_before_end,
             clock=clock,
         )
         self._renew_before = renew_before
@@ -112,6 +118,7 @@ class FleetSupervisor:
         self._grace: Drain | None = None
         self._is_over = False
         self._renewals = Renewals(records, self.fulfil, self.stop)
+        self._watchdog = Watchdog(client, self._timers, clock, stop=self.stop, renew=self._renew)
 
     # Starting.
 
@@ -235,13 +242,15 @@ class FleetSupervisor:
 
     def _live(self, record: SessionRecord, started: AnyStarted, *, wanted: bool) -> None:
         """Write down that a session is live, and let go of what only its start needed."""
-        duration = granted(record.duration, record.resource.granted_of(started))
-        # From here on, not from the server's own date: clocks differ, and the fleet's end must
-        # not come before the server's.
         record.started = started
         record.began = self.clock.now()
-        record.ends = record.began + duration
-        record.expires = min(self.clock.wall() + duration, LAST_DATE)
+        record.ends = self._opening.ends(record, started)
+        left = record.ends - record.began
+        record.expires = min(self.clock.wall() + left, LAST_DATE)
+        if record.hand_over is not None:
+            record.renew_at = record.ends - min(self._renew_before, left / 2)
+        if record.presence is not None:
+            record.presence.seen = record.began
         self._tally.began(record)
         self._records.move(record, State.LIVE)
         if record.replaces is not None and wanted:
@@ -251,7 +260,7 @@ class FleetSupervisor:
         record.answer = record.task = record.replaces = record.unwanted = None
         if record.hand_over is None:
             record.request = None
-        self._set_timer(record)
+        self._watchdog.watch(record)
 
     def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
         """A session may be live that nobody holds: its slot and seconds stay taken."""
@@ -281,7 +290,7 @@ class FleetSupervisor:
         closed before the fleet.
         """
         if record.state is State.UNKNOWN:
-            self._unset(record)
+            self._watchdog.unwatch(record)
             self._admission.release(record, 0.0)
         elif record.state is State.LIVE:
             record.is_confirmed = True
@@ -293,28 +302,9 @@ class FleetSupervisor:
 
     # Watching.
 
-    def _set_timer(self, record: SessionRecord) -> None:
-        if record.request is None:
-            record.timer = self._timers.at(record.ends, self._expire, record)
-        else:
-            lead = min(self._renew_before, (record.ends - record.began) / 2)
-            record.timer = self._timers.at(record.ends - lead, self._renew, record)
-
-    def _unset(self, record: SessionRecord) -> None:
-        """Nothing is to be done about it at its time any more."""
-        if record.timer is not None:
-            self._timers.cancel(record.timer)
-            record.timer = None
-
     def _renew(self, record: SessionRecord) -> None:
-        record.timer = self._timers.at(record.ends, self._expire, record)
         if record.state is State.LIVE and not self._admission.closed:
             self._renewals.begin(record)
-
-    def _expire(self, record: SessionRecord) -> None:
-        """The time is over: stop it, for the server may have forgotten to."""
-        record.timer = None
-        self.stop(record, Reason.EXPIRED)
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
@@ -421,7 +411,7 @@ class FleetSupervisor:
     def _finish(self, record: SessionRecord, end: SessionEnd) -> None:
         """A session is over: let go of all that was held for it."""
         record.end = end
-        self._unset(record)
+        self._watchdog.unwatch(record)
         self._tally.ended(record, end.seconds)
         removed = record.entry.removed  # whichever worker removes a row tells of its end
         self._admission.release(record, end.seconds)
@@ -441,6 +431,7 @@ class FleetSupervisor:
             if self._records.holder(record.key) is record:  # a replacement is cancelled instead
                 self._turn_away(record, closed_error())
         self._renewals.cancel()
+        self._watchdog.cancel()
 
     def wind_down(self, seconds: float) -> asyncio.Future[None]:
         """Take no more starts, and let what there is go on to its end, for so long at most."""

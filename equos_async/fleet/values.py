@@ -112,6 +112,8 @@ EndOutcome = Literal[
     "stopped",
     "already_ended",
     "expired",
+    "idle",
+    "never_joined",
     "replaced",
     "renewed",
     "lost",
@@ -126,6 +128,8 @@ REPORTED: Final[Mapping[EndOutcome, str]] = {
     "stopped": "stopped",
     "already_ended": "already_ended",
     "expired": "stopped",
+    "idle": "stopped",
+    "never_joined": "stopped",
     "replaced": "stopped",
     "renewed": "stopped",
     "lost": "stopped",
@@ -147,7 +151,8 @@ class SessionEnd(Generic[K_co]):
         session_id: The id of the session or conversation, if known.
         outcome: ``"stopped"``: stopped on request, and the server confirmed it.
             ``"already_ended"``: to be stopped on request, but not running any more. ``"expired"``:
-            its time was over. ``"replaced"``: stopped for a later start with the same key.
+            its time was over. ``"idle"``: not touched for ``idle_after``. ``"never_joined"``: not
+            joined in ``join_within``. ``"replaced"``: stopped for a later start with the same key.
             ``"renewed"``: its replacement took over. ``"lost"``: another worker claimed it in the
             ledger. ``"reaped"``: stopped here after its own worker had stalled.
             ``"stopped_elsewhere"``: stopped by its key on another worker than its own.

@@ -49,7 +49,7 @@ async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) 
     assert joined["token"].count(".") == 2
     status, listed = await call("GET", f"{url}/sessions")
     (one,) = json.loads(listed)["sessions"]
-    assert one == {"id": joined["id"], "name": "Grace", "remaining": 600}
+    assert one == {"id": joined["id"], "name": "Grace", "remaining": 598}
     assert joined["key"] not in listed
     for _ in range(2):
         assert await call("DELETE", f"{url}/sessions/{joined['key']}") == (204, "")

@@ -27,11 +27,11 @@ async def test_the_end_frees_the_place(
     async with SessionFleet(client, max_live=1, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1)
         waiting = asyncio.create_task(fleet.start(REQUEST, key=2))
-        still.advance(599.9)
+        still.advance(597.9)
         assert emulator.live_sessions
         still.advance(0.1)
         end = await live.ended()
-        assert (end.outcome, end.reason, end.seconds) == ("expired", "its time was over", 600)
+        assert (end.outcome, end.reason, end.seconds) == ("expired", "its time was over", 598)
         assert (await waiting).key == 2
         assert fleet.stats().expired == 1
     assert ("expired", 1) in events.kinds
@@ -140,7 +140,7 @@ async def test_a_callback_that_hangs(scripted: ScriptedClient, still: FakeClock)
 
 async def test_one_timer_for_all(scripted: ScriptedClient, still: FakeClock) -> None:
     """A hundred live sessions are watched by one timer and no task."""
-    async with SessionFleet(scripted, max_live=100, clock=still) as fleet:
+    async with SessionFleet(scripted, max_live=100, stop_before_end=0, clock=still) as fleet:
         for number in range(100):
             still.advance(1)
             await fleet.start(REQUEST, key=number)
@@ -197,7 +197,7 @@ async def test_renewal_hands_over(
     hand = Handover()
     async with SessionFleet(scripted, clock=still, on_event=events) as fleet:
         old = await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand)
-        still.advance(569)
+        still.advance(567)
         await settle()
         assert not hand.calls
         still.advance(1)
@@ -205,7 +205,7 @@ async def test_renewal_hands_over(
         ((first, new),) = hand.calls
         assert first is old
         assert fleet.live[1] is new
-        assert new.remaining == 600
+        assert new.remaining == 598
         assert (fleet.stats().live, fleet.stats().free) == (2, 48)
         hand.go.set()
         await settle()

@@ -1,0 +1,135 @@
+"""What is done about live sessions at their times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from operator import itemgetter
+from typing import cast
+
+from equos_async._api.operations import CONVERSATION
+from equos_async._inside import read
+from equos_async.client import EquosClient
+from equos_async.clock import Clock, SetTimer, Timers
+from equos_async.errors import EquosError
+from equos_async.models import EquosConversation
+
+from ._presence import Presence
+from ._session import SessionRecord
+from ._states import Reason, State
+
+
+class Watchdog:
+    """Ends sessions at their times, and those that nobody uses; has them renewed before.
+
+    Each session has one timer, for what comes first. :meth:`LiveSession.touch` does not move it:
+    when it goes off it is set again, if nothing is due yet.
+
+    Args:
+        client: What is asked whether somebody has joined a conversation.
+        timers: The fleet's timers.
+        clock: The source of time.
+        stop: Sets out to stop a session, for a reason.
+        renew: Sets out to replace one.
+    """
+
+    def __init__(
+        self,
+        client: EquosClient,
+        timers: Timers,
+        clock: Clock,
+        *,
+        stop: Callable[[SessionRecord, Reason], object],
+        renew: Callable[[SessionRecord], object],
+    ) -> None:
+        self._client = client
+        self._timers = timers
+        self._clock = clock
+        self._stop = stop
+        self._renew = renew
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def watch(self, record: SessionRecord) -> None:
+        """Set the timer of a live session for what is to be done next."""
+        self.unwatch(record)
+        when, _ = self._next(record)
+        record.timer = self._timers.at(when, self._ring, record)
+
+    def unwatch(self, record: SessionRecord) -> None:
+        """Nothing is to be done about it at its time any more."""
+        if record.timer is not None:
+            self._timers.cancel(record.timer)
+            record.timer = None
+
+    def cancel(self) -> None:
+        """Ask nothing any more."""
+        for task in self._asking:
+            task.cancel()
+
+    def _next(self, record: SessionRecord) -> tuple[float, Callable[[SessionRecord], None]]:
+        steps = [(record.ends, self._expire)]
+        if record.renew_at is not None:
+            steps.append((record.renew_at, self._renew_it))
+        presence = record.presence
+        if presence is not None and not presence.is_asked:
+            if presence.join_within is not None and not presence.has_joined:
+                steps.append((record.began + presence.join_within, self._check_joined))
+            elif presence.idle_after is not None:
+                steps.append((presence.seen + presence.idle_after, self._end_idle))
+        return min(steps, key=itemgetter(0))
+
+    def _ring(self, record: SessionRecord) -> None:
+        # A loop's timer may go off a hair early: what it was set for is due.
+        now = max(self._clock.now(), cast("SetTimer", record.timer).when)
+        when, act = self._next(record)
+        if when > now:
+            record.timer = self._timers.at(when, self._ring, record)
+        else:
+            act(record)
+
+    def _expire(self, record: SessionRecord) -> None:
+        """The time is over: stop it, for the server may have forgotten to."""
+        record.timer = None
+        self._stop(record, Reason.EXPIRED)
+
+    def _renew_it(self, record: SessionRecord) -> None:
+        record.renew_at = None
+        self.watch(record)
+        self._renew(record)
+
+    def _end_idle(self, record: SessionRecord) -> None:
+        self._end(record, Reason.IDLE)
+
+    def _check_joined(self, record: SessionRecord) -> None:
+        if record.resource is not CONVERSATION:  # only its server key is surely there
+            self._end(record, Reason.NEVER_JOINED)
+            return
+        self._last_look(record)
+        task = asyncio.create_task(self._ask(record, cast("Presence", record.presence)))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, record: SessionRecord, presence: Presence) -> None:
+        try:
+            found: EquosConversation | None = await read(
+                self._client, CONVERSATION, cast("str", record.session_id)
+            )
+            has_joined = found is not None and found.joined_at is not None
+        except EquosError:
+            has_joined = True  # nobody knows: rather let it run than end a conversation
+        presence.is_asked = False
+        if has_joined and not presence.has_joined:
+            presence.touch(self._clock.now())
+        if not presence.has_joined:
+            self._end(record, Reason.NEVER_JOINED)
+        elif record.state is State.LIVE:
+            self.watch(record)
+
+    def _end(self, record: SessionRecord, reason: Reason) -> None:
+        """End what nobody uses; where that fails, it is ended at its time."""
+        self._last_look(record)
+        self._stop(record, reason)
+
+    def _last_look(self, record: SessionRecord) -> None:
+        cast("Presence", record.presence).is_asked = True
+        self.watch(record)
