@@ -16,8 +16,8 @@ T = TypeVar("T")
 PATIENCE: Final = 2.0
 """Seconds that any answer of an engine is waited for, whatever its own timeout is."""
 
-AT_ONCE: Final = 4
-"""Concurrent questions of each kind."""
+AT_ONCE: Final = 64
+"""Concurrent questions of each kind: what an engine can be sent together, and answers in time."""
 
 
 def removal(ledger: SessionLedger, worker: str) -> Callable[[str], Awaitable[bool | None]]:

@@ -18,6 +18,7 @@ from equos_async.errors import ConfigurationError
 
 from .protocol import NOBODY, LedgerRow, Namesake, Placing, batched
 from .redis_script import SCRIPT
+from .redis_together import Together
 
 _logger: Final = logging.getLogger("equos_async")
 # Rows that are recorded in one step.
@@ -104,6 +105,7 @@ class RedisLedger:
         self._keys = [f"{{{namespace}}}:{name}" for name in _KEYS]
         self._channel = f"{{{namespace}}}:turns:"
         self._digest = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        self._together = Together(self._send)
         # Which ledger it was when it was reached last: another one has forgotten that.
         self._knew = ""
 
@@ -146,6 +148,7 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Close the connections, but not a ``client`` of yours; may be called more than once."""
+        await self._together.aclose()
         await self._link.aclose()
 
     def __repr__(self) -> str:
@@ -155,7 +158,8 @@ class RedisLedger:
         self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
     ) -> Placing:
         """As :meth:`SessionLedger.place`."""
-        what, holder, left = await self._hear("place", _text(row), seconds, limit, int(wait), lease)
+        given = [self._knew, _text(row), seconds, limit, int(wait), lease]
+        self._knew, what, holder, left = await self._step("place", *given)
         return Placing(
             what == "placed",
             holder or None,
@@ -165,7 +169,7 @@ class RedisLedger:
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         """As :meth:`SessionLedger.record`."""
-        owner: str = await self._run("record", _text(row), seconds)
+        owner: str = await self._step("record", _text(row), seconds)
         return owner
 
     async def record_all(
@@ -181,7 +185,7 @@ class RedisLedger:
 
     async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
         """As :meth:`KeyedLedger.remove`."""
-        removed = await self._run("remove", row_id, worker or NOBODY)
+        removed = await self._step("remove", row_id, worker or NOBODY)
         return None if removed is None else bool(removed)
 
     async def call_off(self, key: str, *, worker: str) -> Sequence[LedgerRow]:
@@ -241,6 +245,18 @@ class RedisLedger:
     async def _hear(self, step: str, *args: object) -> Any:
         """Run a step that is also a heartbeat of the worker."""
         self._knew, *told = await self._run(step, self._knew, *args)
+        return told
+
+    async def _step(self, step: str, *args: object) -> Any:
+        """Run a step of one session, together with others that are asked for meanwhile."""
+        return await self._together.ask([step, *map(str, args)])
+
+    async def _send(self, steps: Sequence[Sequence[str]]) -> Sequence[Any]:
+        """Run some steps of sessions, each of which is short."""
+        if len(steps) == 1:
+            step, *args = steps[0]
+            return [await self._run(step, *args)]
+        told: Sequence[Any] = await self._run("all", json.dumps(steps))
         return told
 
     async def _run(self, step: str, *args: object) -> Any:

@@ -24,6 +24,9 @@ local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY, OVER =
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+-- What this call has done: for which workers it knows which ledger this is, and how many places it
+-- made free.
+local known_to, freed = {}, 0
 
 local function of(index, name, skip, most)
   local ids, from, to = {}, '[' .. name .. '\0', '(' .. name .. '\1'
@@ -170,6 +173,7 @@ end
 -- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
 -- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
 local function hear(worker, lease, knew)
+  if known_to[worker] then return known_to[worker] end
   if lease == 0 then
     redis.call('ZADD', WORKERS, now, worker)
     return knew
@@ -200,7 +204,8 @@ local function hear(worker, lease, knew)
   for _, id in ipairs(over) do
     forget(id)
   end
-  if #over > 0 then call(#over) end
+  freed = freed + #over
+  known_to[worker] = born
   return born
 end
 
@@ -299,13 +304,13 @@ function steps.remove(id, worker)
   forget(id)
   leave_line(id)
   if row and row.owner ~= worker then tell(row.owner, id, worker) end
-  call(1)
+  freed = freed + 1
   if row then return 1 end
   return claimer and claimer ~= OVER and 0
 end
 
 function steps.call_off(key, worker)
-  local told, freed = {tostring(now)}, 0
+  local told = {tostring(now)}
   for _, id in ipairs(of(HELD_KEYS, redis.sha1hex(key))) do
     local row = read(id)
     local one = row or decoded(redis.call('HGET', TICKETS, id))
@@ -319,7 +324,6 @@ function steps.call_off(key, worker)
       if not one.session_id then tell(one.owner, id, worker) end
     end
   end
-  call(freed)
   return told
 end
 
@@ -421,5 +425,16 @@ end
 
 function steps.call(worker) call(nil, worker) end
 
-return steps[ARGV[1]](unpack(ARGV, 3))
+-- Steps of several sessions, one after the other.
+function steps.all(texts)
+  local told = {}
+  for place, words in ipairs(cjson.decode(texts)) do
+    told[place] = steps[words[1]](unpack(words, 2)) or false
+  end
+  return told
+end
+
+local told = steps[ARGV[1]](unpack(ARGV, 3))
+if freed > 0 then call(freed) end
+return told
 """

@@ -7,10 +7,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from equos_async.errors import LedgerError
@@ -19,7 +21,10 @@ from .sqlite_move import is_stuck, move
 from .sqlite_schema import ADD_RESOURCE, HAS_RESOURCE, NEWEST, SCHEMA
 
 T = TypeVar("T")
+_Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
 SCHEMA_VERSION: Final = 1
+# Steps in one transaction, so that it takes some ms at most, which other processes wait for.
+MOST_TOGETHER: Final = 64
 # Seconds between two tries at what SQLite itself does not wait for.
 AGAIN: Final = 0.05
 # Bytes of the write-ahead log beyond which readers are waited for, so that it begins anew: where
@@ -49,6 +54,8 @@ class SQLiteFile:
         self._closed = False
         self._forked = threading.Event()
         self._thread = _thread()
+        # What is to be written, in order.
+        self._steps: deque[_Step] = deque()
         _FILES.add(self)
 
     async def aclose(self) -> None:
@@ -60,29 +67,65 @@ class SQLiteFile:
             self._thread.shutdown(wait=False)
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, write: bool) -> T:
-        """Do something in the thread, as one transaction."""
+        """Do something in the thread, in one transaction.
 
-        def transact() -> T:
-            with ExitStack() as unless_done:
-                # Rolls back; the next call finds the file as it is then.
-                unless_done.callback(self._disconnect)
-                db = self._begin(write=write)
-                born = self._recognise(db) if write and not self._recognised else None
-                result = work(db)
-                db.execute("COMMIT")
-                if born is not None:
-                    self._knew, self._recognised = born, True
-                if write:
-                    self._check(db)
-                unless_done.pop_all()
-            return result
-
+        Those that write wait for the lock together, and are written together.
+        """
         if self._closed:
             raise LedgerError(f"{self.path}: the ledger is closed")
+        step = Future[T](), work
+        if write:
+            self._steps.append(step)
+            do = partial(self._work_off, step)
+        else:
+            do = partial(self._do, [step], write=False)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: {error}") from None
+            await asyncio.get_running_loop().run_in_executor(self._thread, do)
+            return step[0].result()
+        finally:
+            step[0].cancel()  # where it is not begun, nobody waits for it any more
+            del step, do  # an error would hold what holds it
+
+    def _work_off(self, step: _Step) -> None:
+        """Do a step with all that stand there, unless one of them has done it."""
+        while not step[0].done():
+            count = min(len(self._steps), MOST_TOGETHER)
+            steps = [self._steps.popleft() for _ in range(count)]
+            self._do([one for one in steps if one[0].set_running_or_notify_cancel()], write=True)
+
+    def _do(self, steps: Sequence[_Step], *, write: bool) -> None:
+        """Do some steps in one transaction; where one of them fails, each in one of its own."""
+        try:
+            results = self._transact([work for _, work in steps], write=write)
+        except Exception as error:
+            locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if len(steps) > 1 and not locked:
+                for one in steps:
+                    self._do([one], write=write)
+                return
+            for future, _ in steps:
+                is_engine = isinstance(error, sqlite3.Error)
+                future.set_exception(LedgerError(f"{self.path}: {error}") if is_engine else error)
+        else:
+            for (future, _), result in zip(steps, results, strict=True):
+                future.set_result(result)
+
+    def _transact(
+        self, works: Sequence[Callable[[sqlite3.Connection], Any]], *, write: bool
+    ) -> Sequence[Any]:
+        with ExitStack() as unless_done:
+            # Rolls back; the next call finds the file as it is then.
+            unless_done.callback(self._disconnect)
+            db = self._begin(write=write)
+            born = self._recognise(db) if write and not self._recognised else None
+            results = [work(db) for work in works]
+            db.execute("COMMIT")
+            if born is not None:
+                self._knew, self._recognised = born, True
+            if write:
+                self._check(db)
+            unless_done.pop_all()
+        return results
 
     def stand_still(self) -> None:
         """Close the file until :meth:`go_on`: SQLite's locks are those of one process."""
@@ -105,7 +148,7 @@ class SQLiteFile:
     def begin_anew(self) -> None:
         """Use the file in a child, which has nothing of its parent's threads."""
         self._connection, self._recognised, self._knew = None, False, ""
-        self._thread = _thread()
+        self._thread, self._steps = _thread(), deque()
 
     def _begin(self, *, write: bool) -> sqlite3.Connection:
         """Begin a transaction, in a copy of the file where a stopped process keeps its lock."""

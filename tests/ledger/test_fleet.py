@@ -782,16 +782,17 @@ class TestTheEngineFails:
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
         """The engine is asked for a few at a time; when it fails, those behind fail with it."""
-        async with fleet_of(scripted, ledger, still) as fleet:
-            await asyncio.gather(*(fleet.start(REQUEST, key=n) for n in range(40)))
+        async with fleet_of(scripted, ledger, still, max_live=9 * AT_ONCE) as fleet:
+            many = 2 * AT_ONCE
+            await asyncio.gather(*(fleet.start(REQUEST, key=n) for n in range(many)))
             assert ledger.most <= 3 * AT_ONCE + 1
             ledger.failing = {"place"}
             asked = ledger.asked.count("place")
-            starts = (fleet.start(REQUEST, key=n) for n in range(40, 80))
+            starts = (fleet.start(REQUEST, key=n) for n in range(many, 2 * many))
             failures = await asyncio.gather(*starts, return_exceptions=True)
             assert {type(failure) for failure in failures} == {LedgerError}
             assert ledger.asked.count("place") - asked == AT_ONCE
-            assert len(scripted.requests) == 40
+            assert len(scripted.requests) == many
 
     async def test_who_stands_first_waits_for_no_newcomer(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
