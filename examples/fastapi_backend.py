@@ -2,8 +2,9 @@
 
 ``uvicorn --app-dir examples fastapi_backend:app`` and open http://127.0.0.1:8000. Ctrl-C and
 SIGTERM stop every session. Without EQUOS_ENDPOINT it uses a local server, and says so; for the real
-service set EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY. Put your own login in front of
-it, because everyone who can start sessions spends your money.
+service set EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY, and add ``--workers 2`` if you
+like: they share a ledger, EQUOS_LEDGER=redis://... or sqlite:PATH (by default sqlite:sessions.db).
+Put your own login in front of it, because everyone who can start sessions spends your money.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from equos_async import (
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
-    LiveSession,
+    RedisLedger,
     SessionFleet,
+    SessionLedger,
+    SQLiteLedger,
 )
 from equos_async.testing import EquosEmulator
 
@@ -55,10 +58,23 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
             endpoint, key = emulator.endpoint, "any-key"
             print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
         client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
-        async with SessionFleet(client, max_live=20, budget_seconds=24 * 3600) as fleet:
-            app.state.fleet = fleet
+        ledger = the_ledger()
+        stack.push_async_callback(ledger.aclose)
+        async with SessionFleet(
+            client, max_live=20, budget_seconds=24 * 3600, ledger=ledger
+        ) as fleet:
+            app.state.fleet, app.state.ledger = fleet, ledger
             yield
         print(f"bye: {fleet.report}", flush=True)
+
+
+def the_ledger() -> SQLiteLedger | RedisLedger:
+    """Where all workers write down their sessions: a hang-up may reach any of them."""
+    if "EQUOS_ENDPOINT" not in os.environ:
+        return SQLiteLedger(":memory:")  # the local server is this worker's own
+    where = os.environ.get("EQUOS_LEDGER", "sqlite:sessions.db")
+    path = where.removeprefix("sqlite:")
+    return RedisLedger(where) if path == where else SQLiteLedger(path)
 
 
 app = FastAPI(title="Talk to Ada", lifespan=lifespan)
@@ -69,7 +85,13 @@ def the_fleet(request: Request) -> SessionFleet:
     return cast("SessionFleet", request.app.state.fleet)
 
 
+def open_sessions(request: Request) -> SessionLedger:
+    """The ledger, which knows the sessions of all workers."""
+    return cast("SessionLedger", request.app.state.ledger)
+
+
 Fleet = Annotated[SessionFleet, Depends(the_fleet)]
+Ledger = Annotated[SessionLedger, Depends(open_sessions)]
 
 
 class Visitor(BaseModel):
@@ -119,7 +141,7 @@ async def start(request: Request, visitor: Visitor, fleet: Fleet) -> Joined:
         key=key,
         server_url=live.session.host.server_url,
         token=live.consumer_access_token,
-        **described(live),
+        **described(key, visitor.name, live.remaining),
     )
 
 
@@ -130,9 +152,10 @@ async def stop(key: str, fleet: Fleet) -> None:
 
 
 @app.get("/sessions")
-async def show(fleet: Fleet) -> Listing:
-    """The live sessions."""
-    return Listing(sessions=[Listed(**described(live)) for live in fleet.live.values()])
+async def show(ledger: Ledger) -> Listing:
+    """The live sessions of all workers."""
+    rows = [row for row in await ledger.rows() if row.session_id is not None]
+    return Listing(sessions=[Listed(**described(row.key, row.name, row.remaining)) for row in rows])
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -155,13 +178,9 @@ async def left(request: Request) -> None:
         pass
 
 
-def described(live: LiveSession) -> dict[str, Any]:
+def described(key: str, name: str, remaining: float) -> dict[str, Any]:
     """A session's public side."""
-    return {
-        "id": public_id(str(live.key)),
-        "name": live.session.name,
-        "remaining": round(live.remaining),
-    }
+    return {"id": public_id(key), "name": name, "remaining": round(remaining)}
 
 
 def public_id(key: str) -> str:

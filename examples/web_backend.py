@@ -2,8 +2,9 @@
 
 ``python examples/web_backend.py`` and open http://127.0.0.1:8080. Ctrl-C and SIGTERM stop every
 session. Without EQUOS_ENDPOINT it uses a local server, and says so; for the real service set
-EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY. Put your own login in front of it, because
-everyone who can start sessions spends your money.
+EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY, and run several if you like: they share a
+ledger, EQUOS_LEDGER=redis://... or sqlite:PATH (by default sqlite:sessions.db). Put your own login
+in front of it, because everyone who can start sessions spends your money.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from equos_async import (
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
-    LiveSession,
+    RedisLedger,
     SessionFleet,
+    SessionLedger,
+    SQLiteLedger,
 )
 from equos_async.testing import EquosEmulator
 
 PAGE = Path(__file__).with_name("page.html")
 FLEET = web.AppKey("fleet", SessionFleet)
+LEDGER = web.AppKey("ledger", SessionLedger)
 TEMPLATE = CreateSessionPassRequest(
     name="visitor",
     avatar="av_1",
@@ -52,10 +56,23 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
             endpoint, key = emulator.endpoint, "any-key"
             print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
         client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
-        async with SessionFleet(client, max_live=20, budget_seconds=24 * 3600) as fleet:
-            app[FLEET] = fleet
+        ledger = the_ledger()
+        stack.push_async_callback(ledger.aclose)
+        async with SessionFleet(
+            client, max_live=20, budget_seconds=24 * 3600, ledger=ledger
+        ) as fleet:
+            app[FLEET], app[LEDGER] = fleet, ledger
             yield
         print(f"bye: {fleet.report}", flush=True)
+
+
+def the_ledger() -> SQLiteLedger | RedisLedger:
+    """Where all workers write down their sessions: a hang-up may reach any of them."""
+    if "EQUOS_ENDPOINT" not in os.environ:
+        return SQLiteLedger(":memory:")  # the local server is this worker's own
+    where = os.environ.get("EQUOS_LEDGER", "sqlite:sessions.db")
+    path = where.removeprefix("sqlite:")
+    return RedisLedger(where) if path == where else SQLiteLedger(path)
 
 
 async def page(_: web.Request) -> web.FileResponse:
@@ -76,7 +93,7 @@ async def start(request: web.Request) -> web.Response:
         "server_url": live.session.host.server_url,
         "token": live.consumer_access_token,
     }
-    return web.json_response(described(live) | joined, status=201)
+    return web.json_response(described(key, name, live.remaining) | joined, status=201)
 
 
 async def stop(request: web.Request) -> web.Response:
@@ -86,9 +103,11 @@ async def stop(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
-    """The live sessions, without keys and tokens."""
-    live = request.app[FLEET].live.values()
-    return web.json_response({"sessions": [described(one) for one in live]})
+    """The live sessions of all workers, without keys and tokens."""
+    rows = [row for row in await request.app[LEDGER].rows() if row.session_id is not None]
+    return web.json_response(
+        {"sessions": [described(row.key, row.name, row.remaining) for row in rows]}
+    )
 
 
 async def read_name(request: web.Request) -> str:
@@ -105,13 +124,9 @@ async def read_name(request: web.Request) -> str:
     return name
 
 
-def described(live: LiveSession) -> dict[str, Any]:
+def described(key: str, name: str, remaining: float) -> dict[str, Any]:
     """What everybody may know of a session."""
-    return {
-        "id": public_id(str(live.key)),
-        "name": live.session.name,
-        "remaining": round(live.remaining),
-    }
+    return {"id": public_id(key), "name": name, "remaining": round(remaining)}
 
 
 def public_id(key: str) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from equos_async.testing import EquosEmulator, Status
 from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
 
+UVICORN = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port")
+
 
 @pytest.fixture
-async def backend(emulator: EquosEmulator) -> AsyncIterator[tuple[str, Program]]:
+async def backend(emulator: EquosEmulator, tmp_path: Path) -> AsyncIterator[tuple[str, Program]]:
     """The backend's address and its process."""
-    port = str(free_port())
-    arguments = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", port)
-    async with program(emulator.endpoint, *arguments) as running:
+    port, ledger = str(free_port()), f"sqlite:{tmp_path / 'ledger.db'}"
+    async with program(emulator.endpoint, *UVICORN, port, EQUOS_LEDGER=ledger) as running:
         await running.expect("Uvicorn running on")
         yield f"http://127.0.0.1:{port}", running
 
@@ -45,6 +47,29 @@ async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) 
     assert "bye: 2 stopped, 0 had ended, 0 left" in running.printed
     assert not emulator.live_sessions
     assert KEY not in page + text + listed + running.printed
+
+
+async def test_two_workers(emulator: EquosEmulator, tmp_path: Path) -> None:
+    """A hang-up ends its session, whichever worker it reaches; SIGTERM ends what all have."""
+    port, ledger = str(free_port()), f"sqlite:{tmp_path / 'ledger.db'}"
+    arguments = (*UVICORN, port, "--workers", "2")
+    async with program(emulator.endpoint, *arguments, EQUOS_LEDGER=ledger) as running:
+        for _ in range(2):
+            await running.expect("Application startup complete")
+        url = f"http://127.0.0.1:{port}/sessions"
+        keys: list[str] = []
+        for number in range(16):
+            status, text = await call("POST", url, json={"name": f"visitor {number}"})
+            assert status == 201
+            keys.append(json.loads(text)["key"])
+        _, listed = await call("GET", url)
+        assert len(json.loads(listed)["sessions"]) == 16
+        for key in keys[:12]:
+            assert await call("DELETE", f"{url}/{key}") == (204, "")
+        assert len(emulator.live_sessions) == 4, "a hang-up reached the wrong worker"
+        await running.end(signal.SIGTERM)
+    assert running.printed.count("bye: ") == 2
+    assert not emulator.live_sessions
 
 
 @pytest.mark.parametrize("body", [{}, [], {"name": "  "}, {"name": "x" * 61}, {"name": 7}])

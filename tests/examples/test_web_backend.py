@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,13 +30,41 @@ from tests.fleet.programs import (
 
 
 @pytest.fixture
-async def backend(emulator: EquosEmulator) -> AsyncIterator[tuple[str, Program]]:
+async def backend(emulator: EquosEmulator, tmp_path: Path) -> AsyncIterator[tuple[str, Program]]:
     """The backend's address and its process."""
-    port = str(free_port())
+    async with serving(emulator, tmp_path) as (url, running):
+        yield url, running
+
+
+@asynccontextmanager
+async def serving(
+    emulator: EquosEmulator, folder: Path
+) -> AsyncGenerator[tuple[str, Program], None]:
+    """One process of the backend, whose ledger is in a folder."""
+    port, ledger = str(free_port()), f"sqlite:{folder / 'ledger.db'}"
     arguments = ("-X", "dev", "-W", "error", str(EXAMPLES / "web_backend.py"))
-    async with program(emulator.endpoint, *arguments, PORT=port) as running:
+    async with program(emulator.endpoint, *arguments, PORT=port, EQUOS_LEDGER=ledger) as running:
         await running.expect("Running on")
         yield f"http://127.0.0.1:{port}", running
+
+
+async def test_two_processes(
+    emulator: EquosEmulator, backend: tuple[str, Program], tmp_path: Path
+) -> None:
+    """A hang-up ends its session, whichever process it reaches, and both list what there is."""
+    url, _ = backend
+    async with serving(emulator, tmp_path) as (other, running):
+        keys: list[str] = []
+        for name in ("Grace", "Edsger", "Barbara"):
+            _, text = await call("POST", f"{url}/sessions", json={"name": name})
+            keys.append(json.loads(text)["key"])
+        _, listed = await call("GET", f"{other}/sessions")
+        names = {one["name"] for one in json.loads(listed)["sessions"]}
+        assert names == {"Grace", "Edsger", "Barbara"}
+        for key in keys:
+            assert await call("DELETE", f"{other}/sessions/{key}") == (204, "")
+        assert not emulator.live_sessions
+        assert await running.end(signal.SIGTERM) == 0
 
 
 async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
