@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from equos_async.testing import Delay, EmulatorRequest, EquosEmulator, Status
-from tests.fleet.programs import Program, program
+from tests.fleet.programs import PATIENCE, Program, program
 from tests.process.caller import ATTEMPT, EXIT_CODE, LIVE, ON_THE_WIRE
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -25,7 +25,7 @@ HOLDERS = ["bare", "block", "fleet"]
 
 async def seen(condition: Callable[[], object]) -> None:
     """Wait for something on the server, of which another process has no event."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -1,0 +1,119 @@
+"""The examples and the commands, ended in each way, and judged by what is left on the server.
+
+Each holds sessions then, or has starts on the wire. All of them run at the same time: they wait
+more than they compute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import pytest
+
+from equos_async.testing import Delay, EquosEmulator
+from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
+from tests.process.test_callers import count, seen
+
+INT, TERM, STOP, CONT = signal.SIGINT, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT
+SLOW = 0.6
+"""Seconds that a start takes on the server."""
+
+Drive = Callable[[Program], Awaitable[None]]
+Way = Sequence[signal.Signals | float]
+
+
+async def nothing(_: Program) -> None:
+    """It begins by itself."""
+
+
+async def talk(bot: Program) -> None:
+    """Three guilds want to talk."""
+    for guild in range(3):
+        bot.write(f"guild-{guild} /talk")
+
+
+def visit(url: str, ready: str) -> Drive:
+    """Three visitors press the button."""
+
+    async def press() -> None:
+        with suppress(aiohttp.ClientError):  # it ends meanwhile
+            await call("POST", url, json={"name": "Ada"})
+
+    async def drive(backend: Program) -> None:
+        await backend.expect(ready)
+        visitors.extend(asyncio.create_task(press()) for _ in range(3))
+
+    visitors: list[asyncio.Task[None]] = []
+    return drive
+
+
+def programs() -> dict[str, tuple[Sequence[str], dict[str, str], Drive]]:
+    """What is started, with what environment, and what makes it start sessions."""
+    aio, fast = str(free_port()), str(free_port())
+    backend = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", fast)
+    command = ("-m", "equos_async", "start", "--avatar=a", "--agent=b", "--identity=c")
+    return {
+        "service": ([str(EXAMPLES / "service.py")], {}, nothing),
+        "bot": ([str(EXAMPLES / "bot.py")], {}, talk),
+        "aiohttp": (
+            [str(EXAMPLES / "web_backend.py")],
+            {"PORT": aio},
+            visit(f"http://127.0.0.1:{aio}/sessions", "Running on"),
+        ),
+        "fastapi": (backend, {}, visit(f"http://127.0.0.1:{fast}/sessions", "Uvicorn running")),
+        "start": (command, {}, nothing),
+    }
+
+
+@asynccontextmanager
+async def started(name: str) -> AsyncGenerator[tuple[EquosEmulator, Program], None]:
+    """A program whose starts are on the wire."""
+    arguments, env, drive = programs()[name]
+    async with EquosEmulator() as emulator:
+        emulator.faults.start.add(Delay(SLOW), times=None)
+        async with program(emulator.endpoint, *arguments, **env) as running:
+            await drive(running)
+            await seen(lambda: count(emulator, "start") >= (1 if name == "start" else 3))
+            yield emulator, running
+
+
+async def ended(name: str, way: Way) -> None:
+    """End one, and judge it."""
+    async with started(name) as (emulator, running):
+        *first, last = way
+        for one in first:
+            if isinstance(one, signal.Signals):
+                running.kill(one)
+            else:
+                await asyncio.sleep(one)
+        assert isinstance(last, signal.Signals)
+        code = await running.end(last)
+        await seen(lambda: all(one.status is not None for one in emulator.requests))
+    told = f"{name}: exit code {code}\n{running.printed}"
+    left = [one for one in emulator.live.values() if one.id not in told and one.name not in told]
+    assert (left, "never retrieved" in told, KEY in told) == ([], False, False), told
+    if len(way) == 1 or STOP in way:
+        assert (emulator.live, "Traceback" in told) == ({}, False), told
+
+
+@pytest.mark.parametrize(
+    "way",
+    [[INT], [TERM], [STOP, 1.0, CONT, TERM], [INT, 0.05, INT], [TERM, 0.1, TERM]],
+    ids=lambda way: "-".join(str(getattr(one, "name", one)) for one in way),
+)
+async def test_signals(way: Way) -> None:
+    """Nothing is left after one, nor after a freeze; after more, nothing that is not told."""
+    async with asyncio.TaskGroup() as group:
+        for name in programs():
+            group.create_task(ended(name, way))
+
+
+async def test_a_killed_demo_leaves_no_server() -> None:
+    """The emulator that it started ends with it."""
+    async with program("", "-m", "equos_async", "demo", "--sessions=100000") as demo:
+        await demo.expect("started")
+        assert await demo.end(signal.SIGKILL) == -signal.SIGKILL  # reads until nobody writes
