@@ -29,7 +29,7 @@ from ._ends import Ends, OnEnd
 from ._no_ledger import NoWorker
 from ._presence import presence_of
 from ._records import Records
-from ._session import HandOver, LiveSession, SessionRecord
+from ._session import HandOver, LiveSession, Renew, SessionRecord
 from ._signals import SignalGuard
 from ._states import IN_DOUBT, Reason, State
 from ._supervisor import FleetSupervisor
@@ -191,7 +191,7 @@ class SessionFleet(Generic[K]):
         deadline: float | None = None,
         join_within: float | None = None,
         idle_after: float | None = None,
-        renew: bool = False,
+        renew: bool | Renew[K] = False,
         on_renewed: HandOver[K] | None = None,
     ) -> LiveSession[K]:
         """Start a session or conversation for a key, as soon as a slot is free.
@@ -217,7 +217,9 @@ class SessionFleet(Generic[K]):
                 ``join_within`` not at all.
             renew: Start a replacement shortly before the session's end, again and again. Each needs
                 a slot and, with a budget, seconds of its own. If it cannot be started, the session
-                ends at its time.
+                ends at its time. A coroutine function is called with the session and returns the
+                request for its replacement, which can carry on what was said. True: the same
+                request. See also :meth:`LiveSession.renew`.
             on_renewed: Called with the old and the new session when the replacement is live; may be
                 a coroutine function. When it returns, the old session is stopped. If it raises, the
                 new session is stopped, and the old one runs on to its end.
@@ -245,8 +247,10 @@ class SessionFleet(Generic[K]):
         presence = presence_of(join_within, idle_after)
         if on_renewed is not None and not callable(on_renewed):
             raise ConfigurationError("on_renewed must be callable")
-        if renew != (on_renewed is not None):
-            raise ConfigurationError("pass renew=True and on_renewed together")
+        if not isinstance(renew, bool) and not callable(renew):
+            raise ConfigurationError("renew must be a bool or callable")
+        if bool(renew) != (on_renewed is not None):
+            raise ConfigurationError("pass renew and on_renewed together")
         if if_taken not in get_args(IfTaken):
             raise ConfigurationError(f"if_taken must be one of {', '.join(get_args(IfTaken))}")
         there = await self._make_way(key, if_taken)
@@ -261,6 +265,7 @@ class SessionFleet(Generic[K]):
             request=request,
             duration=duration,
             deadline=deadline,
+            renew=None if isinstance(renew, bool) else renew,
             hand_over=on_renewed,
             presence=presence,
             group=group,

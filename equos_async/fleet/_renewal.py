@@ -7,11 +7,13 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from equos_async._api.operations import resource_of
 from equos_async.errors import EquosError
 from equos_async.events import logger
 
+from ._admission import closed_error
 from ._records import Records
-from ._session import HandOver, SessionRecord
+from ._session import LiveSession, SessionRecord
 from ._states import Reason, State
 from .values import AnyRequest
 
@@ -23,6 +25,8 @@ class Renewals:
         records: The fleet's sessions.
         fulfil: Starts a session, once it has its place.
         stop: Sets out to stop one.
+        tell: Tells of what happened to one.
+        is_closed: Whether nothing is to be started any more.
     """
 
     def __init__(
@@ -30,54 +34,111 @@ class Renewals:
         records: Records[SessionRecord],
         fulfil: Callable[..., Coroutine[Any, Any, None]],
         stop: Callable[..., object],
+        tell: Callable[..., None],
+        is_closed: Callable[[], bool],
     ) -> None:
         self._records = records
         self._fulfil = fulfil
         self._stop = stop
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tell = tell
+        self._is_closed = is_closed
+        self._tasks: set[asyncio.Task[LiveSession[Any]]] = set()
 
-    def begin(self, old: SessionRecord) -> None:
-        """Set out to replace a session that is live, and has its request still."""
-        new = SessionRecord(
-            owner=old.owner,
-            key=old.key,
-            resource=old.resource,
-            request=old.request,
-            duration=old.duration,
-            deadline=old.ends - old.owner.clock.now(),
-            hand_over=old.hand_over,
-            group=old.group,
-            presence=None if old.presence is None else old.presence.carried_on(),
-            replaces=old,
-        )
-        old.renewing = asyncio.create_task(self._replace(old, new))
-        self._tasks.add(old.renewing)
-        old.renewing.add_done_callback(self._tasks.discard)
+    def begin(self, old: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
+        """Set out to replace a session, unless that is under way.
+
+        Raises:
+            EquosError: It is not live, or was replaced already.
+        """
+        if self._is_closed():
+            raise closed_error()
+        if old.state is not State.LIVE or self._records.holder(old.key) is not old:
+            told = f"the session of {old.key!r} is not live any more, or was replaced"
+            raise EquosError(told, operation="start", session_id=old.session_id)
+        if old.renewing is None:
+            old.renewing = asyncio.create_task(self._replace(old))
+            self._tasks.add(old.renewing)
+            old.renewing.add_done_callback(self._over)
+        return old.renewing
 
     def cancel(self) -> None:
         """Begin none of them any more."""
         for task in self._tasks:
             task.cancel()
 
-    async def _replace(self, old: SessionRecord, new: SessionRecord) -> None:
-        self._records.add(new, holds_key=False)
-        request = cast("AnyRequest", new.request)
+    def _over(self, task: asyncio.Task[LiveSession[Any]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # an event told it, whether somebody waits or not
+
+    async def _replace(self, old: SessionRecord) -> LiveSession[Any]:
         try:
-            await self._fulfil(new, request, wait=True)
-        except EquosError:
-            return  # an event told it; the old session goes on to its end
+            request = await self._request_for(old)
+            new = self._take_up(old, request)
+            await self._fulfil(new, cast("AnyRequest", new.request), wait=True)
+        except EquosError as error:
+            if old.state is State.LIVE:
+                old.renewing = None  # it may be tried again
+            self._tell("renewal_failed", old, str(error))
+            raise
+        if old.hand_over is not None:
+            try:
+                await _call(old.hand_over, old.handle, new.handle)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise  # all of them end, this one's sessions too
+                self._swap_back(old, new)
+                self._stop(new)
+                raise self._failed(old, "on_renewed", error) from None
+        self._stop(old, Reason.RENEWED)
+        return new.handle
+
+    async def _request_for(self, old: SessionRecord) -> AnyRequest:
+        if old.renew is None:
+            return cast("AnyRequest", old.request)
         try:
-            await _call(cast("HandOver[Any]", old.hand_over), old, new)
+            request: AnyRequest = await _call(old.renew, old.handle)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise  # all of them end, this one's sessions too
-            self._swap_back(old, new)
-            self._stop(new)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
-            logger.exception("on_renewed raised for %r: its new session is stopped", old.key)
-        else:
-            self._stop(old, Reason.RENEWED)
+            if isinstance(error, EquosError):
+                raise
+            raise self._raised(old, "renew", error) from None
+        if self._is_closed():
+            raise closed_error()
+        return request
+
+    def _take_up(self, old: SessionRecord, request: AnyRequest) -> SessionRecord:
+        resource = resource_of(request)
+        duration = resource.seconds_of(request) or old.duration
+        new = SessionRecord(
+            owner=old.owner,
+            key=old.key,
+            resource=resource,
+            request=resource.with_seconds(request, duration),
+            duration=duration,
+            deadline=old.ends - old.owner.clock.now(),
+            renew=old.renew,
+            hand_over=old.hand_over,
+            group=old.group,
+            presence=None if old.presence is None else old.presence.carried_on(),
+            replaces=old,
+        )
+        self._records.add(new, holds_key=False)
+        return new
+
+    def _failed(self, old: SessionRecord, hook: str, error: BaseException) -> EquosError:
+        raised = self._raised(old, hook, error)
+        self._tell("renewal_failed", old, str(raised))
+        return raised
+
+    def _raised(self, old: SessionRecord, hook: str, error: BaseException) -> EquosError:
+        """For a hook that failed; what ends the whole program is raised as it is."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        logger.error("%s raised for %r: its old session goes on", hook, old.key, exc_info=error)
+        told = f"{hook} raised {type(error).__name__}"
+        return EquosError(told, operation="start", session_id=old.session_id)
 
     def _swap_back(self, old: SessionRecord, new: SessionRecord) -> None:
         in_place = self._records.holder(old.key) is new and new.state is State.LIVE
@@ -87,10 +148,9 @@ class Renewals:
             self._stop(old)  # the key's conversation was ended meanwhile
 
 
-async def _call(hand_over: HandOver[Any], old: SessionRecord, new: SessionRecord) -> None:
-    result = hand_over(old.handle, new.handle)
-    if inspect.isawaitable(result):
-        await result
+async def _call(hook: Callable[..., Any], *handles: LiveSession[Any]) -> Any:
+    result = hook(*handles)
+    return await result if inspect.isawaitable(result) else result
 
 
 def _is_cancelled() -> bool:

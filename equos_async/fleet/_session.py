@@ -122,6 +122,28 @@ class LiveSession(Generic[K_co]):
         """
         return await shared(self._record.owner.stop(self._record))
 
+    async def renew(self) -> LiveSession[K_co]:
+        """Replace it now by a new session for its key, before its time.
+
+        The request is the same, or what the ``renew`` function of its start returns. When the new
+        session is live and ``on_renewed``, if there is one, has returned, this one is stopped. A
+        renewal that is under way is joined. If the caller is cancelled, it goes on.
+
+        Returns:
+            The new session.
+
+        Raises:
+            EquosError: There is no new session, or it was stopped because ``on_renewed`` raised;
+                this one goes on, unless it has ended or was replaced before.
+        """
+        record = self._record
+        task = record.owner.renew(record)
+        await asyncio.wait([task])
+        if task.cancelled():
+            told = "the session was stopped, or the fleet closed, before its replacement was live"
+            raise EquosError(told, operation="start", session_id=record.session_id)
+        return task.result()
+
     async def ended(self) -> SessionEnd[K_co]:
         """Wait until it has ended, whatever ended it."""
         record = self._record
@@ -154,6 +176,7 @@ class LiveSession(Generic[K_co]):
 
 
 HandOver = Callable[[LiveSession[K], LiveSession[K]], Awaitable[object] | None]
+Renew = Callable[[LiveSession[K]], Awaitable[AnyRequest]]
 
 
 async def shared(task: asyncio.Task[T]) -> T:
@@ -174,6 +197,10 @@ class Owner(Protocol):
         """Begin to stop it."""
         ...
 
+    def renew(self, record: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
+        """Begin to replace it."""
+        ...
+
 
 @define(eq=False, repr=False)
 class SessionRecord:
@@ -185,7 +212,8 @@ class SessionRecord:
         duration: Seconds that its request asks for.
         group: The group whose limit applies to it; None if it has none.
         name: The request's name; ``client`` is the request's ``client``.
-        request: Its request; once it is live it is kept only if it is to be renewed.
+        request: Its request, until it is over.
+        renew: What makes the request for its replacement; None: it is the same.
         hand_over: The ``on_renewed`` hook.
         replaces: The session that it renews, until it is live.
         seconds: Seconds reserved for it in the session budget.
@@ -218,6 +246,7 @@ class SessionRecord:
     duration: float
     deadline: float | None
     hand_over: HandOver[Any] | None
+    renew: Renew[Any] | None = None
     group: str | None = None
     presence: Presence | None = None
     replaces: SessionRecord | None = None
@@ -239,7 +268,7 @@ class SessionRecord:
     reason: Reason = Reason.ASKED
     claimed_by: str = ""
     is_confirmed: bool = False
-    renewing: asyncio.Task[None] | None = None
+    renewing: asyncio.Task[LiveSession[Any]] | None = None
     end: SessionEnd[Any] | None = None
     over: asyncio.Future[SessionEnd[Any]] | None = None
     name: str = field(init=False)

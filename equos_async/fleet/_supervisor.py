@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
@@ -23,7 +24,7 @@ from ._opening import Opening
 from ._records import Records
 from ._renewal import Renewals
 from ._rows import called_off
-from ._session import SessionRecord, error_of
+from ._session import LiveSession, SessionRecord, error_of
 from ._states import Reason, State
 from ._tally import Tally
 from ._watchdog import Watchdog
@@ -117,7 +118,9 @@ class FleetSupervisor:
         self._drains: set[Drain] = set()
         self._grace: Drain | None = None
         self._is_over = False
-        self._renewals = Renewals(records, self.fulfil, self.stop)
+        self._renewals = Renewals(
+            records, self.fulfil, self.stop, tally.tell, lambda: admission.closed
+        )
         self._watchdog = Watchdog(client, self._timers, clock, stop=self.stop, renew=self._renew)
 
     # Starting.
@@ -258,8 +261,6 @@ class FleetSupervisor:
             record.replaces.renewing = None  # the end of one is not the other's any more
         # Each would hold the one before it, and its caller's frame.
         record.answer = record.task = record.replaces = record.unwanted = None
-        if record.hand_over is None:
-            record.request = None
         self._watchdog.watch(record)
 
     def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
@@ -303,8 +304,12 @@ class FleetSupervisor:
     # Watching.
 
     def _renew(self, record: SessionRecord) -> None:
-        if record.state is State.LIVE and not self._admission.closed:
-            self._renewals.begin(record)
+        with suppress(EquosError):  # it is too late for it
+            self.renew(record)
+
+    def renew(self, record: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
+        """Set out to replace a session, as :meth:`Renewals.begin`."""
+        return self._renewals.begin(record)
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
         """Another worker has stopped it, or is about to: make sure of it, and let go."""
@@ -410,7 +415,7 @@ class FleetSupervisor:
 
     def _finish(self, record: SessionRecord, end: SessionEnd) -> None:
         """A session is over: let go of all that was held for it."""
-        record.end = end
+        record.end, record.request = end, None
         self._watchdog.unwatch(record)
         self._tally.ended(record, end.seconds)
         removed = record.entry.removed  # whichever worker removes a row tells of its end

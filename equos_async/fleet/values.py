@@ -47,6 +47,7 @@ FleetEventKind = Literal[
     "lost",
     "reaped",
     "stopped_elsewhere",
+    "renewal_failed",
 ]
 
 
@@ -58,6 +59,7 @@ _LEVELS: dict[FleetEventKind, int] = {
     "refused": logging.INFO,
     "reaped": logging.INFO,
     "stopped_elsewhere": logging.INFO,
+    "renewal_failed": logging.INFO,
     # A session may be running that nobody will stop, or one was taken away.
     "failed": logging.WARNING,
     "unknown": logging.WARNING,
@@ -77,7 +79,7 @@ class FleetEvent(Generic[K_co]):
             unknown; a session may be running. ``"lost"``: another worker claimed a session, because
             this worker's lease had expired. ``"reaped"``: a session that a stalled worker left has
             been stopped. ``"stopped_elsewhere"``: another worker stopped a session of this fleet by
-            its key.
+            its key. ``"renewal_failed"``: a session was not replaced, and goes on to its end.
         key: The session's key.
         live: Live sessions after the change, including those being stopped.
         waiting: Starts that wait for a slot after the change.

@@ -145,8 +145,8 @@ async def test_bad_settings(
     [
         ({"request": None}, "request must be a CreateSessionPassRequest or Create"),
         ({"key": []}, "key must be hashable, which list is not"),
-        ({"renew": True}, "pass renew=True and on_renewed together"),
-        ({"on_renewed": print}, "pass renew=True and on_renewed together"),
+        ({"renew": True}, "pass renew and on_renewed together"),
+        ({"on_renewed": print}, "pass renew and on_renewed together"),
     ],
 )
 async def test_bad_starts(
