@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any, Final, cast
 
 VARIABLE: Final = "equos_async_marker"
@@ -17,6 +18,19 @@ def new_marker() -> str:
     one seed, or a process and its fork, would take each other's sessions for their own.
     """
     return os.urandom(16).hex()
+
+
+def markers_of(start: str) -> Iterator[str]:
+    """The markers of a start's attempts.
+
+    All begin with the start's own. So a ledger that holds that one needs no write for an attempt.
+    """
+    return (f"{start}.{attempt}" for attempt in count(1))
+
+
+def start_of(marker: str) -> str:
+    """What the markers of a start's attempts begin with."""
+    return marker.partition(".")[0]
 
 
 def with_marker(variables: Mapping[str, str] | None, marker: str) -> dict[str, str]:

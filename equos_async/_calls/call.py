@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from equos_async._api.answers import Unreadable
 from equos_async._api.effects import Alone, Effect
 from equos_async._api.operations import Operation, Resource
 from equos_async._http.request import Failure, Reply, SendGuard
-from equos_async._marker import new_marker
+from equos_async._marker import markers_of, new_marker
 from equos_async._retry.classify import Outcome, Verdict
 from equos_async._retry.search import LostAttempt
 from equos_async.errors import OperationName, ResourceName
@@ -126,6 +126,7 @@ class Call(Generic[T]):
         retries: What was told of them.
         is_marked: Whether it began with attempts that carry markers.
         mark: Makes a request that carries a marker, where attempts do.
+        markers: Those of its attempts, from the first one on.
         marker: That of the latest attempt.
         lost: An attempt whose answer was lost, while this call waits for what becomes of it.
         heir: The call that goes on for this one's caller, while this one only listens.
@@ -159,6 +160,7 @@ class Call(Generic[T]):
     retries: tuple[Event, ...] = ()
     is_marked: bool = False
     mark: Callable[[Any, str], object] | None = None
+    markers: Iterator[str] | None = None
     marker: str | None = None
     lost: LostAttempt | None = None
     heir: Call[T] | None = None
@@ -203,7 +205,9 @@ class Call(Generic[T]):
         if self.mark is None:  # any more
             self.marker = None
             return self.request
-        self.marker = new_marker()
+        if self.markers is None:
+            self.markers = markers_of(new_marker())
+        self.marker = next(self.markers)
         return self.mark(self.request, self.marker)
 
     @property
@@ -229,7 +233,7 @@ class Call(Generic[T]):
         """Let whatever watches the context see to this call."""
         watch = WATCH.get()
         if watch is not None and watch.take(lambda: self.current.is_unsent):
-            self.watch, self.key = watch, watch.key
+            self.watch, self.key, self.markers = watch, watch.key, watch.markers
 
     def move(self, old: Work, new: Work) -> None:
         """Come further, from where it must be."""

@@ -24,7 +24,7 @@ from equos_async.settings import Settle
 
 from .call import Call, Tried, Work
 from .keys import Keys
-from .lifecycle import Lifecycle, State
+from .lifecycle import Lifecycle, State, closed_error
 from .outcome import Accepted, Ended, Refused, Result, Unknown
 from .reports import CallReports
 from .runner import CallRunner
@@ -168,9 +168,7 @@ class Settling:
         kind = self._kinds[self._word(call)]
         patience = self._settle.patience if kind.use.is_shown else 0.0
         tell_at, told = min(self._clock.now() + patience, call.deadline), False
-        while lost.fate is Fate.ENDING or (
-            lost.fate is Fate.LOST and lost.marker in kind.search.lost
-        ):
+        while self._is_open(kind, lost):
             # Patience is for the finding; what was found is ended until the deadline.
             until = tell_at if lost.fate is Fate.LOST else call.deadline
             if not told and self._clock.now() >= until:
@@ -185,6 +183,29 @@ class Settling:
             return result
         again = await self._runner.run_again(call)
         return Ended() if again is None else again
+
+    async def adopt(
+        self, start: Call[Any], resource: Resource[Any, Any, Any]
+    ) -> Mapping[str, bool]:
+        """See to a start of another process: as :meth:`Starts.adopt`."""
+        kind = self._kind_of(resource)
+        if not kind.use.is_on:
+            return {}
+        lost = self._lose(start)
+        try:
+            while self._is_open(kind, lost):
+                await self._wait(lost)
+        finally:
+            is_lost = lost.fate is Fate.LOST
+            lost.resolve()  # nobody asks for it any more
+        if is_lost and self._lifecycle.state is not State.OPEN:
+            raise closed_error()
+        return lost.sessions
+
+    def _is_open(self, kind: Kind, lost: LostAttempt) -> bool:
+        """Whether it may still be found, or is being ended."""
+        is_looked_for = lost.fate is Fate.LOST and lost.marker in kind.search.lost
+        return is_looked_for or lost.fate is Fate.ENDING
 
     def take(self, lost: LostAttempt) -> bool:
         """A late answer came that its caller still waits for; whether it counts."""
@@ -319,7 +340,7 @@ class Settling:
             for session_id, marker in looked.items:
                 lost = kind.search.find(marker, session_id)
                 if lost is not None:
-                    self._end(kind.calls[marker], lost, session_id)
+                    self._end(kind.calls[lost.marker], lost, session_id)
             try:
                 span = reading.send(self._part(call, looked, look))
             except StopIteration:

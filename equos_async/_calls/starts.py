@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
-from equos_async._api.operations import OVER, RESOURCES, Resource
+from equos_async._api.operations import OVER, RESOURCES, Operation, Resource
 from equos_async._http.request import Failure
 from equos_async._retry.search import LostAttempt
 from equos_async.clock import Clock
 from equos_async.settings import Settle
 
-from .call import Call, Holder, Work
+from .call import Call, Holder, Target, Work
 from .endings import Endings
 from .held import Held
 from .keys import Keys
@@ -54,6 +54,7 @@ class Starts:
         lifecycle: How far the client has come.
         clock: The source of time.
         mask: Takes secrets out of what is told.
+        make: Makes a call.
         ask: Launches a call that reads.
         launch: Launches what ends something.
 
@@ -74,6 +75,7 @@ class Starts:
         lifecycle: Lifecycle,
         clock: Clock,
         mask: Mask,
+        make: Callable[[Operation[Any], Target], Call[Any]],
         ask: Ask,
         launch: Launch,
     ) -> None:
@@ -96,6 +98,7 @@ class Starts:
         self._lifecycle = lifecycle
         self._clock = clock
         self._mask = mask
+        self._make = make
         self._launch = launch
 
     async def carry(self, call: Call[Any]) -> None:
@@ -121,6 +124,36 @@ class Starts:
                 # Refused late: nothing exists after all.
                 self._reports.resolved(call)
             self.refuse(call, result)
+
+    async def adopt(
+        self,
+        resource: Resource[Any, Any, Any],
+        about: Target,
+        *,
+        key: object,
+        marker: str,
+        ago: float,
+    ) -> Mapping[str, bool]:
+        """Look for what a start of another process began, and end it.
+
+        Args:
+            resource: What it began.
+            about: What is known of it.
+            key: Whose session it is about, for log records.
+            marker: What the markers of its attempts begin with.
+            ago: Seconds since it was made.
+
+        Returns:
+            The ids of what was found, each with whether its end is confirmed. There are none where
+            it was looked for long enough, or the server refuses to list.
+
+        Raises:
+            ClientClosedError: The client closed before anything was found.
+        """
+        start = self._make(resource.look, about)
+        start.key, start.marker = key, marker
+        start.began = start.sent_at = self._clock.now() - ago
+        return await self.settling.adopt(start, resource)
 
     async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
         """What a call came to, in the end; None where another call saw to it."""

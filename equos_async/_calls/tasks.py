@@ -25,12 +25,7 @@ from .endings import Endings
 from .grace import CallTask, LastGrace
 from .keys import Keys
 from .lifecycle import Lifecycle, State, closed_error
-from .outcome import (
-    Accepted,
-    Unknown,
-    describe,
-    error_of,
-)
+from .outcome import Accepted, Unknown, describe, error_of
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
@@ -56,6 +51,7 @@ class CallTasks:
 
     Attributes:
         policy: The same.
+        starts: Carries out what begins something.
     """
 
     def __init__(
@@ -105,7 +101,7 @@ class CallTasks:
             make=self._call,
             keys=keys,
         )
-        self._starts = Starts(
+        self.starts: Starts = Starts(
             settle,
             keys=keys,
             runner=self._runner,
@@ -115,11 +111,12 @@ class CallTasks:
             lifecycle=self._lifecycle,
             clock=clock,
             mask=self._mask,
+            make=self._call,
             ask=self._look,
             launch=self._launch_alone,
         )
-        self._settling = self._starts.settling
-        self._held = self._starts.held
+        self._settling = self.starts.settling
+        self._held = self.starts.held
 
     @property
     def state(self) -> State:
@@ -311,7 +308,7 @@ class CallTasks:
                 call.holder = Holder.NOBODY
                 call.answer = call.answer.get_loop().create_future()
             else:
-                self._starts.refuse(call, Unknown(late))
+                self.starts.refuse(call, Unknown(late))
 
     # The life of a call.
 
@@ -408,7 +405,7 @@ class CallTasks:
         elif call.lost is None and not call.may_be_sent:
             return  # its caller is gone already
         elif call.resource is not None:
-            await self._starts.carry(call)
+            await self.starts.carry(call)
         else:
             result = await self._runner.run(call)
             if isinstance(result, Accepted):
@@ -474,7 +471,7 @@ class CallTasks:
             if work is Work.NEW and call.effect.stake is Stake.RUNNING:
                 self._reports.failed(call, "cancelled before it was sent")
             if work is Work.SETTLING:
-                self._starts.cut_off(call)
+                self.starts.cut_off(call)
             if self._lifecycle.gave_up:
                 call.refuse(describe(closed_error(), call))
             call.answer.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 
@@ -14,6 +14,7 @@ class Watch:
         settled: Called when the call is over, nothing is running that it should have ended or
             might have begun, and its caller was told otherwise, or did not wait; also when the
             client, which closes, has ended what the call began.
+        markers: Those of its attempts, where they are known to others.
 
     Attributes:
         is_withdrawn: Whether it was called off before anything was sent.
@@ -21,8 +22,11 @@ class Watch:
         sent_at: When the last attempt of its call was sent, on the client's clock; None: none was.
     """
 
-    def __init__(self, key: object, settled: Callable[[], None]) -> None:
+    def __init__(
+        self, key: object, settled: Callable[[], None], markers: Iterator[str] | None = None
+    ) -> None:
         self.key = key
+        self.markers = markers
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
         self.sent_at: float | None = None

@@ -9,6 +9,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from equos_async._marker import start_of
+
 MAX_WAIT: Final = 60.0
 """Seconds between looks, and between the stops of one session, at most."""
 
@@ -203,7 +205,9 @@ class Search:
 
     def find(self, marker: str | None, session_id: str) -> LostAttempt | None:
         """Take what a list shows: the attempt that began it, where it is to be ended now."""
-        attempt = self.lost.get(marker or "")
+        marker = marker or ""
+        # Of a start of another process only what its attempts' markers begin with is known.
+        attempt = self.lost.get(marker) or self.lost.get(start_of(marker))
         if attempt is None or attempt.fate is Fate.RESOLVED or not attempt.find(session_id):
             return None
         return attempt

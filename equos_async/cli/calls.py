@@ -21,6 +21,7 @@ from equos_async.models import (
     CreateSessionPassRequest,
     EquosParticipantIdentity,
 )
+from equos_async.settings import Settle
 
 MAX_DURATION = 600.0
 """Seconds after which a session ends by itself without ``--max-duration``."""
@@ -60,7 +61,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def client_of(args: argparse.Namespace) -> EquosClient:
     """The client that these arguments describe."""
     return EquosClient(
-        endpoint=args.endpoint, api_version=args.api_version, trust_env=args.trust_env
+        endpoint=args.endpoint,
+        api_version=args.api_version,
+        settle=Settle() if args.deadline is None else Settle(look_for=args.deadline),
+        trust_env=args.trust_env,
     )
 
 

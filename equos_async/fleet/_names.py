@@ -6,14 +6,13 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
 from equos_async import _validate
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError
-from equos_async.ledger.protocol import LedgerRow, NamedLedger, Namesake
+from equos_async.ledger.protocol import NamedLedger, Namesake
 
 from ._engine import Engine
 
@@ -50,17 +49,10 @@ def name_of(worker: str) -> str:
     return worker.rpartition(_INSTANCE)[0] or worker
 
 
-async def succeed(
-    ledger: NamedLedger,
-    engine: Engine,
-    *,
-    name: str,
-    worker: str,
-    endpoint: str,
-    lease: float,
-    clock: Clock,
-) -> AsyncIterator[LedgerRow]:
-    """Take a name, and yield what is claimed from the worker that had it, if that is dead.
+async def take(
+    ledger: NamedLedger, engine: Engine, *, name: str, worker: str, lease: float, clock: Clock
+) -> str | None:
+    """Take a name; the id of the worker that had it, if that is proved to be dead.
 
     Where the death of its process cannot be proved, its heartbeats are watched: one that does not
     send any for its lease, which is three heartbeats, has stalled. What that one left is claimed as
@@ -70,19 +62,6 @@ async def succeed(
         ConfigurationError: A living worker has the name.
         LedgerError: The engine failed.
     """
-    dead = await _take(ledger, engine, name=name, worker=worker, lease=lease, clock=clock)
-    while dead is not None:
-        rows = await engine.ask(ledger.claim(worker, endpoint=endpoint, lease=lease, of=dead))
-        for row in rows:
-            yield row
-        if not rows:
-            return
-
-
-async def _take(
-    ledger: NamedLedger, engine: Engine, *, name: str, worker: str, lease: float, clock: Clock
-) -> str | None:
-    """Take a name; the id of the worker that had it, if that is proved to be dead."""
     process = own_process()
     dead: str | None = None
     watched: Namesake | None = None

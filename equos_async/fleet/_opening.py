@@ -103,7 +103,8 @@ class Opening:
     async def _attempt(
         self, record: SessionRecord, request: AnyRequest, deadline: float | None
     ) -> AnyStarted:
-        record.watch = Watch(record.key, partial(self._settled, record))
+        settled = partial(self._settled, record)
+        record.watch = Watch(record.key, settled, record.entry.markers)
         WATCH.set(record.watch)
         started: AnyStarted = await begin(self._client, record.resource, request, deadline=deadline)
         return started

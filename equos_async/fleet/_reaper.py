@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from equos_async._api.operations import RESOURCES, Resource
-from equos_async._inside import end
+from equos_async._calls.call import Target
+from equos_async._inside import adopt, end, settles
 from equos_async.client import EquosClient
 from equos_async.errors import EquosError, LedgerError
-from equos_async.ledger.protocol import LedgerRow, SessionLedger
+from equos_async.ledger.protocol import LedgerRow, SessionLedger, SettlingLedger
 
 from ._engine import Engine, removal
+from ._rows import key_of
 from .values import AnyEnded
 
 
@@ -28,7 +30,7 @@ class Reaped:
     """What became of one session that a stalled worker left.
 
     Attributes:
-        row: As it was found.
+        row: As it was found, with the session's id where that became known.
         outcome: ``"stopped"``; ``"failed"``: it may still be running; ``"unresolved"``: the
             outcome of its start is unknown, and there is nothing that could be stopped.
         reason: Why, in words, where there is something to say.
@@ -86,31 +88,85 @@ class Reaper:
         self._client = client
         self._engine = engine
         self._deadline = deadline
-        self._claim = partial(ledger.claim, worker, endpoint=client.endpoint, lease=lease)
+        self._worker = worker
+        self._settling: SettlingLedger | None = None
+        settings: dict[str, Any] = {"endpoint": client.endpoint, "lease": lease}
+        if isinstance(ledger, SettlingLedger) and settles(client):
+            self._settling = ledger
+            settings["settles"] = True
+        self._claim: Callable[..., Awaitable[Sequence[LedgerRow]]] = partial(
+            ledger.claim, worker, **settings
+        )
 
-    async def claims(self, *, at_once: bool = False) -> AsyncIterator[Sequence[LedgerRow]]:
+    async def claims(
+        self, *, at_once: bool = False, of: str | None = None
+    ) -> AsyncIterator[Sequence[LedgerRow]]:
         """All that stalled workers hold now, as it is claimed.
 
         Args:
             at_once: As ``SessionLedger.claim``.
+            of: As ``NamedLedger.claim``, for a ledger that is one.
 
         Raises:
             LedgerError: The engine failed.
         """
-        while rows := await self._engine.ask(self._claim(at_once=at_once)):
+        claim = self._claim if of is None else partial(self._claim, of=of)
+        while rows := await self._engine.ask(claim(at_once=at_once)):
             yield rows
+
+    def may_settle(self, row: LedgerRow) -> bool:
+        """Whether it can be looked for what a start began, and was claimed for that."""
+        is_known = row.session_id is None and row.marker is not None
+        return is_known and self._settling is not None and row.endpoint == self._client.endpoint
 
     async def end(self, row: LedgerRow) -> Reaped:
         """Stop what was claimed, and forget its row when that is confirmed.
 
-        A row that cannot be forgotten now is found again by its worker's next renewal.
+        What its worker did not know the id of is looked for first. A row that cannot be forgotten
+        now is found again by its worker's next renewal.
         """
         if row.session_id is None:
-            return Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
+            return await self._settle(row)
         try:
             last = await end_of(row, self._client, deadline=self._deadline)
         except EquosError as error:
             return Reaped(row, "failed", str(error))
+        return await self._stopped(row, last)
+
+    async def _settle(self, row: LedgerRow) -> Reaped:
+        """Look for what a start began, and end it; where nothing is found, it is nobody's."""
+        ledger = self._settling
+        unresolved = Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
+        if ledger is None or not self.may_settle(row):
+            return unresolved
+        try:
+            found = await self._found(row)
+            if not found:
+                given_up = partial(ledger.give_up, self._worker, row.id)
+                await self._engine.in_turn(self._engine.stops, given_up)
+                return unresolved
+        except EquosError as error:
+            if isinstance(error, LedgerError):
+                self._engine.failed(error)
+            return Reaped(row, "failed", str(error))
+        known = evolve(row, session_id=next(iter(found)))
+        if not all(found.values()):
+            return Reaped(known, "failed", "its end was not confirmed")
+        return await self._stopped(known, None)
+
+    async def _found(self, row: LedgerRow) -> Mapping[str, bool]:
+        """The sessions of a start, by their ids: whether the end of each is confirmed."""
+        resource = resource_in(row)
+        if resource is None:
+            return {}  # only a newer release knows where to look
+        about = Target(
+            "start", resource.word, name=row.name, client=row.client, max_duration=row.remaining
+        )
+        key, marker = key_of(row.key), str(row.marker)
+        return await adopt(self._client, resource, about, key=key, marker=marker, ago=row.age)
+
+    async def _stopped(self, row: LedgerRow, last: AnyEnded | None) -> Reaped:
+        """Forget the row of what was stopped."""
         try:
             removed = await self._removed(row.id)
         except LedgerError as error:

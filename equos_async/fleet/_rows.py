@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -102,6 +102,7 @@ class Entry:
         writer: Whoever is at it now; one at a time, so that no old news comes after new.
         is_called: Whether something may have happened to it since the engine was asked.
         removed: Once it is, as ``KeyedLedger.remove``.
+        markers: Those of its start's attempts, where the row has what they begin with.
     """
 
     row: LedgerRow
@@ -114,6 +115,7 @@ class Entry:
     writer: asyncio.Task[Any] | None = None
     is_called: bool = False
     removed: bool | None = None
+    markers: Iterator[str] | None = None
 
     @property
     def step(self) -> Step:

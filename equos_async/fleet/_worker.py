@@ -8,10 +8,17 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
+from equos_async._inside import settles
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import ClientClosedError, ConfigurationError, LedgerError
-from equos_async.ledger.protocol import KeyedLedger, LedgerRow, NamedLedger, SessionLedger
+from equos_async.ledger.protocol import (
+    KeyedLedger,
+    LedgerRow,
+    NamedLedger,
+    SessionLedger,
+    SettlingLedger,
+)
 
 from . import _engine, _names
 from ._elsewhere import Elsewhere
@@ -67,6 +74,7 @@ class LedgerWorker:
         self.rows: Final = RowWriter(
             ledger,
             endpoint=client.endpoint,
+            settles=isinstance(ledger, SettlingLedger) and settles(client),
             limit=limit,
             lease=lease,
             required=required,
@@ -85,7 +93,7 @@ class LedgerWorker:
         self._be_new()
         # Where others can end what is this worker's, it is told of that, whether it waits or not.
         self._is_keyed = isinstance(ledger, KeyedLedger)
-        self._reaping: set[str] = set()
+        self._reaping: dict[str, asyncio.Task[object]] = {}
         # What this worker took over, until the ledger has it no more: how it is to be ended.
         self._claimed: dict[str, LedgerRow] = {}
         # What of it is over, and could not be removed.
@@ -126,18 +134,17 @@ class LedgerWorker:
         ledger = self._ledger
         if self._name is None or not isinstance(ledger, NamedLedger):
             return
-        left = _names.succeed(
-            ledger,
-            self._engine,
-            name=self._name,
-            worker=self.worker,
-            endpoint=self._client.endpoint,
-            lease=self._lease,
-            clock=self._clock,
-        )
         try:
-            async for row in left:
-                self._inherit(row)
+            dead = await _names.take(
+                ledger,
+                self._engine,
+                name=self._name,
+                worker=self.worker,
+                lease=self._lease,
+                clock=self._clock,
+            )
+            if dead is not None:
+                await self._claim(of=dead)
         except LedgerError as error:
             if self._required:
                 raise
@@ -179,9 +186,7 @@ class LedgerWorker:
                     await self._renew()
                     renew_at = now + self._lease / 3
                 # Before what is amiss here, which may take long: the sessions of others run.
-                async for rows in self._reaper.claims():
-                    for row in rows:
-                        self._inherit(row)
+                await self._claim()
                 await self.rows.make_good()
                 if self._engine.failures == failures:
                     self._engine.works()
@@ -189,6 +194,12 @@ class LedgerWorker:
             except LedgerError as error:
                 self._engine.failed(error)
             await self._clock.sleep(min(BEAT, self._lease / 4))
+
+    async def _claim(self, *, of: str | None = None) -> None:
+        """Take over what stalled workers left."""
+        async for rows in self._reaper.claims(of=of):
+            for row in rows:
+                self._inherit(row)
 
     async def _renew(self) -> None:
         """Be alive for another lease, and compare what the ledger holds with what it should."""
@@ -201,10 +212,11 @@ class LedgerWorker:
             del self._claimed[row_id]
         self._left &= held.keys()
         strays = {row_id for row_id in held.keys() - ours if row_id not in self.rows}
-        intents = {row_id for row_id in strays if held[row_id] is None}
-        for row_id in intents:
+        # The intents among them that are its own came to nothing: one that counts is never let go.
+        unsent = {one for one in strays if held[one] is None and self.rows.is_own(one)}
+        for row_id in unsent:
             self._see_to(row_id, self._reaper.forget(row_id))
-        await self._end_all(strays - intents)
+        await self._end_all(strays - unsent)
 
     async def _end_all(self, strays: AbstractSet[str]) -> None:
         """End what is this worker's and in nobody's hands, which is right for all."""
@@ -215,7 +227,9 @@ class LedgerWorker:
             self._see_to(row_id, self._end(self._claimed[row_id]))
 
     def _inherit(self, row: LedgerRow) -> None:
-        if row.session_id is None:
+        if row.id in self.rows:
+            return  # others had taken it for dead, and are now: its own start goes on
+        if row.session_id is None and not self._reaper.may_settle(row):
             told = f"{self._told(row)}; a session may run for {row.remaining:.0f} s"
             self._tell("unknown", row, told)
         else:
@@ -236,11 +250,14 @@ class LedgerWorker:
     async def _end(self, row: LedgerRow) -> None:
         """Stop what nobody holds; where that fails, the next renewal finds it again."""
         reaped = await self._reaper.end(row)
+        row = reaped.row
         (self._left.add if reaped.is_left else self._left.discard)(row.id)
         if reaped.outcome == "stopped":
             self._tell("reaped", row, self._told(row))
             if not reaped.is_told:
                 self._ends.tell(self._end_of(row, "reaped", self._told(row), reaped.last))
+        elif reaped.outcome == "unresolved":
+            self._tell("unknown", row, f"{self._told(row)}; a session {reaped.reason}")
         else:
             self._tell("failed", row, reaped.reason)
 
@@ -264,8 +281,8 @@ class LedgerWorker:
         )
 
     def _see_to(self, row_id: str, work: Coroutine[Any, Any, object]) -> None:
-        self._reaping.add(row_id)
-        self._spawn(work).add_done_callback(lambda _: self._reaping.discard(row_id))
+        self._reaping[row_id] = task = self._spawn(work)
+        task.add_done_callback(lambda _: self._reaping.pop(row_id))
 
     def _attend(self) -> None:
         """Listen only while there is something to hear: some engines are polled meanwhile."""
@@ -298,7 +315,9 @@ class LedgerWorker:
         """Be late from now on: what could not be stopped is for other workers to stop."""
         if self._upkeep is None:
             return  # never heard of
-        for task in (self._upkeep, self._listener):
+        # To look for a session takes long: others do so then.
+        starts = [row.id for row in self._claimed.values() if row.session_id is None]
+        for task in (self._upkeep, self._listener, *map(self._reaping.get, starts)):
             if task is not None:
                 task.cancel()
         for row_id in self._left:  # no renewal of this worker will find it again

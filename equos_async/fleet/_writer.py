@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from equos_async._api.operations import resource_of
+from equos_async._marker import markers_of, new_marker
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
 from equos_async.ledger.protocol import (
@@ -39,6 +40,7 @@ class RowWriter:
     Args:
         ledger: Where sessions are written down.
         endpoint: Where the sessions can be stopped.
+        settles: Whether other workers can look for lost starts there.
         limit: How many sessions there may be, over all workers.
         lease: Seconds after which others stop what the worker holds.
         required: Whether a session that cannot be written down is not started.
@@ -52,6 +54,7 @@ class RowWriter:
         ledger: SessionLedger,
         *,
         endpoint: str,
+        settles: bool,
         limit: int,
         lease: float,
         required: bool,
@@ -66,6 +69,7 @@ class RowWriter:
         # Whose rows they are: its worker's id, from when that begins.
         self.worker = ""
         self._endpoint = endpoint
+        self._settles = settles
         self._limit = limit
         self._lease = lease
         self._required = required
@@ -127,8 +131,14 @@ class RowWriter:
             owner=self.worker,
             endpoint=self._endpoint,
             resource=resource_of(request).word,
+            marker=new_marker() if self._settles else None,
         )
-        return Entry(row, claimed, group)
+        markers = None if row.marker is None else markers_of(row.marker)
+        return Entry(row, claimed, group, markers=markers)
+
+    def is_own(self, row_id: str) -> bool:
+        """Whether this worker made a row; else it took it over from another one."""
+        return row_id.startswith(f"{self.worker}-")
 
     # What is to be written of one session, from its intent to its end.
 
@@ -173,7 +183,7 @@ class RowWriter:
 
         Where the engine fails now, that is made good when it is back.
         """
-        entry.row = evolve(entry.row, session_id=session_id)
+        entry.row = evolve(entry.row, session_id=session_id, marker=None)
         entry.until = self._clock.now() + seconds
         entry.desired, entry.confirmed = Desired.SESSION, Confirmed.UNSURE
         await self._agreed(entry)

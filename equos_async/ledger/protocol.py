@@ -31,6 +31,8 @@ class LedgerRow:
         endpoint: The API's base URL; only workers with the same one can stop the session.
         session_id: The session's id; None while its start is in progress, or if its outcome is
             unknown.
+        marker: What the markers of its start's attempts begin with, while its session is not known
+            and its worker has the server key. With it another worker can search for the session.
         resource: ``"session"`` or ``"conversation"``; a newer release may write another word.
         started: The time when the intent was written.
         expires: The time when the session ends at the latest, by its ``max_duration``.
@@ -44,6 +46,7 @@ class LedgerRow:
     owner: str
     endpoint: str
     session_id: str | None = None
+    marker: str | None = None
     resource: str = "session"
     started: float = 0.0
     expires: float = 0.0
@@ -299,6 +302,40 @@ class NamedLedger(SessionLedger, Protocol):
         With ``of``, the id of a stalled worker that is known to be dead, only what that one holds
         is claimed, even if the engine has not been reachable for a lease.
         """
+        ...
+
+
+@runtime_checkable
+class SettlingLedger(SessionLedger, Protocol):
+    """An engine in which another worker can settle the start of a dead one; optional for a ledger.
+
+    Without it, or without a server key, an intent whose worker has stalled keeps its slot until it
+    expires.
+    """
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        endpoint: str,
+        lease: float,
+        at_once: bool = False,
+        settles: bool = False,
+    ) -> Sequence[LedgerRow]:
+        """Take over rows as :meth:`SessionLedger.claim` does.
+
+        Args:
+            worker: As there.
+            endpoint: As there.
+            lease: As there.
+            at_once: As there.
+            settles: Take over the intents of this endpoint that have a marker, too, so that
+                :meth:`SessionLedger.record` names this worker to their former owners.
+        """
+        ...
+
+    async def give_up(self, worker: str, row_id: str) -> None:
+        """Give an intent ``NOBODY`` as owner, if it is this worker's: no session was found."""
         ...
 
 

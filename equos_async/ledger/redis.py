@@ -220,10 +220,17 @@ class RedisLedger:
         lease: float,
         at_once: bool = False,
         of: str | None = None,
+        settles: bool = False,
     ) -> Sequence[LedgerRow]:
-        """As :meth:`NamedLedger.claim`."""
-        told = await self._hear("claim", worker, endpoint, lease, int(at_once), of or NOBODY)
+        """As :meth:`NamedLedger.claim` and :meth:`SettlingLedger.claim`."""
+        told = await self._hear(
+            "claim", worker, endpoint, lease, int(at_once), of or NOBODY, int(settles)
+        )
         return _rows(told[1:], told[0])
+
+    async def give_up(self, worker: str, row_id: str) -> None:
+        """As :meth:`SettlingLedger.give_up`."""
+        await self._run("give_up", worker, row_id)
 
     async def rows(self) -> Sequence[LedgerRow]:
         """As :meth:`SessionLedger.rows`; read in batches, so that nothing waits for it for long."""

@@ -358,7 +358,7 @@ function steps.enlist(knew, worker, name, process, lease, dead)
 end
 
 -- Claim of one owner; whether there may be more. What another endpoint has to stop is read once.
-local function claim_of(owner, worker, endpoint, taken)
+local function claim_of(owner, worker, endpoint, taken, settles)
   local known = decoded(redis.call('HGET', FOREIGN, owner)) or {}
   local count = redis.call('ZLEXCOUNT', OWNED, '[' .. owner .. '\0', '(' .. owner .. '\1')
   local passed = math.min(known[endpoint] or 0, count)
@@ -378,7 +378,8 @@ local function claim_of(owner, worker, endpoint, taken)
       else
         forget(id)
         taken[#taken + 1] = cjson.encode(row)
-        row.owner = row.session_id and worker or NOBODY
+        local may_settle = settles == '1' and row.marker and row.endpoint == endpoint
+        row.owner = (row.session_id or may_settle) and worker or NOBODY
         write(row)
         redis.call('HSET', CLAIMED, id, row.owner)
         redis.call('ZADD', CLAIMED_AT, now, id)
@@ -391,7 +392,7 @@ local function claim_of(owner, worker, endpoint, taken)
   return left > 0
 end
 
-function steps.claim(knew, worker, endpoint, lease, at_once, dead)
+function steps.claim(knew, worker, endpoint, lease, at_once, dead, settles)
   local born = hear(worker, tonumber(lease), knew)
   local since = tonumber(redis.call('HGET', ENGINE, 'since') or 0)
   if now - since < tonumber(lease) and at_once == '0' and dead == NOBODY then
@@ -401,7 +402,7 @@ function steps.claim(knew, worker, endpoint, lease, at_once, dead)
   local taken = {}
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
     local is_meant = owner ~= worker and (dead == NOBODY or owner == dead)
-    if is_meant and not claim_of(owner, worker, endpoint, taken) then
+    if is_meant and not claim_of(owner, worker, endpoint, taken, settles) then
       redis.call('ZREM', WORKERS, owner)
       unname(owner)
     end
@@ -412,6 +413,15 @@ function steps.claim(knew, worker, endpoint, lease, at_once, dead)
   end
   call()
   return {born, tostring(now), unpack(taken)}
+end
+
+function steps.give_up(worker, id)
+  local row = read(id)
+  if not row or row.owner ~= worker or row.session_id then return end
+  forget(id)
+  row.owner = NOBODY
+  write(row)
+  redis.call('HSET', CLAIMED, id, NOBODY)
 end
 
 function steps.rows(cursor)

@@ -235,8 +235,9 @@ class SQLiteLedger:
         lease: float,
         at_once: bool = False,
         of: str | None = None,
+        settles: bool = False,
     ) -> Sequence[LedgerRow]:
-        """As :meth:`NamedLedger.claim`."""
+        """As :meth:`NamedLedger.claim` and :meth:`SettlingLedger.claim`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
             now = _hear(db, worker, lease)
@@ -252,7 +253,8 @@ class SQLiteLedger:
             }
             claimed = [_row(values, now) for values in db.execute(_LATE_ROWS, scope)]
             for row in claimed:
-                by = NOBODY if row.session_id is None else worker
+                may_settle = settles and row.marker is not None and row.endpoint == endpoint
+                by = worker if row.session_id is not None or may_settle else NOBODY
                 db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row.id])
                 db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row.id, by, now])
             db.execute(_DROP_LATE_TURNS, scope)
@@ -263,6 +265,19 @@ class SQLiteLedger:
             return claimed
 
         return await self._run(work)
+
+    async def give_up(self, worker: str, row_id: str) -> None:
+        """As :meth:`SettlingLedger.give_up`."""
+
+        def work(db: sqlite3.Connection) -> None:
+            given_up = db.execute(
+                "UPDATE rows SET owner = ? WHERE id = ? AND owner = ? AND session_id IS NULL",
+                [NOBODY, row_id, worker],
+            )
+            if given_up.rowcount:
+                db.execute("UPDATE claimed SET by = ? WHERE id = ?", [NOBODY, row_id])
+
+        await self._run(work)
 
     async def rows(self) -> Sequence[LedgerRow]:
         """As :meth:`SessionLedger.rows`."""

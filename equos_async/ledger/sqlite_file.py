@@ -18,7 +18,7 @@ from weakref import WeakSet
 from equos_async.errors import LedgerError
 
 from .sqlite_move import is_stuck, move
-from .sqlite_schema import ADD_RESOURCE, HAS_RESOURCE, NEWEST, SCHEMA
+from .sqlite_schema import ADDED, NEWEST, SCHEMA
 
 T = TypeVar("T")
 _Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
@@ -209,8 +209,8 @@ class SQLiteFile:
             raise sqlite3.DatabaseError(f"written by another release, with schema {version}")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
             db.executescript(SCHEMA)
-        if not db.execute(HAS_RESOURCE).fetchone():
-            add_resource(db)
+        if missing(db):
+            add_columns(db)
 
     def _recognise(self, db: sqlite3.Connection) -> str:
         """Which file this is; note where it may have forgotten rows.
@@ -285,12 +285,19 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
     return True
 
 
-def add_resource(db: sqlite3.Connection) -> None:
-    """Add the column of newer releases, unless another process did so just now."""
+def missing(db: sqlite3.Connection) -> set[str]:
+    """The columns of newer releases that the rows of a file lack."""
+    return ADDED.keys() - {
+        name for (name,) in db.execute("SELECT name FROM pragma_table_info('rows')")
+    }
+
+
+def add_columns(db: sqlite3.Connection) -> None:
+    """Add what the rows lack, unless another process did so just now."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        if not db.execute(HAS_RESOURCE).fetchone():
-            db.execute(ADD_RESOURCE)
+        for name in sorted(missing(db)):
+            db.execute(ADDED[name])
     finally:
         db.execute("COMMIT")
 

@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS rows (
     endpoint TEXT NOT NULL,
     session_id TEXT,
     resource TEXT NOT NULL DEFAULT 'session',
+    marker TEXT,
     started REAL NOT NULL,
     expires REAL NOT NULL
 ) WITHOUT ROWID;
@@ -85,5 +86,7 @@ COMMIT;
 NEWEST: Final = "names"
 
 # What the rows of files that are older lack; those who do not know it leave it as it is.
-HAS_RESOURCE: Final = "SELECT 1 FROM pragma_table_info('rows') WHERE name = 'resource'"
-ADD_RESOURCE: Final = "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session'"
+ADDED: Final = {
+    "resource": "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session'",
+    "marker": "ALTER TABLE rows ADD COLUMN marker TEXT",
+}

@@ -14,6 +14,7 @@ NEED_MORE = {
     "equos_async.testing.callsites": "pytest",
     "equos_async.testing.ledger_contract": "pytest",
     "equos_async.testing.named_ledger_contract": "pytest",
+    "equos_async.testing.settling_contract": "pytest",
     "equos_async.testing.pytest_plugin": "pytest",
 }
 """What only an extra or a test run brings, by the module that needs it."""

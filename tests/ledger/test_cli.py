@@ -49,9 +49,8 @@ async def leave(
     row = LedgerRow(id="dead/1", key="guild", name="call", owner="dead", endpoint=emulator.endpoint)
     async with ledger:
         await ledger.record(evolve(row, session_id=started.session.id), seconds=600)
-        await ledger.place(
-            evolve(row, id="dead/2", key="b\x1b[2J"), seconds=600, limit=9, wait=False, lease=15
-        )
+        intent = evolve(row, id="dead/2", key="b\x1b[2J")
+        await ledger.place(intent, seconds=600, limit=9, wait=False, lease=15)
         await ledger.renew("dead", lease=0)
     return started.session.id
 
@@ -137,6 +136,34 @@ async def test_as_json(
         (session_id, "stopped"),
         (None, "unresolved"),
     }
+
+
+@pytest.mark.parametrize("marker", ["m1", "m2"])
+async def test_a_start_that_was_lost(
+    marker: str,
+    emulator: EquosEmulator,
+    request_: CreateSessionPassRequest,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its session is found by its marker and stopped; where there is none, it is nobody's."""
+    intent = LedgerRow(
+        id="dead/1", key="a", name="call", owner="dead", endpoint=emulator.endpoint, marker="m1"
+    )
+    async with (
+        SQLiteLedger(where[7:]) as ledger,
+        EquosClient(KEY, endpoint=emulator.endpoint, settle=None) as client,
+    ):
+        await ledger.place(intent, seconds=600, limit=9, wait=False, lease=15)
+        await ledger.renew("dead", lease=0)
+        variables = {"equos_async_marker": f"{marker}.1"}
+        started = await client.start_session(evolve(request_, template_vars=variables))
+        assert await command("reap", "--ledger", where, "--wait", "0", "--deadline", "0.5") == 0
+        assert [row.owner for row in await ledger.rows()] == [""] * (marker == "m2")
+        await client.stop_session(started.session.id)
+    found, lost = f"stopped session {started.session.id}", "unresolved session (id unknown)"
+    told = found if marker == "m1" else lost
+    assert f"{told} of 'a' left by dead" in capsys.readouterr().out
 
 
 async def test_a_namespace_of_a_redis(

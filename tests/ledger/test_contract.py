@@ -16,10 +16,21 @@ from equos_async.testing.ledger_contract import (
     OpenLedger,
 )
 from equos_async.testing.named_ledger_contract import NamedLedgerContract
+from equos_async.testing.settling_contract import SettlingLedgerContract
 from tests.ledger.conftest import RedisServer
 
 
-class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract, NamedLedgerContract):
+class AllContracts(
+    LedgerContract,
+    BulkLedgerContract,
+    KeyedLedgerContract,
+    NamedLedgerContract,
+    SettlingLedgerContract,
+):
+    """What a fleet can use, both engines have."""
+
+
+class TestSQLite(AllContracts):
     """A file, opened once a worker."""
 
     @pytest.fixture
@@ -34,7 +45,7 @@ class TestSQLite(LedgerContract, BulkLedgerContract, KeyedLedgerContract, NamedL
             yield open_ledger
 
 
-class TestRedis(LedgerContract, BulkLedgerContract, KeyedLedgerContract, NamedLedgerContract):
+class TestRedis(AllContracts):
     """A server, with a pool of connections a worker."""
 
     @pytest.fixture

@@ -234,7 +234,7 @@ class TestSQLite:
         with sqlite3.connect(path) as db:
             db.execute("ALTER TABLE rows DROP COLUMN resource")
         db.close()
-        add = sqlite_file.add_resource
+        add = sqlite_file.add_columns
 
         def twice(db: sqlite3.Connection) -> None:
             other = sqlite3.connect(path)
@@ -242,7 +242,7 @@ class TestSQLite:
             other.close()
             add(db)
 
-        monkeypatch.setattr(sqlite_file, "add_resource", twice)
+        monkeypatch.setattr(sqlite_file, "add_columns", twice)
         async with SQLiteLedger(path) as ledger:
             assert [one.resource for one in await ledger.rows()] == ["session"]
 

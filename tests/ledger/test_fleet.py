@@ -1212,8 +1212,9 @@ class TestOneWriter:
         """What an engine does after it was given up on is undone."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await quiet(ledger)
+            worker = str(fleet.worker)
             late = LedgerRow(
-                id="late", key="x", name="x", owner=str(fleet.worker), endpoint=scripted.endpoint
+                id=f"{worker}-9", key="x", name="x", owner=worker, endpoint=scripted.endpoint
             )
             await ledger.engine.place(late, seconds=60, limit=9, wait=False, lease=LEASE)
             await beat(still, ledger)

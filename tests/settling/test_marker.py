@@ -8,7 +8,9 @@ from equos_async._marker import (
     VARIABLE,
     MarkerUse,
     marker_of,
+    markers_of,
     new_marker,
+    start_of,
     with_marker,
     without_marker,
 )
@@ -22,6 +24,14 @@ def test_no_two_are_equal_whatever_the_seed() -> None:
         markers.add(new_marker())
     assert len(markers) == 100
     assert all(len(bytes.fromhex(one)) == 16 for one in markers)
+
+
+def test_a_start_has_one_for_each_attempt() -> None:
+    """All of them lead to the start's own, and no two starts' to the same."""
+    markers = markers_of("m1")
+    attempts = [next(markers) for _ in range(12)]
+    assert len(set(attempts)) == 12
+    assert {start_of(one) for one in attempts} == {"m1"} == {start_of("m1")}
 
 
 def test_it_comes_and_goes_with_the_variables() -> None:
