@@ -39,7 +39,14 @@ if TYPE_CHECKING:
     from .events import Event, Unresolved
     from .fleet._fleet import SessionFleet
     from .fleet._session import LiveSession
-    from .fleet.values import DrainReport, FleetEvent, FleetStats, GroupStats, SessionEnd
+    from .fleet.values import (
+        DrainReport,
+        FleetEvent,
+        FleetHealth,
+        FleetStats,
+        GroupStats,
+        SessionEnd,
+    )
     from .ledger.protocol import LedgerRow, Placing, SessionLedger
     from .ledger.redis import RedisLedger
     from .ledger.sqlite import SQLiteLedger
@@ -99,6 +106,7 @@ __all__ = [
     "Event",
     "FleetEvent",
     "FleetFullError",
+    "FleetHealth",
     "FleetStats",
     "GroupStats",
     "HealthResponse",
@@ -163,6 +171,7 @@ _HOMES: dict[str, str] = {
     "Event": "events",
     "FleetEvent": "fleet.values",
     "FleetFullError": "errors",
+    "FleetHealth": "fleet.values",
     "FleetStats": "fleet.values",
     "GroupStats": "fleet.values",
     "HealthResponse": "models",

@@ -26,6 +26,11 @@ def policy_of(client: EquosClient) -> RetryPolicy:
     return _tasks_of(client).policy
 
 
+def pause_of(client: EquosClient) -> float:
+    """Seconds for which the server wants no starts of a client; 0 where it wants them."""
+    return _tasks_of(client).throttle.starts.pause_left(clock_of(client).now())
+
+
 def begin(
     client: EquosClient,
     resource: Resource[Any, T, Any],

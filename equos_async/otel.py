@@ -34,6 +34,9 @@ name                                  unit            what, by which attributes
                                                       ``equos.operation``
 ``equos.fleet.live``                  ``{session}``   live sessions of all fleets
 ``equos.fleet.waiting``               ``{start}``     starts that wait for a place
+``equos.fleet.events``                ``{event}``     events of all fleets, by ``equos.event``, the
+                                                      kind of the :class:`FleetEvent`, and
+                                                      ``equos.resource``
 ====================================  ==============  ==========================================
 
 ``equos.resource`` is ``session`` or ``conversation``; the id of either is ``equos.session.id``.
@@ -84,6 +87,9 @@ _OUTCOMES: Final[dict[str | None, str]] = {
     "OverloadedError": "not_sent",
 }
 
+_NOTED: Final[dict[str, str]] = {"failed": "stop failed", "renewal_failed": "renewal failed"}
+"""What is noted in a session's span that goes on."""
+
 E = TypeVar("E")
 _Attributes = dict[str, str | int | float]
 
@@ -125,6 +131,9 @@ class Telemetry:
         )
         self._waiting = meter.create_up_down_counter(
             "equos.fleet.waiting", "{start}", "Starts that wait for a slot."
+        )
+        self._happened = meter.create_counter(
+            "equos.fleet.events", "{event}", "Events of fleets, by kind."
         )
         self._started: dict[str, SpanContext] = {}
 
@@ -169,6 +178,7 @@ class Telemetry:
             try:
                 self._live.add(grown)
                 self._waiting.add(longer)
+                self._happened.add(1, {**_about(event), "equos.event": event.kind})
                 self._follow(event, spans, over=grown < 0)
             finally:
                 own(event)
@@ -235,8 +245,8 @@ class Telemetry:
             if event.kind == "failed":
                 span.set_status(Status(StatusCode.ERROR))
             span.end()
-        elif event.kind == "failed":
-            spans[session_id].add_event("stop failed")
+        elif event.kind in _NOTED and session_id in spans:
+            spans[session_id].add_event(_NOTED[event.kind])
 
 
 def _checked(also: Callable[[E], object] | None) -> Callable[[E], object]:

@@ -51,6 +51,7 @@ class CallTasks:
 
     Attributes:
         policy: The same.
+        throttle: What all calls share.
         starts: Carries out what begins something.
     """
 
@@ -71,6 +72,7 @@ class CallTasks:
         self._transport = transport
         self._timeouts = timeouts
         self.policy: RetryPolicy = policy
+        self.throttle: ClientThrottle = ClientThrottle(policy, limits)
         self._clock = clock
         self._keys = keys
         self._mask = keys.mask
@@ -86,7 +88,7 @@ class CallTasks:
         )
         self._runner = CallRunner(
             transport=transport,
-            throttle=ClientThrottle(policy, limits),
+            throttle=self.throttle,
             timeouts=timeouts,
             clock=clock,
             observer=self,

@@ -11,13 +11,14 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, cast, get_args
 
 from equos_async import _validate
 from equos_async._api.operations import resource_of
-from equos_async._inside import clock_of
+from equos_async._inside import clock_of, pause_of
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
@@ -36,7 +37,16 @@ from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._view import LiveView
 from ._worker import LedgerWorker
-from .values import MAX_TOLD, AnyEnded, AnyRequest, DrainReport, FleetEvent, FleetStats, K
+from .values import (
+    MAX_TOLD,
+    AnyEnded,
+    AnyRequest,
+    DrainReport,
+    FleetEvent,
+    FleetHealth,
+    FleetStats,
+    K,
+)
 
 IfTaken = Literal["raise", "return", "replace"]
 GroupOf = Callable[[AnyRequest], str | None]
@@ -120,7 +130,7 @@ class SessionFleet(Generic[K]):
         on_event: Callable[[FleetEvent[K]], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        _validate.instance("client", client, EquosClient)
+        self._client = _validate.instance("client", client, EquosClient)
         self._drain_deadline = _validate.number("drain_deadline", drain_deadline, zero=True)
         self._default_max_duration = _validate.number("default_max_duration", default_max_duration)
         if budget_seconds is not None:
@@ -399,6 +409,19 @@ class SessionFleet(Generic[K]):
     def stats(self) -> FleetStats:
         """The fleet's numbers now."""
         return self._supervisor.stats()
+
+    def health(self) -> FleetHealth:
+        """Whether the fleet can work now. It asks nobody: it is what the fleet knows already."""
+        clock = self._supervisor.clock
+        pause = pause_of(self._client)
+        until = datetime.fromtimestamp(clock.wall() + pause, UTC) if pause else None
+        return FleetHealth(
+            accepting=self.accepting,
+            free=self._admission.free,
+            waiting=self.stats().waiting,
+            paused_until=until,
+            ledger=self._worker.is_reached,
+        )
 
     def resize(self, max_live: int) -> None:
         """Change ``max_live``; sessions beyond a smaller limit run on to their ends.

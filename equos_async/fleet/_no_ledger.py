@@ -58,6 +58,7 @@ class NoRows:
 class NoWorker:
     """The worker of a fleet that no other one knows of."""
 
+    is_reached: None = None
     name: None = None
 
     def __init__(self) -> None:

@@ -119,6 +119,11 @@ class LedgerWorker:
         )
 
     @property
+    def is_reached(self) -> bool:
+        """Whether the engine answered last time."""
+        return not self._engine.is_failing
+
+    @property
     def name(self) -> str:
         """What users call it."""
         return self._name or self.worker

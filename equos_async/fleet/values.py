@@ -67,6 +67,21 @@ _LEVELS: dict[FleetEventKind, int] = {
 }
 
 
+_SENTENCES: dict[FleetEventKind, str] = {
+    "waiting": "the start for {key} waits for a slot",
+    "started": "{it} is live",
+    "stopped": "{it} has ended",
+    "expired": "{it} was stopped at the end of its time",
+    "refused": "the start for {key} failed, and nothing is running",
+    "failed": "{it} could not be stopped",
+    "unknown": "the outcome of the start for {key} is unknown, and a {what} may be running",
+    "lost": "{it} was claimed by another worker",
+    "reaped": "{it} was stopped here, because its worker had stalled",
+    "stopped_elsewhere": "{it} was stopped by another worker",
+    "renewal_failed": "{it} was not renewed, and goes on to its end",
+}
+
+
 @frozen(kw_only=True)
 class FleetEvent(Generic[K_co]):
     """Something that changed in a fleet; ``live`` and ``waiting`` can feed a gauge.
@@ -104,10 +119,11 @@ class FleetEvent(Generic[K_co]):
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
-        session = "" if self.session_id is None else f" (session {brief(self.session_id)})"
+        key, what = brief(repr(self.key)), self.resource or "session"
+        it = f"a {what}" if self.session_id is None else f"{what} {brief(self.session_id)}"
+        sentence = _SENTENCES[self.kind].format(key=key, what=what, it=f"{it} of {key}")
         told = f": {shown(self.reason)}" if self.reason else ""
-        numbers = f"{self.live} live, {self.waiting} waiting"
-        return f"{self.kind} {brief(repr(self.key))}{session}{told}; {numbers}"
+        return f"{sentence}{told}; {self.live} live, {self.waiting} waiting"
 
 
 EndOutcome = Literal[
@@ -240,6 +256,25 @@ class GroupStats:
 
     taken: int
     waiting: int
+
+
+@frozen(kw_only=True)
+class FleetHealth:
+    """Whether a fleet can work now; for health and readiness probes.
+
+    Attributes:
+        accepting: Whether it accepts starts: it is open, and neither closing nor winding down.
+        free: Free slots.
+        waiting: Starts that wait for a slot.
+        paused_until: When starts go on, in UTC, if the server has asked for a pause; None if not.
+        ledger: Whether the ledger answered last time; None without one.
+    """
+
+    accepting: bool
+    free: int
+    waiting: int
+    paused_until: datetime | None
+    ledger: bool | None
 
 
 @frozen(kw_only=True)

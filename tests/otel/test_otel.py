@@ -295,6 +295,21 @@ async def test_a_fleet(sight: Sight, emulator: EquosEmulator, observed: EquosCli
     assert "secret-guild" not in sight.everything
 
 
+async def test_a_renewal_that_fails(sight: Sight) -> None:
+    """The session's span goes on and notes it; events are counted by kind."""
+    scripted = ScriptedClient()
+    hook = sight.telemetry.fleet()
+    async with SessionFleet(scripted, on_event=hook) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        scripted.start_errors.append(EquosError("no"))
+        with pytest.raises(EquosError, match="no"):
+            await live.renew()
+    (span,) = sight.spans
+    assert [event.name for event in span.events] == ["renewal failed"]
+    kinds = {point.attributes["equos.event"] for point in sight.points("equos.fleet.events")}
+    assert kinds == {"started", "refused", "renewal_failed", "stopped"}
+
+
 async def test_a_fleet_whose_stops_fail(sight: Sight) -> None:
     """A stop that fails before the end is an event of the span; one that fails at it, its end."""
     scripted, still = ScriptedClient(), FakeClock()
