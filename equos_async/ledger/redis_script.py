@@ -161,10 +161,9 @@ end
 
 -- Take a worker's name from it.
 local function unname(worker)
-  local names = redis.call('HGETALL', NAMES)
-  for place = 1, #names, 2 do
-    local holder = decoded(names[place + 1])
-    if not holder or holder.owner == worker then redis.call('HDEL', NAMES, names[place]) end
+  for _, name in ipairs(redis.call('HKEYS', NAMES)) do
+    local holder = decoded(redis.call('HGET', NAMES, name))
+    if not holder or holder.owner == worker then redis.call('HDEL', NAMES, name) end
   end
 end
 

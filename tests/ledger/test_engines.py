@@ -319,7 +319,7 @@ class TestSQLite:
         path = tmp_path / "ledger.db"
         db = sqlite3.connect(path)
         db.executescript(SCHEMA)
-        db.executescript("DROP TABLE memory; DROP TABLE calls")
+        db.executescript("DROP TABLE memory; DROP TABLE calls; DROP TABLE names")
         async with SQLiteLedger(path) as ledger:
             session = await live(ledger, row("a"), "s1")
             assert await place(ledger, row("b"), limit=2)
