@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from aiohttp.client_reqrep import ClientResponse
 from aioresponses import aioresponses
+from hypothesis import settings
 
 from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
 from equos_async.testing import EquosEmulator
@@ -26,6 +27,9 @@ REQUEST = CreateSessionPassRequest(
     client="tenant-42",
     max_duration=600,
 )
+
+settings.register_profile("long", max_examples=20_000)
+"""For a night: ``pytest --hypothesis-profile=long``."""
 
 LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")
 """Files whose tests take seconds each, or share what takes long to start."""

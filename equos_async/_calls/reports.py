@@ -78,9 +78,15 @@ class CallReports:
         status = result.reply.status if isinstance(result.reply, Reply) else None
         self._emit("start_unknown", call, reason, status=status)
 
-    def settled(self, call: Call[Any]) -> None:
-        """What a start began whose answer was lost was found and ended."""
-        self.resolved(call.current)
+    def settled(self, call: Call[Any], *, is_known: bool) -> None:
+        """What a start began whose answer was lost was found and ended.
+
+        Args:
+            call: The start.
+            is_known: Whether it is known with that what became of the whole start.
+        """
+        if is_known:
+            self.resolved(call.current)
         seconds = self._clock.now() - call.began
         self._emit("settled", call, "found by its marker and ended", seconds=seconds)
 

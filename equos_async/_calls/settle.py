@@ -235,7 +235,9 @@ class Settling:
         else:
             lost.confirm(session_id)
         if lost.fate is Fate.ENDED:
-            self._reports.settled(call)
+            # What became of an earlier attempt says nothing about the latest.
+            is_latest = call.current.marker == lost.marker
+            self._reports.settled(call, is_known=is_latest)
             call.current.tell_watch()  # its caller's call may be over by now
             if call.heir is not None and call.lost is lost:
                 call.withdraw()  # its answer would say nothing new

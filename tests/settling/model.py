@@ -87,10 +87,10 @@ class Client:
     """The client: calls, the looker, and what ends sessions."""
 
     def __init__(
-        self, server: Server, rules: Rules, chance: random.Random, patience: float
+        self, world: World, server: Server, rules: Rules, chance: random.Random, patience: float
     ) -> None:
         self.server = server
-        self.world = server.world
+        self.world = world
         self.rules = rules
         self.chance = chance
         self.patience = patience
@@ -335,7 +335,7 @@ def run(kind: Kind, seed: int, rules: Rules) -> Counts:
     """One client and one server, until nothing happens any more."""
     world, chance = World(), random.Random(f"{kind.name} {seed}")
     server = Server(world, kind, chance)
-    client = Client(server, rules, chance, patience=chance.choice([5.0, 20.0, 60.0]))
+    client = Client(world, server, rules, chance, patience=chance.choice([5.0, 20.0, 60.0]))
     tenants = chance.choice([1, 2, 5])
     for number in range(CALLERS):
         at = chance.uniform(0.0, 20.0)

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from attrs import define, frozen
 
 from equos_async._retry.pages import Part, since
-from tests.bench.outage import World
 
 LOOK_FOR = 60.0
 BUSY = 120.0
 LONG_AGO = 86_400.0
+
+
+class Time(Protocol):
+    """The time that a server lives in."""
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        ...
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do something at a time."""
+        ...
 
 
 @frozen(kw_only=True)
@@ -92,7 +106,7 @@ class Session:
 class Server:
     """What is open, what is listed, and what it answers."""
 
-    def __init__(self, world: World, kind: Kind, chance: random.Random) -> None:
+    def __init__(self, world: Time, kind: Kind, chance: random.Random) -> None:
         self.world = world
         self.kind = kind
         self.chance = chance
