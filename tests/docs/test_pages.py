@@ -28,6 +28,8 @@ from equos_async import (
 )
 from equos_async.cli import _parser
 from equos_async.errors import status_error_class
+from equos_async.fleet._ends import PATIENCE as HOOK_PATIENCE
+from equos_async.fleet._engine import PATIENCE as ENGINE_PATIENCE
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
@@ -246,7 +248,9 @@ def test_the_pod_has_time_for_the_worst_case() -> None:
     (total,) = re.findall(r"^\| \*\*together\*\* \| \*\*(\d+)", page, re.MULTILINE)
     drain = signature(SessionFleet).parameters["drain_deadline"].default
     close = signature(EquosClient.aclose).parameters["deadline"].default
-    assert {drain, close} <= set(steps)
+    (pre_stop,) = re.findall(r'command: \["sleep", "(\d+)"\]', page)
+    # Of the ledger, the end of what is under way is awaited, and then its last answer.
+    assert steps == [float(pre_stop), drain, 2 * ENGINE_PATIENCE, HOOK_PATIENCE, close]
     assert sum(steps) == float(total) < float(grace)
 
 
