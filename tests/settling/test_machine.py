@@ -260,6 +260,11 @@ class Settling(RuleBasedStateMachine):
                 self.let_go(caller)
         self.do(self.client.aclose(deadline=seconds))
 
+    def close_soon(self) -> None:
+        """As above, in a task, and with all the time that it needs."""
+        self.is_closing = True
+        self.closing = self.loop.create_task(self.client.aclose(deadline=500))
+
     def teardown(self) -> None:
         """Let everything come to its end, and judge."""
         if not hasattr(self, "client"):

@@ -23,8 +23,15 @@ class _Jumps(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.passes = 0
+        self.planned: dict[int, Callable[[], object]] = {}
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.passes += 1
+        action = self.planned.pop(self.passes, None)
+        if action is not None:
+            action()  # before any time passes
+            return []
         assert timeout is not None, "nothing will ever happen again"
         self.now += max(0.0, timeout)
         return []
@@ -36,6 +43,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumps = _Jumps()
         super().__init__(self._jumps)
+
+    @property
+    def passes(self) -> int:
+        """How many passes it has made."""
+        return self._jumps.passes
+
+    def at_pass(self, number: int, action: Callable[[], object]) -> None:
+        """Do something at a pass that is to come, whatever the time is then."""
+        self._jumps.planned[number] = action
 
     def time(self) -> float:
         return self._jumps.now
