@@ -35,9 +35,8 @@ def count(emulator: EquosEmulator, operation: str) -> int:
     return sum(one.operation == operation for one in emulator.requests)
 
 
-@asynccontextmanager
-async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Program, None]:
-    """The program, with what it holds, and with starts that are on the wire."""
+def hold_up_starts(emulator: EquosEmulator) -> Callable[[], int]:
+    """Let all but the first starts take their time; the function tells how many came."""
     arrived = 0
 
     def is_more(_: EmulatorRequest) -> bool:
@@ -46,13 +45,20 @@ async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Pro
         return arrived > LIVE
 
     emulator.faults.start.add(Delay(0.4), times=None, when=is_more)
+    return lambda: arrived
+
+
+@asynccontextmanager
+async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Program, None]:
+    """The program, with what it holds, and with starts that are on the wire."""
+    arrived = hold_up_starts(emulator)
     holder, *options = arguments
     env = {"EAGER": "1"} if "EAGER" in options else {}
     options = [one for one in options if one and one != "EAGER"]
     async with program(
         emulator.endpoint, "-m", "tests.process.caller", holder, *options, **env
     ) as running:
-        await seen(lambda: arrived == LIVE + ON_THE_WIRE)
+        await seen(lambda: arrived() == LIVE + ON_THE_WIRE)
         yield running
 
 
@@ -115,6 +121,21 @@ async def test_sigterm(
         assert await running.end(TERM) == code
     assert_nothing_left(emulator, running)
     assert count(emulator, "start") == LIVE + ON_THE_WIRE
+
+
+@pytest.mark.parametrize("way", ["event", "fleet"])
+async def test_a_set_up_and_a_tear_down(way: str, emulator: EquosEmulator) -> None:
+    """A program without a block ends on SIGTERM: nothing is left, and there is no traceback."""
+    arrived = hold_up_starts(emulator)
+    emulator.faults.stop.add(Status(503), times=2)
+    async with program(emulator.endpoint, "-m", "tests.process.opened", way) as running:
+        await seen(lambda: arrived() == LIVE + ON_THE_WIRE)
+        await seen(lambda: len(emulator.live_sessions) >= LIVE)
+        assert await running.end(TERM) == 0
+    report, end = running.printed.splitlines()
+    assert report.endswith("stopped, 0 had ended, 0 left")
+    assert end == "the end"
+    assert emulator.live_sessions == {}
 
 
 @pytest.mark.parametrize("loop", LOOPS)
