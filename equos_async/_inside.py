@@ -31,6 +31,11 @@ def pause_of(client: EquosClient) -> float:
     return _tasks_of(client).throttle.starts.pause_left(clock_of(client).now())
 
 
+def stops_of(client: EquosClient) -> int:
+    """How many stops a client sends at once."""
+    return _tasks_of(client).throttle.stops.limit
+
+
 def begin(
     client: EquosClient,
     resource: Resource[Any, T, Any],

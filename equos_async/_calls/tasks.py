@@ -291,6 +291,8 @@ class CallTasks:
     def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
         """Tell that a call will be sent again."""
         self._reports.retry(call, reply, wait)
+        if call.watch is not None:
+            call.watch.rests()
 
     def on_pause(self, call: Call[Any], seconds: float) -> None:
         """Tell that the server asked for a pause."""

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 
+def _never() -> bool:
+    return False
+
+
 class Watch:
     """Sees one call to its end: the first that is made in a context where it is set.
 
@@ -15,6 +19,7 @@ class Watch:
             might have begun, and its caller was told otherwise, or did not wait; also when the
             client, which closes, has ended what the call began.
         markers: Those of its attempts, where they are known to others.
+        rests: Called when the call was answered with a failure, and waits to be sent again.
 
     Attributes:
         is_withdrawn: Whether it was called off before anything was sent.
@@ -23,13 +28,19 @@ class Watch:
     """
 
     def __init__(
-        self, key: object, settled: Callable[[], None], markers: Iterator[str] | None = None
+        self,
+        key: object,
+        settled: Callable[[], None],
+        markers: Iterator[str] | None = None,
+        *,
+        rests: Callable[[], object] = _never,
     ) -> None:
         self.key = key
         self.markers = markers
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
         self.sent_at: float | None = None
+        self.rests: Callable[[], object] = rests
         self._settled = settled
         self._is_unsent: Callable[[], bool] | None = None
         self._release: Callable[[], object] = _never
@@ -62,10 +73,6 @@ class Watch:
     def let_go(self) -> None:
         """The call is over: a watch that held on to it would make a cycle of the two."""
         self._is_unsent = _never
-
-
-def _never() -> bool:
-    return False
 
 
 WATCH: ContextVar[Watch | None] = ContextVar("WATCH", default=None)

@@ -326,8 +326,8 @@ class SessionFleet(Generic[K]):
                 await self._stop(key, Reason.REPLACED.value)
             elif holder.state is State.LIVE:
                 return holder.handle
-            elif holder.state is State.STOPPING and holder.task is not None:
-                await asyncio.wait([holder.task])
+            elif holder.state is State.STOPPING:
+                await asyncio.wait([self._supervisor.stop(holder)])
             else:
                 await self._supervisor.join(holder)
         return None

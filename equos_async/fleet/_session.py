@@ -342,6 +342,11 @@ class SessionRecord:
         return None if self.started is None else self.resource.id_of(self.started)
 
     @property
+    def is_to_stop(self) -> bool:
+        """Whether it is to be stopped, and nothing was begun yet."""
+        return self.state is State.STOPPING and self.task is None
+
+    @property
     def why(self) -> str:
         """Why it is being stopped, in words; empty if a caller asked for it."""
         return self.reason.value.format(by=self.claimed_by)

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
-from equos_async._inside import end
+from equos_async._inside import end, stops_of
 from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError, StartOutcomeUnknownError
@@ -21,6 +21,7 @@ from ._drain import START_LATE, STOP_LATE, Drain
 from ._ends import Ends
 from ._no_ledger import NoRows
 from ._opening import Opening
+from ._pace import Pace
 from ._records import Records
 from ._renewal import Renewals
 from ._rows import called_off
@@ -116,6 +117,7 @@ class FleetSupervisor:
         self._renew_before = renew_before
         self._timers = Timers(clock)
         self._drains: set[Drain] = set()
+        self._pace = Pace(self.stop, stops_of(client))
         self._grace: Drain | None = None
         self._is_over = False
         self._renewals = Renewals(
@@ -293,9 +295,10 @@ class FleetSupervisor:
         if record.state is State.UNKNOWN:
             self._watchdog.unwatch(record)
             self._admission.release(record, 0.0)
-        elif record.state is State.LIVE:
+        elif record.state is State.LIVE or record.is_to_stop:
             record.is_confirmed = True
-            self._close(record, self._forget(record))
+            self._mark(record, record.reason)
+            self._run(record, self._forget(record))
 
     def _outlived(self, record: SessionRecord) -> None:
         """A session of unknown outcome is over by now, if there ever was one."""
@@ -339,9 +342,10 @@ class FleetSupervisor:
 
     def _let_go(self, record: SessionRecord, reason: Reason) -> None:
         record.is_confirmed = True  # whatever becomes of a stop that is under way
-        if record.state is State.LIVE:
+        if record.state is State.LIVE or record.is_to_stop:
+            self._mark(record, reason)
             record.reason = reason
-            self._close(record, self._forget(record))
+            self._run(record, self._forget(record))
 
     # Stopping.
 
@@ -349,29 +353,33 @@ class FleetSupervisor:
         self, record: SessionRecord, reason: Reason = Reason.ASKED
     ) -> asyncio.Task[AnyEnded | None]:
         """Set out to stop a session, unless that is under way or done."""
-        if record.state is State.LIVE:
-            if record.reason is not Reason.LOST:
-                record.reason = reason
-            self._close(record, self._end_it(record))
+        self._mark(record, reason)
+        if record.is_to_stop:
+            self._run(record, self._end_it(record))
         return cast("asyncio.Task[AnyEnded | None]", record.task)
 
-    def _close(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
+    def _mark(self, record: SessionRecord, reason: Reason) -> None:
+        """Let a live session be one that is to be stopped."""
+        if record.state is not State.LIVE:
+            return
+        if record.reason is not Reason.LOST:
+            record.reason = reason
         if record.renewing is not None:
             record.renewing.cancel()
             record.renewing = None
-        if record.watch is not None:
-            record.watch.release()
         self._records.move(record, State.STOPPING)
-        self._run(record, work)
 
     def _run(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
+        if record.watch is not None:
+            record.watch.release()
         record.watch = None
         record.task = asyncio.create_task(work)
         record.task.add_done_callback(partial(self._stopped, record))
 
     async def _end_it(self, record: SessionRecord) -> AnyEnded | None:
         """Stop a session, and have its row gone when this returns."""
-        record.watch = Watch(record.key, partial(self._settled, record))
+        over = partial(self._pace.over, record)
+        record.watch = Watch(record.key, partial(self._settled, record), rests=over)
         WATCH.set(record.watch)
         ended = None
         try:
@@ -381,6 +389,7 @@ class FleetSupervisor:
                 raise
         finally:
             WATCH.set(None)
+            over()
         await self._rows.remove(record.entry)
         return ended
 
@@ -396,6 +405,7 @@ class FleetSupervisor:
             self._run(record, self._end_it(record))
             return
         record.watch = None
+        self._pace.over(record)
         error = error_of(task, EquosError)
         if error is None or record.is_confirmed:
             last = None if error is not None else task.result()
@@ -466,9 +476,11 @@ class FleetSupervisor:
         for record in self._records.every(State.STARTING):
             drain.pending[record] = START_LATE
             self._turn_away(record, why())
-        for record in self._records.every(State.LIVE, State.STOPPING):
-            drain.pending[record] = STOP_LATE
-            self.stop(record)
+        live = self._records.every(State.LIVE)
+        drain.pending.update(dict.fromkeys(live + self._records.every(State.STOPPING), STOP_LATE))
+        for record in live:
+            self._mark(record, Reason.ASKED)
+        self._pace.add(live)
         if self.closing and self._grace is not None:
             running = {record.session_id for record in drain.pending} | {None}
             drain.ends += [end for end in self._grace.ends if end.session_id not in running]
@@ -479,6 +491,8 @@ class FleetSupervisor:
         """Stop waiting for a drain, and say what is known of it."""
         self._drains.discard(drain)
         drain.timer.cancel()
+        if drain.done.get_loop().is_running():
+            self._pace.hurry()
         report = drain.report()
         if self.closing and not self._is_over:
             self._timers.clear()

@@ -17,6 +17,7 @@ from equos_async import (
     EquosSession,
     FleetEvent,
     LedgerRow,
+    Limits,
     Placing,
 )
 from equos_async._api.codec import Structured
@@ -74,6 +75,7 @@ class ScriptedClient(EquosClient):
 
     Attributes:
         live: What runs on its server.
+        asked: What it was asked to stop.
         most: The most that ever ran there at once.
         start_errors: Raised by the next starts, one each; None starts.
         stop_errors: Raised by the next stops, one each; None stops.
@@ -81,11 +83,12 @@ class ScriptedClient(EquosClient):
         grant: The max_duration that answers tell instead of the one that was asked for.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        super().__init__("pk_test_scripted", clock=clock)
+    def __init__(self, clock: Clock | None = None, limits: Limits | None = None) -> None:
+        super().__init__("pk_test_scripted", clock=clock, limits=limits or Limits())
         self.live: dict[str, CreateSessionPassRequest] = {}
         self.most = 0
         self.requests: list[CreateSessionPassRequest] = []
+        self.asked: list[str] = []
         self.stopped: list[str] = []
         self.start_errors: list[BaseException | None] = []
         self.stop_errors: list[BaseException | None] = []
@@ -114,6 +117,7 @@ class ScriptedClient(EquosClient):
     async def stop_session(
         self, session_id: str, *, deadline: float | None = None
     ) -> EquosSession | None:
+        self.asked.append(session_id)
         await asyncio.sleep(0)
         await self.stops_go.wait()
         if self.stop_errors and (error := self.stop_errors.pop(0)) is not None:
