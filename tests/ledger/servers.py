@@ -186,9 +186,7 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for _name, near, far in self._open:
-            near.transport.abort()
-            far.transport.abort()
+        self.cut()
 
     @property
     def url(self) -> str:
@@ -196,8 +194,18 @@ class Relay:
         return f"redis://127.0.0.1:{self.port}"
 
     def forget(self, *ports: int) -> None:
-        """Let connections fall silent without an end, as a NAT does: by their far ends' ports."""
-        self._silent.update(ports)
+        """Let connections fall silent without an end, as a NAT does: by their far ends' ports.
+
+        Without ports all that are open do.
+        """
+        self._silent.update(ports or [name for name, _, _ in self._open])
+
+    def cut(self) -> None:
+        """End all connections."""
+        for _name, near, far in self._open:
+            near.transport.abort()
+            far.transport.abort()
+        self._open.clear()
 
     async def _serve(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         try:

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.chaos import Chaos, sweep
+from tests.ledger.chaos import Chaos, befall
 from tests.ledger.conftest import RedisServer
+from tests.ledger.sites import SITES
 
 LEASE = 2.0
 
 
-async def test_redis(own_redis: RedisServer) -> None:
-    """Workers are killed and paused, their Redis is stopped, started and paused."""
-    told = await sweep(own_redis, workers=3, sessions=8, rounds=1, seed=1, lease=LEASE, hold=2)
-    assert told.startswith("seed 1: 3 workers killed")
+@pytest.mark.parametrize("name", SITES)
+async def test_redis(redis_program: None, tmp_path: Path, name: str) -> None:
+    """Workers are killed while something befalls the Redis of their ledger."""
+    async with (
+        SITES[name](tmp_path) as site,
+        Chaos(where=site.where, sessions=8, limit=18, lease=LEASE, hold=2, seed=1) as chaos,
+    ):
+        await chaos.spawn(4)
+        await chaos.busy(12)
+        assert await befall(chaos, site) in site.harms
+        await chaos.leave()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, None])

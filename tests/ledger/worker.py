@@ -16,9 +16,10 @@ from equos_async import (
     EquosClient,
     EquosError,
     EquosParticipantIdentity,
+    FleetEvent,
     SessionFleet,
 )
-from equos_async.cli.ledger import open_ledger
+from tests.ledger.sites import ledger_at
 
 ADA = EquosParticipantIdentity(identity="user-7", name="Ada")
 
@@ -43,6 +44,16 @@ async def talk(fleet: SessionFleet, request: AnyRequest, hold: float) -> None:
         except EquosError as error:
             print(f"{request.name}: {type(error).__name__}: {error}", flush=True)
             await asyncio.sleep(0.1)
+
+
+LOST = "lost: "
+"""What a line begins with that tells of a session that another worker has claimed."""
+
+
+def tell_lost(event: FleetEvent) -> None:
+    """Say that another worker took a session of this one."""
+    if event.kind == "lost":
+        print(f"{LOST}{event.key}: {event.reason}", flush=True)
 
 
 TOLD = "that is all"
@@ -70,7 +81,7 @@ async def main() -> None:
     parser.add_argument("--hold", type=float)
     args = parser.parse_args()
     async with (
-        open_ledger(args.ledger, "equos") as ledger,
+        ledger_at(args.ledger) as ledger,
         EquosClient("any-key", api_key="any", endpoint=args.endpoint, settle=None) as client,
         SessionFleet(
             client,
@@ -78,6 +89,7 @@ async def main() -> None:
             ledger=ledger,
             worker=args.worker,
             lease=args.lease,
+            on_event=tell_lost,
         ) as fleet,
         asyncio.TaskGroup() as group,
     ):
