@@ -77,8 +77,7 @@ class Renewals:
             new = self._take_up(old, request)
             await self._fulfil(new, cast("AnyRequest", new.request), wait=True)
         except EquosError as error:
-            if old.state is State.LIVE:
-                old.renewing = None  # it may be tried again
+            old.renewing = None  # it may be tried again
             self._tell("renewal_failed", old, str(error))
             raise
         if old.hand_over is not None:
