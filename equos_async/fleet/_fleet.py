@@ -375,14 +375,18 @@ class SessionFleet(Generic[K]):
 
         When it returns, the slot, the key and the ledger's row of the session are free, and
         ``on_end`` was called with the outcome ``marked_ended``. Where a stop is under way, it
-        waits for that.
+        waits for that. With a ledger that is a ``KeyedLedger``, also if another worker has the
+        session; ``on_end`` is then called here.
 
         Returns:
-            Whether the fleet had a live session with that id.
+            Whether there was a live session with that id.
+
+        Raises:
+            LedgerError: The fleet does not have the session, and the ledger failed.
         """
         record = self._records.by_id(session_id)
         if record is None:
-            return False
+            return await self._worker.mark_ended(session_id)
         await self._supervisor.mark_ended(record)
         return True
 

@@ -73,5 +73,9 @@ class NoWorker:
     async def stop(self, key: Hashable) -> None:
         """There are no other workers."""
 
+    async def mark_ended(self, session_id: str) -> bool:
+        """There are no other workers."""
+        return False
+
     async def leave(self) -> None:
         """Nobody else has heard of it."""

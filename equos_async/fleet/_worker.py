@@ -174,6 +174,26 @@ class LedgerWorker:
             raise ClientClosedError(told, operation="stop")
         return task.result()
 
+    async def mark_ended(self, session_id: str) -> bool:
+        """Remove the row of another worker's session that has ended; that worker lets go of it.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            LedgerError: The engine failed.
+        """
+        if not isinstance(self._ledger, KeyedLedger):
+            return False
+        for row in await self._engine.ask(self._ledger.rows()):
+            if row.session_id == session_id and row.owner != self.worker:
+                remove = self._ledger.remove(row.id, worker=self.worker)
+                if await self._engine.ask(remove):
+                    told = f"mark_ended() was called on worker {self.worker}"
+                    self._ends.tell(self._end_of(row, "marked_ended", told, None))
+                return True
+        return False
+
     def _ended_elsewhere(self, row: LedgerRow, last: AnyEnded | None) -> None:
         told = f"it was stopped on worker {self.name}"
         self._ends.tell(self._end_of(row, "stopped_elsewhere", told, last))

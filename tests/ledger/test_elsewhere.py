@@ -102,6 +102,30 @@ async def test_a_live_session(join: Join, scripted: ScriptedClient, ends: list[S
     assert scripted.stopped == ["s1", "s2"]
 
 
+async def test_a_session_that_was_marked(
+    join: Join, scripted: ScriptedClient, ends: list[SessionEnd]
+) -> None:
+    """A webhook may reach any worker: nothing is sent, the holder lets go, and one tells of it."""
+    async with join(max_live=1) as mine, join(max_live=1) as theirs:
+        live = await mine.start(evolve(REQUEST, client="tenant"), key="a")
+        assert not await theirs.mark_ended("another")
+        assert await theirs.mark_ended("s1")
+        assert not await theirs.mark_ended("s1")
+        end = await asyncio.wait_for(live.ended(), 5)
+        assert end.outcome == "stopped_elsewhere"
+        assert scripted.stopped == []
+        assert (ends[0].session_id, ends[0].client, ends[0].last) == ("s1", "tenant", None)
+        assert f"on worker {theirs.worker}" in ends[0].reason
+        await theirs.start(REQUEST, key="a")
+    assert outcomes(ends) == [("a", "marked_ended"), ("a", "stopped")]
+
+
+async def test_an_engine_that_marks_nothing(scripted: ScriptedClient) -> None:
+    """Without keys in it a ledger is of no help."""
+    async with SessionFleet(scripted, ledger=MemoryLedger()) as fleet:
+        assert not await fleet.mark_ended("s1")
+
+
 async def test_nothing_there(join: Join, scripted: ScriptedClient) -> None:
     """No worker has the key."""
     async with join() as mine, join() as theirs:
