@@ -323,9 +323,9 @@ class Settling:
             if isinstance(error, APIStatusError) and error.status in {401, 403, 404}:
                 self._give_up(kind, f"the server refused to list, with status {error.status}")
             else:
-                kind.search.fail(now, pages=len(counted), retry_after=asked)
+                kind.search.fail(now, pages=_requests(counted), retry_after=asked)
         else:
-            kind.search.finish(look, self._clock.now(), pages=len(counted))
+            kind.search.finish(look, self._clock.now(), pages=_requests(counted))
 
     async def _read(
         self, kind: Kind, look: Look, client: str | None, counted: list[Call[Looked]]
@@ -400,3 +400,8 @@ class Settling:
         alarm = self._alarms.get(about)
         if alarm is not None:
             set_unless_done(alarm, None)
+
+
+def _requests(calls: list[Call[Looked]]) -> int:
+    """How often the server was asked: an attempt that failed is work for it, too."""
+    return sum(call.attempts for call in calls)

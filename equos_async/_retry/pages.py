@@ -15,7 +15,7 @@ TAKE: Final = 50
 MAX_PAGES: Final = 20
 """Parts that one look reads of a list whose order or dates do not tell where to stop."""
 
-MAX_RECENT: Final = 100
+MAX_RECENT: Final = 80
 """Parts that one look reads of an ordered list: so much may be begun while one looks."""
 
 MAX_ITEMS: Final = 100_000

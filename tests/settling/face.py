@@ -66,6 +66,7 @@ class Face:
         down_until: Until then no request is answered, and nothing is done.
         limited_until: Until then looks are answered 429.
         forbids: Whether looks are answered 403.
+        looked_at: When it was looked.
     """
 
     def __init__(self, loop: VirtualLoop, kind: Kind, word: str, seed: int) -> None:
@@ -81,6 +82,7 @@ class Face:
         self.down_until = 0.0
         self.limited_until = 0.0
         self.forbids = False
+        self.looked_at: list[float] = []
 
     async def serve(self, asked: Asked) -> Answer | None:
         """Answer a request."""
@@ -161,6 +163,7 @@ class Face:
         return Answer(status, dump(shown))
 
     async def _list(self, query: dict[str, list[str]]) -> Answer:
+        self.looked_at.append(self._loop.now)
         if self.forbids:
             return Answer(403, b"{}")
         limited = self._chance.random() < self._kind.limited
