@@ -2,7 +2,7 @@
 
 ``python -m tests.process.caller HOLDER [TERM]``: a holder is ``bare``, ``block`` or ``fleet``; on
 SIGTERM it calls ``sys.exit`` in its event loop (``exit``), cancels its main task (``cancel``), or
-lets its fleet do that (``fleet``). With ``EAGER`` set its tasks begin at once.
+lets its fleet do that (``fleet``). ``LOOP`` is ``eager``, where tasks begin at once, or ``uvloop``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+import uvloop
 from attrs import evolve
 
 from equos_async import (
@@ -102,7 +103,7 @@ async def run(client: EquosClient, holder: str, on_term: str) -> None:
     """Hold, until it is ended."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    if "EAGER" in os.environ:
+    if os.environ.get("LOOP") == "eager":
         loop.set_task_factory(vars(asyncio)["eager_task_factory"])
     if on_term == "exit":
         loop.add_signal_handler(signal.SIGTERM, sys.exit, EXIT_CODE)
@@ -128,7 +129,9 @@ def main(holder: str, on_term: str = "") -> None:
     )
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError, EquosError):
-            asyncio.run(run(client, holder, on_term))
+            other = os.environ.get("LOOP") == "uvloop"
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop if other else None) as runner:
+                runner.run(run(client, holder, on_term))
     finally:
         print("unresolved:", [one.session_id or one.name for one in client.unresolved], flush=True)
 

@@ -19,7 +19,7 @@ from tests.fleet.programs import PATIENCE, Program, program
 from tests.process.caller import ATTEMPT, EXIT_CODE, LIVE, ON_THE_WIRE
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
-LOOPS = ["", "EAGER"] if sys.version_info >= (3, 12) else [""]
+LOOPS = ["", "eager", "uvloop"] if sys.version_info >= (3, 12) else ["", "uvloop"]
 HOLDERS = ["bare", "block", "fleet"]
 
 
@@ -53,8 +53,8 @@ async def caller(emulator: EquosEmulator, *arguments: str) -> AsyncGenerator[Pro
     """The program, with what it holds, and with starts that are on the wire."""
     arrived = hold_up_starts(emulator)
     holder, *options = arguments
-    env = {"EAGER": "1"} if "EAGER" in options else {}
-    options = [one for one in options if one and one != "EAGER"]
+    env = {"LOOP": next((one for one in options if one in LOOPS), "")}
+    options = [one for one in options if one not in LOOPS]
     async with program(
         emulator.endpoint, "-m", "tests.process.caller", holder, *options, **env
     ) as running:
