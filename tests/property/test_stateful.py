@@ -8,13 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from equos_async import CreateSessionPassRequest, EquosClient, EquosError, RetryPolicy, Timeouts
-from tests.clocks import SkippingClock
-from tests.conftest import KEY
+from equos_async import EquosClient, EquosError
+from tests.clocks import FakeClock, settle
+from tests.conftest import API_KEY, KEY
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 from tests.faults.test_matrix import ends
-
-TIMEOUTS = Timeouts(connect=0.5, start_attempt=0.05, stop_attempt=0.05, deadline=30)
+from tests.kinds import CONVERSATION, SESSION, Kind
 
 
 async def throttled(connection: Connection) -> None:
@@ -49,73 +48,81 @@ WEATHER: list[Behaviour] = [
 class Life:
     """One client, and all that was ever done with it."""
 
-    def __init__(self, client: EquosClient, server: RawServer, chance: random.Random) -> None:
-        self.client = client
+    def __init__(self, server: RawServer, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.clock = FakeClock(seed)
         self.server = server
-        self.chance = chance
-        self.held: set[str] = set()
+        self.client = EquosClient(
+            KEY, api_key=API_KEY, endpoint=server.endpoint, settle=None, clock=self.clock
+        )
+        self.held: dict[str, Kind] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, request: CreateSessionPassRequest) -> None:
+    async def start(self, kind: Kind) -> None:
         """A caller that keeps what it gets."""
         with suppress(EquosError):  # what it means is what this is about
-            self.held.add((await self.client.start_session(request)).session.id)
+            self.held[await kind.started_id(self.client)] = kind
 
-    async def run_block(self, request: CreateSessionPassRequest) -> None:
+    async def run_block(self, kind: Kind) -> None:
         """A caller with a block."""
         with suppress(EquosError):
-            async with self.client.session(request):
+            async with kind.block(self.client, kind.request):
                 await asyncio.sleep(0)
 
-    async def stop(self, session_id: str) -> None:
+    async def stop(self, held_id: str, kind: Kind) -> None:
         """A caller that lets go of what is stopped."""
         with suppress(EquosError):  # then it is still held
-            await self.client.stop_session(session_id)
-            self.held.discard(session_id)
+            await kind.stop(self.client, held_id)
+            self.held.pop(held_id, None)
 
-    def step(self, request: CreateSessionPassRequest) -> None:
+    def step(self) -> None:
         """One thing that happens."""
-        match self.chance.choice(["start", "start", "block", "stop", "cancel", "weather"]):
+        kind = self.chance.choice([SESSION, CONVERSATION])
+        match self.chance.choice(["start", "start", "block", "stop", "cancel", "time", "weather"]):
             case "start":
-                self.tasks.append(asyncio.create_task(self.start(request)))
+                self.tasks.append(asyncio.create_task(self.start(kind)))
             case "block":
-                self.tasks.append(asyncio.create_task(self.run_block(request)))
+                self.tasks.append(asyncio.create_task(self.run_block(kind)))
             case "stop" if self.held:
-                session_id = self.chance.choice(sorted(self.held))
-                self.tasks.append(asyncio.create_task(self.stop(session_id)))
+                held_id = self.chance.choice(sorted(self.held))
+                self.tasks.append(asyncio.create_task(self.stop(held_id, self.held[held_id])))
             case "cancel" if self.tasks:
                 self.chance.choice(self.tasks).cancel()
+            case "time":
+                self.clock.advance(self.chance.choice([0.1, 1, 10, 31]))
             case _:
                 self.server.always = self.chance.choice(WEATHER)
+
+    async def end(self) -> None:
+        """Let good weather return, and close, at once or in a while."""
+        self.server.always = good
+        if self.chance.random() < 0.5:
+            await settle()
+        closing = asyncio.ensure_future(self.client.aclose(deadline=self.chance.choice([0, 10])))
+        while not closing.done():
+            await settle()
+            self.clock.advance(0.1)
+        results = await asyncio.gather(*self.tasks, return_exceptions=True)
+        assert {type(one) for one in results} <= {type(None), asyncio.CancelledError}
 
     def check(self) -> None:
         """What is live is held, or known by its id, or one of the starts that are unknown."""
         unresolved = self.client.unresolved
-        known = self.held | {one.session_id for one in unresolved}
+        known = {one.session_id for one in unresolved} | self.held.keys()
         unknown = [one for one in unresolved if one.operation == "start"]
         assert len(self.server.live - known) <= len(unknown)
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_a_random_life(seed: int, request_: CreateSessionPassRequest) -> None:
-    """Starts, blocks, stops, cancellations, outages and a close, in an order drawn from a seed."""
-    chance = random.Random(seed)
+async def test_a_random_life(seed: int) -> None:
+    """Sessions and conversations, starts, blocks, stops, cancellations, outages and a close.
+
+    Their order is drawn from a seed, and time passes only where that says so.
+    """
     async with RawServer() as server:
-        client = EquosClient(
-            KEY,
-            endpoint=server.endpoint,
-            timeouts=TIMEOUTS,
-            retry=RetryPolicy(gate_delay=0.001, gate_max_delay=0.002),
-            clock=SkippingClock(seed),
-        )
-        life = Life(client, server, chance)
+        life = Life(server, seed)
         for _ in range(40):
-            life.step(request_)
-            for _ in range(chance.randrange(6)):
-                await asyncio.sleep(0)
-        server.always = good
-        if chance.random() < 0.5:
-            await asyncio.wait(life.tasks, timeout=0.2)
-        await client.aclose(deadline=0.2)
-        await asyncio.gather(*life.tasks, return_exceptions=True)
+            life.step()
+            await settle(life.chance.randrange(6))
+        await life.end()
         life.check()
