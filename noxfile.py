@@ -210,6 +210,14 @@ def ledger(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.ledger_cost")
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Let storms blow for ten minutes (--minutes N), and write what is left into the docs."""
+    install(session, ".", *group("test"))
+    out = str(ROOT / ".docs" / "soak.md")
+    session.run("python", "-m", "tests.bench.soak", "--out", out, *session.posargs)
+
+
 @nox.session(venv_backend="uv")
 def contract(session: nox.Session) -> None:
     """Let tools that others wrote, the vendor's packages too, judge the emulator."""
