@@ -1,0 +1,39 @@
+"""Lists that hold what is another's, or that never end, in virtual time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from attrs import evolve
+
+from equos_async._marker import VARIABLE
+from equos_async._retry.pages import MAX_PAGES
+from tests.settling.test_machine import AT_LAST, Settling
+from tests.settling.test_sweep import PLAIN, begun
+
+
+def test_markers_of_others() -> None:
+    """Another process of the same customer looks for its own starts: they are nobody else's."""
+    one = begun("dropped", "session")
+    others = [one.face.server.start("a", {VARIABLE: marker}) for marker in ("0" * 32, "", "x")]
+    one.wait(seconds=AT_LAST)
+    assert [other is not None and not other.ended for other in others] == [True] * 3
+    assert one.face.attempts[0].sessions[0].ended
+    one.teardown()
+
+
+def test_a_list_that_never_ends() -> None:
+    """Without order and total, a look reads some pages, rests for as many seconds, and goes on."""
+    one = Settling()
+    kind = evolve(PLAIN, order=0, history=5000, tells_total=False)
+    one.begin(kind=kind, word="session", patience=5.0, seed=3)
+    one.start(client=None, fates=["unread"], in_block=False, deadline=None, steps=0)
+    one.wait(seconds=AT_LAST)
+    looked = one.face.looked_at
+    rests = [after - before for before, after in pairwise(looked)]
+    ends = [number for number, rest in enumerate(rests, 1) if rest > 2.0]
+    assert ends[0] == MAX_PAGES
+    assert all(rests[end - 1] >= MAX_PAGES for end in ends)
+    assert len(looked) <= 4 * MAX_PAGES
+    assert [found.name for found in one.client.unresolved] == ["start 0"]
+    one.teardown()
