@@ -46,7 +46,8 @@ async def served(endpoint: str, make: Callable[[], Ledger], count: int) -> float
     """How many starts a second leave the queue when as many slots become free."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(EquosClient("any", endpoint=endpoint))
-        holder = await stack.enter_async_context(make())
+        holder = make()
+        await stack.enter_async_context(holder)
         held = [row(f"{n}", "holder", session_id=f"s{n}") for n in range(count)]
         await holder.record_all("holder", [(one, 600) for one in held], lease=60)
         fleets = [
