@@ -1,4 +1,4 @@
-"""Lists that hold what is another's, or that never end, in virtual time."""
+"""Lists with what is another's, lists without an end, and what is let go, in virtual time."""
 
 from __future__ import annotations
 
@@ -36,4 +36,18 @@ def test_a_list_that_never_ends() -> None:
     assert all(rests[end - 1] >= MAX_PAGES for end in ends)
     assert len(looked) <= 4 * MAX_PAGES
     assert [found.name for found in one.client.unresolved] == ["start 0"]
+    one.teardown()
+
+
+def test_what_somebody_saw_to_is_not_waited_for() -> None:
+    """The client closes at once: nothing of it is under way any more."""
+    one = Settling()
+    one.begin(kind=PLAIN, word="session", patience=0.0, seed=3)
+    one.start(client="a", fates=["unread"], in_block=False, deadline=None, steps=0)
+    one.wait(seconds=3.0)
+    one.resolve(number=0)
+    before = one.loop.now
+    one.is_closing = True
+    one.do(one.client.aclose(deadline=500.0))
+    assert one.loop.now - before < 1.0
     one.teardown()
