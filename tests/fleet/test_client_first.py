@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from equos_async import ClientClosedError, EquosClient, LedgerRow, RetryPolicy, SessionFleet
+from equos_async import (
+    ClientClosedError,
+    EquosClient,
+    Event,
+    LedgerRow,
+    RetryPolicy,
+    SessionFleet,
+)
 from equos_async.testing import EquosEmulator, Status
 from tests.clocks import settle, until
 from tests.fleet.support import REQUEST, Events, MemoryLedger
@@ -76,6 +83,23 @@ async def test_a_fleet_that_was_never_left(emulator: EquosEmulator) -> None:
     await client.aclose()
     assert emulator.live == {}
     await fleet.aclose()
+
+
+async def test_before_a_caller_sees_its_answer(emulator: EquosEmulator) -> None:
+    """The closing ends that session, and only once."""
+
+    def close(event: Event) -> None:
+        if event.kind == "ended" and event.operation == "start":
+            closing: Any = client.aclose()
+            closing.send(None)  # its first step, before the caller's turn
+            closing.close()
+
+    client = EquosClient("key", endpoint=emulator.endpoint, on_event=close)
+    async with SessionFleet(client) as fleet:
+        with pytest.raises(ClientClosedError):
+            await fleet.start(REQUEST, key=1)
+    await client.aclose()
+    assert (emulator.live, stops(emulator)) == ({}, 1)
 
 
 class HeldLedger(MemoryLedger):
