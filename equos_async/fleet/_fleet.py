@@ -72,7 +72,8 @@ class SessionFleet(Generic[K]):
         group: A function that returns the group of a request, for example its ``client``. Groups
             take turns in getting slots, so that no start waits behind all starts of another group.
             None: the request has no group; such requests have turns, but no limit of their own.
-        max_per_group: How many slots each group may have. None: any number.
+        max_per_group: How many slots each group may have, with a ledger over all workers. None: any
+            number.
         requeue_refused: Whether a start that the server refuses with 429, after all attempts of the
             client, waits for a slot again, ahead of other starts of its group, until its deadline.
             If not, or with ``wait=False``, it raises :class:`RateLimitError` at once.
@@ -145,6 +146,7 @@ class SessionFleet(Generic[K]):
                 ledger,
                 client,
                 limit=max_live,
+                per_group=max_per_group,
                 lease=lease,
                 name=worker,
                 required=ledger_required,

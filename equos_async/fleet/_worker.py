@@ -46,6 +46,7 @@ class LedgerWorker:
         emit: Called with a kind of event, a key, a session id and a reason.
         ends: Who is told of each end.
         limit: How many sessions there may be, over all workers.
+        per_group: How many of them a group may have; None where that is not limited.
         lease: Seconds after which others stop what this worker holds.
         required: Whether a session that cannot be written down is not started.
         name: What this worker is always called; None: what it is called this time is made up.
@@ -64,6 +65,7 @@ class LedgerWorker:
         *,
         name: str | None,
         limit: int,
+        per_group: int | None,
         lease: float,
         required: bool,
         clock: Clock,
@@ -76,6 +78,7 @@ class LedgerWorker:
             endpoint=client.endpoint,
             settles=isinstance(ledger, SettlingLedger) and settles(client),
             limit=limit,
+            per_group=per_group,
             lease=lease,
             required=required,
             clock=clock,
@@ -300,6 +303,7 @@ class LedgerWorker:
             resource=None if resource is None else resource.word,
             name=row.name,
             client=row.client,
+            group=row.group,
             started_at=ended_at - timedelta(seconds=row.age),
             ended_at=ended_at,
             last=last,

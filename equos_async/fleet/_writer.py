@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import islice
@@ -14,13 +14,16 @@ from attrs import evolve
 
 from equos_async._api.operations import resource_of
 from equos_async._marker import markers_of, new_marker
+from equos_async._shown import brief
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
 from equos_async.ledger.protocol import (
     NOBODY,
     BulkLedger,
+    GroupedLedger,
     KeyedLedger,
     LedgerRow,
+    Placing,
     SessionLedger,
     batched,
 )
@@ -42,6 +45,7 @@ class RowWriter:
         endpoint: Where the sessions can be stopped.
         settles: Whether other workers can look for lost starts there.
         limit: How many sessions there may be, over all workers.
+        per_group: How many of them a group may have; None where that is not limited.
         lease: Seconds after which others stop what the worker holds.
         required: Whether a session that cannot be written down is not started.
         clock: The source of time.
@@ -56,6 +60,7 @@ class RowWriter:
         endpoint: str,
         settles: bool,
         limit: int,
+        per_group: int | None,
         lease: float,
         required: bool,
         clock: Clock,
@@ -71,6 +76,7 @@ class RowWriter:
         self._endpoint = endpoint
         self._settles = settles
         self._limit = limit
+        self._per_group = per_group
         self._lease = lease
         self._required = required
         self._clock = clock
@@ -81,6 +87,8 @@ class RowWriter:
         self._entries: dict[str, Entry] = {}
         self._line: dict[Entry, None] = {}
         self._standing: Counter[str | None] = Counter()
+        # Those of them whose groups are full over all workers, by group.
+        self._parked: dict[str | None, dict[Entry, None]] = {}
 
     @property
     def waiting(self) -> int:
@@ -132,6 +140,7 @@ class RowWriter:
             endpoint=self._endpoint,
             resource=resource_of(request).word,
             marker=new_marker() if self._settles else None,
+            group=group,
         )
         markers = None if row.marker is None else markers_of(row.marker)
         return Entry(row, claimed, group, markers=markers)
@@ -241,6 +250,7 @@ class RowWriter:
             remove = partial(removal(self._ledger, self.worker), entry.row.id)
             entry.removed = await self.engine.in_turn(self.engine.stops, remove)
             entry.confirmed = Confirmed.NOTHING
+            self._call_parked(entry.group)
 
     async def _place(self, entry: Entry) -> None:
         wish = entry.wish
@@ -248,8 +258,11 @@ class RowWriter:
             entry.desired = Desired.ABSENT  # its start has just gone
             return
         entry.is_called, entry.confirmed = False, Confirmed.UNSURE
+        place: Callable[..., Awaitable[Placing]] = self._ledger.place
+        if self._per_group is not None and isinstance(self._ledger, GroupedLedger):
+            place = partial(self._ledger.place_in_group, group_limit=self._per_group)
         place = partial(
-            self._ledger.place,
+            place,
             entry.row,
             seconds=wish.seconds,
             limit=self._limit,
@@ -268,19 +281,25 @@ class RowWriter:
             else:
                 self._let_start(entry, wish)  # it is written when the engine is back
             raise
+        if not placing.group_full:
+            self._unpark(entry)
         if placing.placed:
             entry.confirmed = Confirmed.INTENT
             self._let_start(entry, wish)
+            self._call_parked(entry.group)  # there may be one more slot
         elif placing.called_off:
             _refuse(wish, called_off())
         elif placing.holder is not None:
             _refuse(wish, self._key_in_use(entry, placing.holder))
         elif not wish.wait:
-            _refuse(wish, self._full(placing.recovers_in))
+            of_group = entry.group if placing.group_full else None
+            _refuse(wish, self._full(placing.recovers_in, of_group))
         else:
             # A call that came meanwhile may have been for the turn after this answer.
             entry.confirmed = Confirmed.UNSURE if entry.is_called else Confirmed.QUEUED
             self._stand_in_line(entry, wish)
+            if placing.group_full and entry in self._line:
+                self._parked.setdefault(entry.group, {})[entry] = None
 
     def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
         key = key_of(entry.row.key)
@@ -293,8 +312,10 @@ class RowWriter:
             operation="start",
         )
 
-    def _full(self, recovers_in: float) -> FleetFullError:
+    def _full(self, recovers_in: float, group: str | None) -> FleetFullError:
         told = f"all {self._limit} slots of the ledger are taken"
+        if group is not None:
+            told = f"all {self._per_group} slots of group {brief(repr(group))} are taken"
         if recovers_in:
             told = f"the ledger may have lost rows; it accepts starts again in {recovers_in:.1f} s"
         return FleetFullError(told, retry_after=recovers_in or None, operation="start")
@@ -321,6 +342,18 @@ class RowWriter:
             self._standing[entry.group] -= 1
             if not self._standing[entry.group]:
                 del self._standing[entry.group]
+            self._unpark(entry)
+
+    def _unpark(self, entry: Entry) -> None:
+        parked = self._parked.get(entry.group, {})
+        parked.pop(entry, None)
+        if not parked:
+            self._parked.pop(entry.group, None)
+
+    def _call_parked(self, group: str | None) -> None:
+        """A group may have a slot: its first one asks for it."""
+        for entry in islice(self._parked.get(group, ()), 1):
+            self.call(entry.row.id)
 
     async def _record(self, entry: Entry) -> None:
         entry.is_called, entry.confirmed = False, Confirmed.UNSURE
@@ -365,6 +398,8 @@ class RowWriter:
         All together: one after the other, ten thousand would take longer than a lease. What the
         ledger has lost is written in bulk where the ledger can, each time with the lease renewed.
         """
+        for group in list(self._parked):  # another worker may have given a slot back
+            self._call_parked(group)
         wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]
         if isinstance(self._ledger, BulkLedger):
             lost = [one for one in wrong if one.step is Step.RECORD and one.writer is None]

@@ -34,6 +34,7 @@ class LedgerRow:
         marker: What the markers of its start's attempts begin with, while its session is not known
             and its worker has the server key. With it another worker can search for the session.
         resource: ``"session"`` or ``"conversation"``; a newer release may write another word.
+        group: The group of the request, if the fleet has groups.
         started: The time when the intent was written.
         expires: The time when the session ends at the latest, by its ``max_duration``.
         read_at: The time when the row was read.
@@ -48,6 +49,7 @@ class LedgerRow:
     session_id: str | None = None
     marker: str | None = None
     resource: str = "session"
+    group: str | None = None
     started: float = 0.0
     expires: float = 0.0
     read_at: float = 0.0
@@ -73,12 +75,14 @@ class Placing:
         recovers_in: Seconds for which the engine, which may have lost rows, places no start; 0 if
             it has lost none.
         called_off: Whether another worker has called the start off.
+        group_full: Whether its group has as many rows as it may have.
     """
 
     placed: bool
     holder: str | None = None
     recovers_in: float = 0.0
     called_off: bool = False
+    group_full: bool = False
 
 
 @frozen
@@ -252,6 +256,32 @@ class KeyedLedger(SessionLedger, Protocol):
         Returns:
             True if this call removed it. False if another worker took it over or removed it, so
             that the other one reports its end. None if nothing is known of it.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupedLedger(SessionLedger, Protocol):
+    """An engine that counts the rows of groups; optional for a ledger.
+
+    Without it ``max_per_group`` is a limit of each fleet's own.
+    """
+
+    async def place_in_group(
+        self,
+        row: LedgerRow,
+        *,
+        seconds: float,
+        limit: int,
+        wait: bool,
+        lease: float,
+        group_limit: int | None,
+    ) -> Placing:
+        """As :meth:`SessionLedger.place`, unless the row's group has ``group_limit`` rows.
+
+        Then the answer is ``group_full``, and with ``wait`` the row is parked: it has its key and
+        can be called off, but it is in nobody's way, and has no turns. It is to be placed again
+        when its group may have a slot, and is at the end of the queue then.
         """
         ...
 

@@ -38,6 +38,8 @@ _KEYS: Final = (
     "engine",
     "foreign",
     "names",
+    "grouped",
+    "parked",
 )
 
 
@@ -158,13 +160,30 @@ class RedisLedger:
         self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
     ) -> Placing:
         """As :meth:`SessionLedger.place`."""
-        given = [self._knew, _text(row), seconds, limit, int(wait), lease]
+        return await self.place_in_group(
+            row, seconds=seconds, limit=limit, wait=wait, lease=lease, group_limit=None
+        )
+
+    async def place_in_group(
+        self,
+        row: LedgerRow,
+        *,
+        seconds: float,
+        limit: int,
+        wait: bool,
+        lease: float,
+        group_limit: int | None,
+    ) -> Placing:
+        """As :meth:`GroupedLedger.place_in_group`."""
+        most = "" if group_limit is None else group_limit
+        given = [self._knew, _text(row), seconds, limit, int(wait), lease, most]
         self._knew, what, holder, left = await self._step("place", *given)
         return Placing(
             what == "placed",
             holder or None,
             recovers_in=float(left),
             called_off=what == "called off",
+            group_full=what == "group full",
         )
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:

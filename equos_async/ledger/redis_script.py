@@ -12,10 +12,12 @@ SCRIPT: Final = r"""
 -- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
 -- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending, number
 -- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
+-- grouped     sorted  "hash of group\0id", by name      parked      sorted set  id of those whose group is full
 -- names       hash    name -> the worker that has it, and what it told of its process, as JSON
 --
 -- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
-local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN, NAMES =
+local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN, NAMES,
+  GROUPED, PARKED =
   unpack(KEYS)
 -- In the place of who claimed a row "." says that it is over, or called off, by the worker that
 -- follows, who tells of it.
@@ -58,6 +60,7 @@ local function index(row)
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
   redis.call('ZADD', EXPIRING, row.expires, row.id)
   redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
+  if row.group then redis.call('ZADD', GROUPED, 0, redis.sha1hex(row.group) .. '\0' .. row.id) end
 end
 
 local function write(row)
@@ -72,6 +75,7 @@ local function forget(id)
   redis.call('ZREM', EXPIRING, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
+  if row.group then redis.call('ZREM', GROUPED, redis.sha1hex(row.group) .. '\0' .. id) end
 end
 
 local function leave_line(id)
@@ -80,6 +84,7 @@ local function leave_line(id)
   ticket = decoded(ticket)
   redis.call('HDEL', TICKETS, id)
   redis.call('ZREM', LINE, id)
+  redis.call('ZREM', PARKED, id)
   if not ticket then return end
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(ticket.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, ticket.owner .. '\0' .. id)
@@ -134,7 +139,7 @@ local function mend(lease)
   local cursor = redis.call('HGET', ENGINE, 'mending')
   local least = math.min(redis.call('ZCARD', HELD_KEYS), redis.call('ZCARD', OWNED))
   local is_whole = least >= rows + tickets and redis.call('ZCARD', EXPIRING) >= rows
-    and redis.call('ZCARD', LINE) >= tickets and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
+    and redis.call('ZCARD', LINE) + redis.call('ZCARD', PARKED) >= tickets and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
   if is_whole and not cursor then return end
   local found = redis.call('HSCAN', ROWS, cursor or '0', 'COUNT', 200)
   for place = 1, #found[2], 2 do
@@ -150,7 +155,8 @@ local function mend(lease)
   for _, id in ipairs(redis.call('HKEYS', TICKETS)) do
     local ticket = decoded(redis.call('HGET', TICKETS, id))
     if ticket then
-      redis.call('ZADD', LINE, 'NX', redis.call('HINCRBY', ENGINE, 'number', 1), id)
+      local queue = ticket.most > 0 and LINE or PARKED
+      redis.call('ZADD', queue, 'NX', redis.call('HINCRBY', ENGINE, 'number', 1), id)
       redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(ticket.key) .. '\0' .. id)
       redis.call('ZADD', OWNED, 0, ticket.owner .. '\0' .. id)
     else
@@ -232,7 +238,14 @@ end
 
 local steps = {}
 
-function steps.place(knew, text, seconds, most, wait, lease)
+-- Whether the row's group has as many rows as it may have.
+local function is_group_full(row, most)
+  if most == '' or not row.group then return false end
+  local name = redis.sha1hex(row.group)
+  return redis.call('ZLEXCOUNT', GROUPED, '[' .. name .. '\0', '(' .. name .. '\1') >= tonumber(most)
+end
+
+function steps.place(knew, text, seconds, most, wait, lease, group_most)
   local row = cjson.decode(text)
   local born = hear(row.owner, tonumber(lease), knew)
   if is_over(row.id) then return {born, 'called off', '', '0'} end
@@ -244,7 +257,8 @@ function steps.place(knew, text, seconds, most, wait, lease)
   end
   local left = math.max(0, tonumber(redis.call('HGET', ENGINE, 'counted') or 0) - now)
   most = tonumber(most)
-  if left == 0 and has_place(row.id, most) then
+  local is_full = is_group_full(row, group_most)
+  if left == 0 and not is_full and has_place(row.id, most) then
     leave_line(row.id)
     row.started, row.expires = now, now + tonumber(seconds)
     write(row)
@@ -253,15 +267,21 @@ function steps.place(knew, text, seconds, most, wait, lease)
   if wait == '1' then
     local greatest = redis.call('ZCARD', LINE) > 0 and redis.call('HGET', ENGINE, 'most') or 0
     redis.call('HSET', ENGINE, 'most', math.max(most, tonumber(greatest)))
-    if redis.call('HEXISTS', TICKETS, row.id) == 0 then
-      redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
+    if is_full then
+      freed = freed + redis.call('ZREM', LINE, row.id) -- its turn is another's
+      redis.call('ZADD', PARKED, 0, row.id)
+    else
+      redis.call('ZREM', PARKED, row.id)
+      if not redis.call('ZSCORE', LINE, row.id) then
+        redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
+      end
     end
     redis.call('HSET', TICKETS, row.id,
-      cjson.encode({key = row.key, owner = row.owner, most = most}))
+      cjson.encode({key = row.key, owner = row.owner, most = is_full and 0 or most}))
     redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
     redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   end
-  return {born, 'full', '', tostring(left)}
+  return {born, is_full and 'group full' or 'full', '', tostring(left)}
 end
 
 local function record(row, seconds)

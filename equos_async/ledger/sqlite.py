@@ -33,9 +33,10 @@ MOST_CLAIMED: Final = 500
 # How far those are looked for who have places, behind others whose own limits are reached.
 MOST_PASSED: Final = 2000
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM rows"  # noqa: S608 - our own names
+_NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
+_SELECT: Final = f"SELECT {_NAMES} FROM rows"  # noqa: S608 - our own names
 _INSERT: Final = (
-    f"INSERT INTO rows ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
+    f"INSERT INTO rows ({_NAMES}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
 )
 _LATE: Final = (
@@ -91,6 +92,21 @@ class SQLiteLedger:
         self, row: LedgerRow, *, seconds: float, limit: int, wait: bool, lease: float
     ) -> Placing:
         """As :meth:`SessionLedger.place`."""
+        return await self.place_in_group(
+            row, seconds=seconds, limit=limit, wait=wait, lease=lease, group_limit=None
+        )
+
+    async def place_in_group(
+        self,
+        row: LedgerRow,
+        *,
+        seconds: float,
+        limit: int,
+        wait: bool,
+        lease: float,
+        group_limit: int | None,
+    ) -> Placing:
+        """As :meth:`GroupedLedger.place_in_group`."""
 
         def work(db: sqlite3.Connection) -> Placing:
             now = _hear(db, row.owner, lease)
@@ -102,7 +118,10 @@ class SQLiteLedger:
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 return Placing(placed=False, holder=holder)
             (counted,) = db.execute("SELECT counted FROM memory").fetchone()
-            if counted <= now and _has_place(db, row.id, limit):
+            is_full = group_limit is not None and _group_size(db, row) >= group_limit
+            # One that is parked has a limit of 0, so no turns; when it is back it is the last.
+            db.execute("DELETE FROM line WHERE id = ? AND (most = 0) <> ?", [row.id, is_full])
+            if counted <= now and not is_full and _has_place(db, row.id, limit):
                 db.execute("DELETE FROM line WHERE id = ?", [row.id])
                 db.execute(_INSERT, _values(row, now, now + seconds))
                 return Placing(placed=True)
@@ -110,9 +129,10 @@ class SQLiteLedger:
                 db.execute(
                     "INSERT INTO line (id, key, owner, most) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT (id) DO UPDATE SET most = excluded.most",
-                    [row.id, row.key, row.owner, limit],
+                    [row.id, row.key, row.owner, 0 if is_full else limit],
                 )
-            return Placing(placed=False, recovers_in=max(0.0, counted - now))
+            left = max(0.0, counted - now)
+            return Placing(placed=False, recovers_in=left, group_full=is_full)
 
         return await self._run(work)
 
@@ -392,11 +412,20 @@ def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
     return holder and str(holder[0])
 
 
+def _group_size(db: sqlite3.Connection, row: LedgerRow) -> int:
+    """How many rows its group has."""
+    count = 'SELECT count(*) FROM rows WHERE "group" = ?'
+    (size,) = db.execute(count, [row.group]).fetchone()
+    return int(size)
+
+
 def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """The rows in the queue that may be placed now, with their owners."""
     (taken,) = db.execute("SELECT live FROM engine").fetchone()
     (most,) = db.execute("SELECT max(most) FROM line").fetchone()
-    line = db.execute("SELECT id, owner, most FROM line ORDER BY seq LIMIT ?", [MOST_PASSED])
+    line = db.execute(
+        "SELECT id, owner, most FROM line WHERE most > 0 ORDER BY seq LIMIT ?", [MOST_PASSED]
+    )
     while most is not None and taken < most and (first := line.fetchone()):
         row_id, owner, limit = first
         if taken < limit:
@@ -410,7 +439,7 @@ def _has_place(db: sqlite3.Connection, row_id: str, limit: int) -> bool:
     if live >= limit:
         return False
     (seq,) = db.execute("SELECT max(seq) FROM line WHERE id = ?", [row_id]).fetchone()
-    before = "SELECT 1 FROM line WHERE seq < ? LIMIT ?"
+    before = "SELECT 1 FROM line WHERE seq < ? AND most > 0 LIMIT ?"
     (ahead,) = db.execute(
         f"SELECT count(*) FROM ({before})",  # noqa: S608 - our own words
         [math.inf if seq is None else seq, limit - live],

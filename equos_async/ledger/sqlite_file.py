@@ -18,7 +18,7 @@ from weakref import WeakSet
 from equos_async.errors import LedgerError
 
 from .sqlite_move import is_stuck, move
-from .sqlite_schema import ADDED, NEWEST, SCHEMA
+from .sqlite_schema import ADDED, INDEX_GROUP, NEWEST, SCHEMA
 
 T = TypeVar("T")
 _Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
@@ -298,6 +298,7 @@ def add_columns(db: sqlite3.Connection) -> None:
     try:
         for name in sorted(missing(db)):
             db.execute(ADDED[name])
+        db.execute(INDEX_GROUP)  # of a column that even a new file gets only here
     finally:
         db.execute("COMMIT")
 

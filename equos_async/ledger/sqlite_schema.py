@@ -89,4 +89,8 @@ NEWEST: Final = "names"
 ADDED: Final = {
     "resource": "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session'",
     "marker": "ALTER TABLE rows ADD COLUMN marker TEXT",
+    "group": 'ALTER TABLE rows ADD COLUMN "group" TEXT',
 }
+INDEX_GROUP: Final = (
+    'CREATE INDEX IF NOT EXISTS rows_by_group ON rows ("group") WHERE "group" IS NOT NULL'
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from equos_async import RedisLedger, SQLiteLedger
+from equos_async.testing.grouped_ledger_contract import GroupedLedgerContract
 from equos_async.testing.ledger_contract import (
     BulkLedgerContract,
     KeyedLedgerContract,
@@ -26,6 +27,7 @@ class AllContracts(
     KeyedLedgerContract,
     NamedLedgerContract,
     SettlingLedgerContract,
+    GroupedLedgerContract,
 ):
     """What a fleet can use, both engines have."""
 
