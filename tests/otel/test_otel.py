@@ -359,13 +359,16 @@ def test_hooks_of_ones_own_come_after(sight: Sight) -> None:
 def test_hooks_of_ones_own_come_though_the_spans_fail(sight: Sight) -> None:
     """What OpenTelemetry cannot follow is no loss for others."""
     events: list[Event | FleetEvent] = []
-    unheard = FleetEvent(kind="failed", key=1, live=0, waiting=0, session_id="never-started")
+    live = FleetEvent(kind="waiting", key=1, live=1, waiting=0)
+    unheard = FleetEvent(kind="stopped", key=1, live=0, waiting=0, session_id="never-started")
     nowhere = Event(kind="ended", operation="start", method="POST", url="http://[", seconds=0.1)
+    hook = sight.telemetry.fleet(events.append)
+    hook(live)
     with pytest.raises(KeyError):
-        sight.telemetry.fleet(events.append)(unheard)
+        hook(unheard)
     with pytest.raises(ValueError, match="URL"):
         sight.telemetry.client(events.append)(nowhere)
-    assert events == [unheard, nowhere]
+    assert events == [live, unheard, nowhere]
 
 
 def test_a_coroutine_function_of_ones_own(sight: Sight) -> None:
