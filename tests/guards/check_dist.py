@@ -35,7 +35,7 @@ TOP = {
 }
 SHIPPED = {
     ".docs": {".css", ".md", ".py", ".svg"},
-    ".github": {".svg"},
+    ".github": {".png", ".svg"},
     "examples": {".py", ".html"},
     "tests": {".json", ".py", ".txt"},
 }
