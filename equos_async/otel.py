@@ -35,7 +35,7 @@ name                                  unit            what, by which attributes
 ``equos.fleet.live``                  ``{session}``   live sessions of all fleets
 ``equos.fleet.waiting``               ``{start}``     starts that wait for a place
 ``equos.fleet.events``                ``{event}``     events of all fleets, by ``equos.event``, the
-                                                      kind of the :class:`FleetEvent`, and
+                                                      kind of the ``FleetEvent``, and
                                                       ``equos.resource``
 ====================================  ==============  ==========================================
 
