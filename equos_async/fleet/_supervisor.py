@@ -491,8 +491,7 @@ class FleetSupervisor:
         """Stop waiting for a drain, and say what is known of it."""
         self._drains.discard(drain)
         drain.timer.cancel()
-        if drain.done.get_loop().is_running():
-            self._pace.hurry()
+        self._pace.hurry()
         report = drain.report()
         if self.closing and not self._is_over:
             self._timers.clear()

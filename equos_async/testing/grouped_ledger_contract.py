@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from attrs import evolve
@@ -24,6 +24,12 @@ async def ask(
 def of(group: str, label: str, owner: str = "worker-1") -> LedgerRow:
     """An intent of a group."""
     return row(label, owner, group=group)
+
+
+async def told(turns: AsyncIterator[str], one: LedgerRow) -> None:
+    """Wait until a worker is told that a slot may be free for one of its rows."""
+    while await anext(turns) != one.id:
+        pass
 
 
 @pytest.mark.asyncio
@@ -87,11 +93,9 @@ class GroupedLedgerContract:
         for one in (first, second):
             assert not (await ask(ledger, one, limit=2)).placed
         await ledger.remove("worker-1/a")
-        while await anext(turns) != first.id:
-            pass
+        await told(turns, first)
         assert (await ask(ledger, first, limit=2, group_limit=1)).group_full
-        while await anext(turns) != second.id:
-            pass
+        await told(turns, second)
         assert (await ask(ledger, second, limit=2, group_limit=1)).placed
 
     async def test_what_is_claimed_counts(self, open_ledger: Callable[[], GroupedLedger]) -> None:

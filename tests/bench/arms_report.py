@@ -23,6 +23,7 @@ LABELS: Final = {
     "httpx": "httpx",
     "vendor-sdk": "vendor's SDK",
     "streams": "asyncio streams",
+    "floor": "its parser, requests and models alone",
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
 from equos_async import EquosClient, Limits, LiveSession, SessionFleet
+from equos_async.fleet._pace import Pace
 from equos_async.testing import Delay, EquosEmulator, Status
 from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, MemoryLedger, ScriptedClient
@@ -94,6 +96,28 @@ async def test_a_drain_that_is_over_leaves_no_stop_unbegun(
         assert scripted.asked == ["s1", "s2", "s3", "s4", "s5"]
         scripted.stops_go.set()
     assert not scripted.live
+
+
+def test_a_stop_that_is_collected_outside_its_loop() -> None:
+    """The next one begins in the loop, and where that is closed nothing does, nor fails."""
+    begun: list[object] = []
+    pace = Pace(begun.append, 1)
+    records = [Mock(is_to_stop=True) for _ in "abc"]
+    loop = asyncio.new_event_loop()
+
+    async def turn(first: bool) -> None:
+        if first:
+            pace.add(records)
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(turn(first=True))
+    pace.over(records[0])
+    assert begun == records[:1]
+    loop.run_until_complete(turn(first=False))
+    assert begun == records[:2]
+    loop.close()
+    pace.over(records[1])
+    assert begun == records[:2]
 
 
 async def test_it_is_known_to_have_ended_before_its_turn() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,14 @@ async def test_a_live_session(join: Join, scripted: ScriptedClient, ends: list[S
         assert str(theirs.worker) in ends[0].reason
         again = await theirs.start(REQUEST, key="a")
         before = time.monotonic()
-        end = await asyncio.wait_for(live.ended(), 5)
+        end = await asyncio.wait_for(live.ended(), 30)
         assert time.monotonic() - before < 2, "not at the next renewal"
         assert (end.outcome, end.reason) == ("stopped_elsewhere", "another worker stopped it")
         assert mine.live == {}
         assert mine.stats().stopped_elsewhere == 1
         assert events.kinds == [("started", "a"), ("stopped_elsewhere", "a")]
         assert await mine.stop("a") is not None
-        await asyncio.wait_for(again.ended(), 5)
+        await asyncio.wait_for(again.ended(), 30)
     assert outcomes(ends) == [("a", "stopped_elsewhere")] * 2
     assert scripted.stopped == ["s1", "s2"]
 
@@ -111,13 +111,37 @@ async def test_a_session_that_was_marked(
         assert not await theirs.mark_ended("another")
         assert await theirs.mark_ended("s1")
         assert not await theirs.mark_ended("s1")
-        end = await asyncio.wait_for(live.ended(), 5)
+        end = await asyncio.wait_for(live.ended(), 30)
         assert end.outcome == "stopped_elsewhere"
         assert scripted.stopped == []
         assert (ends[0].session_id, ends[0].client, ends[0].last) == ("s1", "tenant", None)
         assert f"on worker {theirs.worker}" in ends[0].reason
         await theirs.start(REQUEST, key="a")
     assert outcomes(ends) == [("a", "marked_ended"), ("a", "stopped")]
+
+
+async def test_a_session_that_two_workers_mark(
+    scripted: ScriptedClient, ends: list[SessionEnd], tmp_path: Path
+) -> None:
+    """Whoever removes its row tells of its end; the other one has found it, and tells nothing."""
+
+    class Slower(SQLiteLedger):
+        async def rows(self) -> Sequence[LedgerRow]:
+            found = await super().rows()
+            for one in found:
+                await super().remove(one.id, worker="the quicker one")
+            return found
+
+    path = tmp_path / "ledger.db"
+    async with (
+        SQLiteLedger(path) as ledger,
+        Slower(path) as slower,
+        SessionFleet(scripted, ledger=ledger) as mine,
+        SessionFleet(scripted, ledger=slower, on_end=ends.append) as theirs,
+    ):
+        await mine.start(REQUEST, key="a")
+        assert await theirs.mark_ended("s1")
+    assert ends == []
 
 
 async def test_an_engine_that_marks_nothing(scripted: ScriptedClient) -> None:
@@ -262,7 +286,7 @@ async def test_a_renewal_on_its_way(join: Join, scripted: ScriptedClient) -> Non
         clock.advance(570)
         await eventually(lambda: len(scripted.requests) == 2)
         stopping = asyncio.create_task(theirs.stop("a"))
-        await asyncio.wait_for(live.ended(), 5)
+        await asyncio.wait_for(live.ended(), 30)
         scripted.starts_go.set()
         await asyncio.wait_for(stopping, 5)
         await eventually(lambda: not scripted.live)
@@ -278,7 +302,7 @@ async def test_a_caller_that_is_cancelled(join: Join, scripted: ScriptedClient) 
         stopping.cancel()
         await asyncio.wait([stopping])
         scripted.stops_go.set()
-        assert (await asyncio.wait_for(live.ended(), 5)).outcome == "stopped_elsewhere"
+        assert (await asyncio.wait_for(live.ended(), 30)).outcome == "stopped_elsewhere"
 
 
 async def test_a_fleet_that_ends_meanwhile(join: Join, scripted: ScriptedClient) -> None:
@@ -364,7 +388,7 @@ async def test_over_real_sockets(
         ended = await theirs.stop("a")
         assert ended is not None
         assert ended.id == live.session_id
-        await asyncio.wait_for(live.ended(), 5)
+        await asyncio.wait_for(live.ended(), 30)
         assert emulator.live == {}
     assert [end.last for end in ends] == [ended]
 
@@ -382,7 +406,7 @@ async def test_a_person_stops_it(
         (row,) = await view.rows()
         await scripted.stop_session(str(row.session_id))
         await view.remove(row.id)
-        end = await asyncio.wait_for(live.ended(), 5)
+        end = await asyncio.wait_for(live.ended(), 30)
         assert await mine.start(REQUEST, key="b", wait=False)
     assert ends[0] is end
     assert outcomes(ends) == [("a", "stopped_elsewhere"), ("b", "stopped")]
