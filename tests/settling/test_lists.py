@@ -44,10 +44,31 @@ def test_what_somebody_saw_to_is_not_waited_for() -> None:
     one = Settling()
     one.begin(kind=PLAIN, word="session", patience=0.0, seed=3)
     one.start(client="a", fates=["unread"], in_block=False, deadline=None, steps=0)
-    one.wait(seconds=3.0)
+    one.wait(seconds=7.0)  # between two looks, which would wake it, too
     one.resolve(number=0)
     before = one.loop.now
     one.is_closing = True
     one.do(one.client.aclose(deadline=500.0))
     assert one.loop.now - before < 1.0
+    one.teardown()
+
+
+def test_the_stops_of_others_are_not_hurried() -> None:
+    """Somebody saw to one of two: the other one is asked for again when its time comes."""
+    one = Settling()
+    one.begin(kind=PLAIN, word="session", patience=5.0, seed=3)
+    one.start_many(fates=["good", "good"])
+    one.wait(seconds=1.0)
+    one.break_down(seconds=130.0)
+    for _ in range(2):
+        one.stop(number=0, steps=1)
+    one.wait(seconds=131.0)
+    resolved, other = (str(found.session_id) for found in one.client.unresolved)
+    one.resolve(number=0)
+    one.wait(seconds=1.0)
+    assert [found.session_id for found in one.client.unresolved] == [other]
+    one.wait(seconds=60.0)
+    assert one.client.unresolved == ()
+    assert not one.face.server.sessions[resolved].ended
+    assert one.face.server.sessions[other].ended
     one.teardown()

@@ -210,6 +210,28 @@ class TestOfAFleet:
             await live.ended()
             assert fleet.stats().free == 1
 
+    @pytest.mark.parametrize("is_resolved", [True, False], ids=["resolved", "ended"])
+    async def test_a_stop_that_failed_twice(self, *, is_resolved: bool) -> None:
+        """The fleet's, and then another one of the same session: it is over for both."""
+        async with (
+            EquosEmulator() as emulator,
+            EquosClient(KEY, endpoint=emulator.endpoint, clock=FastClock()) as client,
+            SessionFleet(client, max_live=1) as fleet,
+        ):
+            live = await fleet.start(REQUEST, key="a")
+            emulator.faults.stop.add(Status(403), times=None)
+            for stop in (live.stop(), client.stop_session(live.session.id)):
+                with pytest.raises(EquosError):
+                    await stop
+            if is_resolved:
+                (unresolved,) = client.unresolved
+                assert client.resolve(unresolved)
+            else:
+                emulator.faults.stop.clear()
+                await client.stop_session(live.session.id)
+            await until(lambda: fleet.stats().free)
+            assert client.unresolved == ()
+
     async def test_an_answer_that_cannot_be_read(self) -> None:
         """Its id could, and its stop failed."""
         async with (
