@@ -27,7 +27,7 @@ ATTEMPT: Final = 10.0
 
 FATES: Final = (
     *("good", "dropped", "unread", "late", "late", "late", "later", "late refusal", "refused"),
-    *("502", "no id", "half", "twice", "twice, dropped", "made later", "429"),
+    *("502", "no id", "half", "late half", "twice", "twice, dropped", "made later", "429"),
 )
 """What may become of an attempt."""
 
@@ -63,6 +63,7 @@ class Face:
         attempts: Those that came.
         held: Ids that a caller holds: they may not be stopped.
         crimes: Stops of what a caller held.
+        named: Ids that an answer to a start told the client.
         down_until: Until then no request is answered, and nothing is done.
         limited_until: Until then looks are answered 429.
         forbids: Whether looks are answered 403.
@@ -79,6 +80,7 @@ class Face:
         self.attempts: list[Attempt] = []
         self.held: set[str] = set()
         self.crimes: list[str] = []
+        self.named: set[str] = set()
         self.down_until = 0.0
         self.limited_until = 0.0
         self.forbids = False
@@ -138,7 +140,7 @@ class Face:
             return None
         if fate == "502":
             return Answer(502, b"<html>")
-        if fate in {"late", "later"}:
+        if fate in {"late", "later", "late half"}:
             # In the very moment at which a look finds it, or at any time.
             span = (0.7, 2.3) if fate == "late" else (-0.5, 45.0)
             wait = self._chance.uniform(*span)
@@ -146,8 +148,9 @@ class Face:
         session = attempt.sessions[0]
         session.known_from = min(session.known_from, self._loop.now)  # what is named can be stopped
         body = dump({self._word: self._shown(session), "consumerAccessToken": "e.y.J"})
-        keep = {"no id": 1, "half": 120}.get(fate)
-        return Answer(201, body[:keep])
+        keep = {"no id": 1, "half": 120, "late half": 120}.get(fate)
+        heard = None if fate == "no id" else partial(self.named.add, session.id)
+        return Answer(201, body[:keep], heard=heard)
 
     # Everything else.
 

@@ -25,7 +25,7 @@ from equos_async._marker import VARIABLE
 from tests.clocks import WALL
 from tests.conftest import API_KEY, KEY
 from tests.kinds import KINDS as THINGS
-from tests.settling.face import ATTEMPT, DOUBLED, FATES, Attempt, Face
+from tests.settling.face import ATTEMPT, FATES, Attempt, Face
 from tests.settling.server import KINDS, LOOK_FOR, Session
 from tests.settling.virtual import Pipes, VirtualLoop, drop
 
@@ -306,13 +306,26 @@ class Settling(RuleBasedStateMachine):
         told = {one.name for one in unresolved} | {one.session_id for one in unresolved}
         told |= self.resolved
         for attempt, session in self.alive():
-            assert attempt.fate in DOUBLED or {attempt.name, session.id} & told, session
+            is_told = {attempt.name, session.id} & told or self.is_second(attempt, session)
+            assert is_told, session
             assert self.is_closing or not self.could_be_found(attempt, session), session
+            assert self.is_closing or not self.could_be_named(session), session
+
+    def is_second(self, attempt: Attempt, session: Session) -> bool:
+        """Whether what became of its start is known by another one that a proxy made of it."""
+        held = {one.held for one in self.callers}
+        others = (other for other in attempt.sessions if other is not session)
+        return any(other.ended or other.id in held for other in others)
+
+    def could_be_named(self, session: Session) -> bool:
+        """Whether an answer told its id, however late: then nobody has to look for it."""
+        return session.id in self.face.named and session.id not in self.resolved
 
     def could_be_found(self, attempt: Attempt, session: Session) -> bool:
         """Whether a session that lives on was listed in time, and is looked for at all."""
-        if attempt.fate == "twice" or {attempt.name, session.id} & self.resolved:
-            return False  # its answer came: nobody looks for a second one
+        is_answered = any(one.id in self.face.named for one in attempt.sessions)
+        if is_answered or {attempt.name, session.id} & self.resolved:
+            return False  # nobody looks for a second one
         return (
             attempt.marker is not None
             and self.kind.shows_marker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given
@@ -160,6 +160,34 @@ def test_a_look_covers_what_was_lost_when_it_began() -> None:
     search.finish(look, 3.0, pages=4)
     assert search.next_at() == 7.0
     assert {one.marker: one.looked_at for one in search.lost.values()} == {"m1": 1.0, "m2": 0.5}
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 300), st.floats(0, 1)), min_size=1, max_size=8),
+    st.lists(st.floats(0, 90), min_size=1, max_size=6),
+)
+def test_a_look_covers_nothing_that_comes_while_it_is_read(
+    losses: list[tuple[float, float]], takes: list[float]
+) -> None:
+    """Whatever is listed within its time is seen by a look that begins after that."""
+    search, seconds = Search(60.0), cycle(takes)
+    coming = [lost(str(number), at=at) for number, (at, _) in enumerate(sorted(losses))]
+    listed = {str(number): at + 60.0 * share for number, (at, share) in enumerate(sorted(losses))}
+    seen: set[str] = set()
+
+    def lose(until: float) -> None:
+        while coming and coming[0].lost_at <= until:
+            search.add(coming.pop(0))
+
+    while coming or search.next_at() < math.inf:
+        now = search.next_at() if search.lost else coming[0].lost_at
+        lose(now)
+        look = search.begin(now)
+        seen |= {one.marker for one in look.attempts if listed[one.marker] <= now}
+        now += next(seconds)
+        lose(now)
+        search.finish(look, now, pages=1)
+    assert seen == listed.keys()
 
 
 def test_a_client_that_closes_looks_at_once() -> None:

@@ -78,11 +78,19 @@ class Asked:
 
 @frozen
 class Answer:
-    """What a server writes; the connection closes with it."""
+    """What a server writes; the connection closes with it.
+
+    Attributes:
+        status: The HTTP status.
+        body: All of it.
+        fields: Further lines of the head.
+        heard: Called where the client still listened.
+    """
 
     status: int
     body: bytes
     fields: str = ""
+    heard: Callable[[], object] | None = None
 
     def __bytes__(self) -> bytes:
         head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.body)}\r\n"
@@ -146,6 +154,8 @@ class Pipe(asyncio.Transport):
         answer = await self._serve(asked)
         if not self._is_closing and answer is not None:
             self._protocol.data_received(bytes(answer))
+            if answer.heard is not None:
+                answer.heard()
         self.close()
 
 
