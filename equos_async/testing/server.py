@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from attrs import asdict
 
@@ -18,6 +18,7 @@ from equos_async.errors import ConfigurationError
 from .emulator import EquosEmulator
 from .records import EmulatorRequest
 from .scenarios import SCENARIOS
+from .service import PageOrder
 from .spec import FAULT_SYNTAX, parse_fault
 
 DEFAULT_PORT: Final = 3001
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the largest max_duration that is accepted",
     )
     add(
+        "--page-order",
+        choices=get_args(PageOrder),
+        default="newest",
+        help="which comes first on lists; default %(default)s",
+    )
+    add(
         "--cors-origin",
         action="append",
         default=[],
@@ -96,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         limit_concurrent=args.limit_concurrent,
         limit_duration=args.limit_duration,
         seed=args.seed,
+        page_order=args.page_order,
         on_request=lambda request: _print(say.request(request)),
         cors_origins=args.cors_origin,
         livekit_url=url,

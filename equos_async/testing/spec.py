@@ -30,9 +30,9 @@ FAULT_FORM: Final = "OPERATION:KIND[+KIND...][,times=N][,share=0.1]"
 FAULT_SYNTAX: Final = (
     f"{FAULT_FORM}. OPERATION: start, stop, both, read or all. KIND: a status such as 429 (also "
     "with ,retry_after=2), delay=SECONDS, drop=before|after, reset=before|after, "
-    "hang=before|after, truncate=BYTES, redirect=URL or garbage; for starts also lag=SECONDS, "
-    "twice, refuse-variables=PREFIX and forget-variables=PREFIX. Without times= it hits all "
-    "requests. Can be repeated"
+    "hang=before|after, truncate=BYTES, redirect=URL, garbage or null; for starts also "
+    "lag=SECONDS, twice, refuse-variables=PREFIX and forget-variables=PREFIX. Without times= it "
+    "hits all requests. Can be repeated"
 )
 
 
@@ -113,6 +113,9 @@ def _when(value: str) -> When:
     return cast("When", value)
 
 
+_NULL: Final = Status(200, body="")
+"""What NestJS makes of a null: the service does not know the id, or not yet."""
+
 _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
     "delay": lambda value: Delay(float(value)),
     "drop": lambda value: Drop(_when(value)),
@@ -121,6 +124,7 @@ _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
     "truncate": lambda value: Truncate(int(value)),
     "redirect": Redirect,
     "garbage": lambda value: Garbage(),
+    "null": lambda value: _NULL,
     "lag": lambda value: Lag(float(value)),
     "twice": lambda value: Twice(),
     "refuse-variables": RefuseVariables,
@@ -141,6 +145,8 @@ def describe(planned: Planned) -> str:
 
 def _describe(fault: Fault) -> str:
     match fault:
+        case Status(status=200, body=""):
+            return "null"
         case Status(status=status, retry_after=None):
             return str(status)
         case Status(status=status, retry_after=retry_after):

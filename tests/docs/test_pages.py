@@ -30,6 +30,8 @@ from equos_async.cli import _parser
 from equos_async.errors import status_error_class
 from equos_async.fleet._ends import PATIENCE as HOOK_PATIENCE
 from equos_async.fleet._engine import PATIENCE as ENGINE_PATIENCE
+from equos_async.testing import EquosEmulator, Faults, faults
+from equos_async.testing.spec import describe
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
@@ -146,6 +148,21 @@ def test_each_command_is_one(command: list[str]) -> None:
             pass
         case _:
             pytest.fail(f"{shlex.join(command)}: say here how it is checked, or in NOT_RUN why not")
+
+
+HARD = re.findall(r"\| `([^`]+)` \| `(--[^`]+)` \|\n", TEXT[ROOT / ".docs" / "testing.md"])
+
+
+@pytest.mark.parametrize(("program", "options"), HARD)
+def test_each_hard_server_can_be_played(program: str, options: str) -> None:
+    """What is typed is the same as what is written in Python."""
+    emulator, typed = EquosEmulator(), Faults()
+    exec(f"emulator.{program}", {**vars(faults), "emulator": emulator})
+    args = _parser().parse_args(["emulator", *shlex.split(options)])
+    for fault in args.fault:
+        fault.add_to(typed)
+    assert list(map(describe, typed.planned)) == list(map(describe, emulator.faults.planned))
+    assert args.page_order == emulator.page_order
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ from equos_async.testing import (
 )
 from equos_async.testing.server import add_arguments, run
 from equos_async.testing.spec import describe, parse_fault
-from tests.emulator.support import CONVERSATIONS, KEY, post
+from tests.emulator.support import API_KEY, CONVERSATIONS, KEY, post
 
 
 class TestSpec:
@@ -48,6 +49,7 @@ class TestSpec:
             ("start:truncate=9", (Truncate(9), None, 1.0)),
             ("start:redirect=/x", (Redirect("/x"), None, 1.0)),
             ("start:garbage", (Garbage(), None, 1.0)),
+            ("stop:null,times=2", (Status(200, body=""), 2, 1.0)),
             ("start:hang=before", (Hang("before"), None, 1.0)),
             ("read:429", (Status(429), None, 1.0)),
             ("all:drop=before", (Drop("before"), None, 1.0)),
@@ -177,6 +179,23 @@ class TestServing:
             "POST /v3/session-passes no answer",
             "2 requests, 0 live, 0 ended, 0 s billed",
         ]
+
+    def test_lists_in_an_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The oldest first, where that is wanted."""
+        seen: list[str] = []
+
+        def visit(hello: str) -> None:
+            endpoint = json.loads(hello)["endpoint"]
+            for name in ("first", "second"):
+                post(endpoint, name=name)
+            request = urllib.request.Request(
+                f"{endpoint}/v3/sessions", headers={"x-api-key": API_KEY}
+            )
+            with urllib.request.urlopen(request) as answer:
+                seen.extend(one["name"] for one in json.load(answer)["sessions"])
+
+        serve(monkeypatch, visit, "--log=json", "--page-order=oldest")
+        assert seen == ["first", "second"]
 
     def test_with_a_livekit_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is named by LiveKit's own variables, and by all of them."""

@@ -96,6 +96,16 @@ async def test_each_attempt_may_be_lost(kind: Kind) -> None:
         assert here.told("settled") == ["settled"] * 2
 
 
+async def test_an_empty_answer_to_a_stop_proves_nothing(kind: Kind) -> None:
+    """The server may still be creating it: it is stopped until it is shown as over."""
+    async with world(kind) as here:
+        here.emulator.faults.start.add(Drop("after"), times=1)
+        here.emulator.faults.stop.add(Status(200, body=""), times=2)
+        session_id = await here.start()
+        assert list(here.emulator.live) == [session_id]
+        assert sum(one.operation == "stop" for one in here.emulator.requests) == 3
+
+
 async def test_without_attempts_left_nothing_exists(kind: Kind) -> None:
     """And the error says so."""
     async with world(kind, retry=RetryPolicy(start_attempts=1)) as here:
