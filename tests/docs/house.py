@@ -109,6 +109,8 @@ def _sorted(house: Imports) -> list[str]:
     found: dict[str, None] = {}
 
     def place(name: str) -> None:
+        if name in found:
+            return
         for one in sorted(house[name] & set(house), key=lambda one: (len(needed(house, one)), one)):
             place(one)
         found.setdefault(name)
@@ -120,8 +122,14 @@ def _sorted(house: Imports) -> list[str]:
 
 def needed(house: Imports, name: str) -> frozenset[str]:
     """All that a room needs, directly and through others."""
-    here = house[name] & set(house)
-    return here.union(*(needed(house, one) for one in here))
+    found: set[str] = set()
+    left = [*house[name] & set(house)]
+    while left:
+        one = left.pop()
+        if one not in found:
+            found.add(one)
+            left.extend(house[one] & set(house))
+    return frozenset(found)
 
 
 def arcs(house: Imports) -> list[tuple[str, str]]:
