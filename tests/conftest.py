@@ -28,7 +28,8 @@ REQUEST = CreateSessionPassRequest(
     max_duration=600,
 )
 
-settings.register_profile("long", max_examples=20_000)
+EXAMPLES_OF_A_NIGHT = 20_000
+settings.register_profile("long", max_examples=EXAMPLES_OF_A_NIGHT)
 """For a night: ``pytest --hypothesis-profile=long``."""
 
 LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")

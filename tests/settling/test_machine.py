@@ -23,13 +23,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from equos_async import Clock, EquosClient, EquosError, Event, Settle, Timeouts
 from equos_async._marker import VARIABLE
 from tests.clocks import WALL
-from tests.conftest import API_KEY, KEY
+from tests.conftest import API_KEY, EXAMPLES_OF_A_NIGHT, KEY
 from tests.kinds import KINDS as THINGS
 from tests.settling.face import ATTEMPT, FATES, Attempt, Face
 from tests.settling.server import KINDS, LOOK_FOR, Session
 from tests.settling.virtual import Pipes, VirtualLoop, drop
 
-IS_SHORT = settings.get_current_profile_name() != "long"
+IS_SHORT = settings().max_examples < EXAMPLES_OF_A_NIGHT
 
 AT_LAST = 1500.0
 """Seconds after which everything is settled that can be."""
