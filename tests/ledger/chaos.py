@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -178,6 +179,14 @@ class Chaos:
             await asyncio.sleep(0.02)
         return loop.time() - until
 
+    async def at_work(self) -> None:
+        """Each worker begins sessions from now on: its ledger works again."""
+        now, names = time.time(), {worker.name for worker in self.workers}
+        async with asyncio.timeout(60):
+            while names:
+                names -= {row.client for row in await self.rows() if row.started >= now}
+                await asyncio.sleep(0.02)
+
     def check_the_living(self) -> None:
         """No worker has lost a session that was never paused."""
         for worker in self.workers:
@@ -221,6 +230,7 @@ async def befall(chaos: Chaos, site: Site) -> str:
     what = await harm
     # A fail-over may take that long; then everybody may be late, so nobody is for a lease.
     await chaos.orphans_gone(2 * lease + FAIL_OVER)
+    await chaos.at_work()
     chaos.check_the_living()
     return what
 
