@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from ._api.operations import CONVERSATION, SESSION, Resource
-from ._calls.call import Target
+from ._calls.starts import Starts
 from ._calls.tasks import CallTasks
 from .client import EquosClient
 from .clock import Clock
@@ -69,23 +69,14 @@ async def read(
     return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
 
 
+def starts_of(client: EquosClient) -> Starts:
+    """What a client looks for starts with, its own and others'."""
+    return _tasks_of(client).starts
+
+
 def settles(client: EquosClient) -> bool:
     """Whether a client looks for starts whose answers were lost."""
-    return _tasks_of(client).starts.settling.is_on
-
-
-async def adopt(
-    client: EquosClient,
-    resource: Resource[Any, Any, Any],
-    about: Target,
-    *,
-    key: object,
-    marker: str,
-    ago: float,
-) -> Mapping[str, bool]:
-    """Look for what a start of another process began, and end it: as ``Starts.adopt``."""
-    starts = _tasks_of(client).starts
-    return await starts.adopt(resource, about, key=key, marker=marker, ago=ago)
+    return starts_of(client).settling.is_on
 
 
 # By the methods that users call: what a client of theirs does in those, it does for a fleet, too.

@@ -26,7 +26,7 @@ from typing import Any, Final, cast
 import aiohttp
 from aiohttp.connector import Connection as Pooled
 from aiohttp.helpers import TimerNoop
-from aiohttp.http import HttpResponseParser, HttpVersion11
+from aiohttp.http import HttpProcessingError, HttpResponseParser, HttpVersion11
 
 from .exchange import MAX_ANSWER, Exchange
 from .pool import watch
@@ -193,20 +193,19 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._keep = False
         elif not body.is_eof():
             return
-        elif self._keep:
-            self._keep = self._holds_nothing()
         self._finish()
+        if self._keep:
+            self._keep = False  # also where the parser fails in a way that it does not today
+            self._keep = self._holds_nothing()
 
     def _holds_nothing(self) -> bool:
-        """Whether the parser has not begun with another answer.
+        """Whether the parser has not begun with another answer, after a whole one.
 
         Told of the connection's end, it does nothing unless it has.
         """
         try:
             return self._parser.feed_eof() is None
-        except Exception:
-            # The answer is whole: whatever the parser thinks of what follows it, in this release of
-            # aiohttp or a later one, must not lose it. The connection is not used again.
+        except HttpProcessingError:
             return False
 
     def _end(self, error: BaseException) -> None:

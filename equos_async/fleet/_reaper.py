@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from equos_async._api.operations import RESOURCES, Resource
 from equos_async._calls.call import Target
-from equos_async._inside import adopt, end, settles
+from equos_async._inside import end, settles, starts_of
 from equos_async.client import EquosClient
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger, SettlingLedger
@@ -163,7 +163,8 @@ class Reaper:
             "start", resource.word, name=row.name, client=row.client, max_duration=row.remaining
         )
         key, marker = key_of(row.key), str(row.marker)
-        return await adopt(self._client, resource, about, key=key, marker=marker, ago=row.age)
+        starts = starts_of(self._client)
+        return await starts.adopt(resource, about, key=key, marker=marker, ago=row.age)
 
     async def _stopped(self, row: LedgerRow, last: AnyEnded | None) -> Reaped:
         """Forget the row of what was stopped."""

@@ -192,7 +192,7 @@ class LedgerWorker:
             if row.session_id == session_id and row.owner != self.worker:
                 remove = self._ledger.remove(row.id, worker=self.worker)
                 if await self._engine.ask(remove):
-                    told = f"mark_ended() was called on worker {self.worker}"
+                    told = f"mark_ended() was called on worker {self.name}"
                     self._ends.tell(self._end_of(row, "marked_ended", told, None))
                 return True
         return False

@@ -137,7 +137,7 @@ async def _time(server: Server, sessions: int) -> tuple[float, float, int]:
 
 
 async def _weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]]:
-    limits = Limits(keepalive=0.1)
+    limits = Limits(keepalive=0)  # idle connections are no session's
     async with (
         EquosClient("pk_bench", endpoint=server.endpoint, limits=limits) as client,
         SessionFleet(client, max_live=sessions, drain_deadline=60) as fleet,
@@ -147,7 +147,6 @@ async def _weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]
         gc.collect()
         tracemalloc.start()
         await _fill(fleet, sessions)
-        await asyncio.sleep(10 * limits.keepalive)  # nor are idle connections: they close
         gc.collect()
         snapshot = tracemalloc.take_snapshot()
         tracemalloc.stop()

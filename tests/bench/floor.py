@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from equos_async import CreateSessionPassRequest, EquosParticipantIdentity
 from equos_async._api.codec import Structured
 from equos_async._api.operations import START_SESSION, STOP_SESSION, Operation
 from equos_async._http.protocol import Flow, make_parser
+from tests.bench.fleet_scale import REQUEST
 
 
 class Connection(Flow, asyncio.Protocol):
@@ -87,15 +87,7 @@ async def floor(
         return decoded.value
 
     async def pair() -> None:
-        request = CreateSessionPassRequest(
-            name="support call",
-            client="tenant-42",
-            max_duration=600,
-            avatar="av_1",
-            agent="ag_1",
-            consumer_identity=EquosParticipantIdentity("user-7", "Ada"),
-        )
-        started = await call(START_SESSION, "/v3/session-passes", request)
+        started = await call(START_SESSION, "/v3/session-passes", REQUEST)
         session_id = started.session.id
         ended = await call(STOP_SESSION, f"/v3/session-passes/{session_id}/stop", None)
         check(session_id, ended.id, ended.status or "")

@@ -17,29 +17,28 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from equos_async import (
-    CreateSessionPassRequest,
-    EquosClient,
-    EquosParticipantIdentity,
-    RedisLedger,
-    SessionFleet,
-    SQLiteLedger,
-)
+from equos_async import EquosClient, FleetEvent, RedisLedger, SessionFleet, SQLiteLedger
 from equos_async.testing.ledger_contract import row
+from tests.bench.ledger_cost import REQUEST, Ledger
 from tests.bench.server import running
 from tests.ledger.conftest import RedisServer
 from tests.ledger.servers import Relay
 
-REQUEST = CreateSessionPassRequest(
-    name="bench",
-    avatar="av_1",
-    agent="ag_1",
-    consumer_identity=EquosParticipantIdentity(identity="user-7", name="Ada"),
-    max_duration=600,
-)
 WORKERS = 5
 
-Ledger = RedisLedger | SQLiteLedger
+
+class Line:
+    """Counts the starts that the engine has let wait."""
+
+    def __init__(self, count: int) -> None:
+        self.full = asyncio.Event()
+        self._left = count
+
+    def __call__(self, event: FleetEvent) -> None:
+        """A fleet tells of something."""
+        self._left -= event.kind == "waiting"
+        if self._left == 0:
+            self.full.set()
 
 
 async def served(endpoint: str, make: Callable[[], Ledger], count: int) -> float:
@@ -50,6 +49,7 @@ async def served(endpoint: str, make: Callable[[], Ledger], count: int) -> float
         await stack.enter_async_context(holder)
         held = [row(f"{n}", "holder", session_id=f"s{n}") for n in range(count)]
         await holder.record_all("holder", [(one, 600) for one in held], lease=60)
+        line = Line(count)
         fleets = [
             await stack.enter_async_context(
                 SessionFleet(
@@ -57,6 +57,7 @@ async def served(endpoint: str, make: Callable[[], Ledger], count: int) -> float
                     ledger=await stack.enter_async_context(make()),
                     max_live=count,
                     lease=60,
+                    on_event=line,
                 )
             )
             for _ in range(WORKERS)
@@ -65,9 +66,7 @@ async def served(endpoint: str, make: Callable[[], Ledger], count: int) -> float
             asyncio.create_task(fleets[n % WORKERS].start(REQUEST, key=f"guild-{n}"))
             for n in range(count)
         ]
-        while sum(fleet.stats().waiting for fleet in fleets) < count:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+        await line.full.wait()
         began = time.perf_counter()
         await asyncio.gather(*(holder.remove(one.id, worker="holder") for one in held))
         await asyncio.gather(*starts)

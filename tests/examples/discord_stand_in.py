@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 Command = Callable[["Interaction"], Awaitable[None]]
 OnError = Callable[["Interaction", "AppCommandError"], Awaitable[None]]
@@ -126,9 +126,10 @@ class CommandTree:
     def command(self, *, description: str) -> Callable[[Command], Command]:
         assert len(description) <= 100, "Discord refuses it"
 
-        def add(command: Any) -> Command:
-            self._commands[f"/{command.__name__}"] = command
-            return command  # type: ignore[no-any-return]
+        def add(command: Command) -> Command:
+            name: str = cast("Any", command).__name__
+            self._commands[f"/{name}"] = command
+            return command
 
         return add
 

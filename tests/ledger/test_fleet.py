@@ -190,6 +190,12 @@ def fleet_of(
     return SessionFleet(client, ledger=ledger, clock=clock, lease=LEASE, **settings)
 
 
+async def leave(ledger: Moody, scripted: ScriptedClient) -> None:
+    """A session of a worker that is not there any more, until that one's lease is over."""
+    left = LedgerRow(id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint)
+    await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+
+
 async def beat(clock: FakeClock, ledger: Moody) -> None:
     """Let a worker renew its lease once more, and see to all that comes of it."""
     await quiet(ledger)
@@ -590,10 +596,7 @@ class TestOthers:
         """What it could not stop stays written down, and is found by the next renewal."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             scripted.stop_errors = [APIConnectionError("down")]
             await ledger.engine.renew("dead", lease=0)
             await beat(still, ledger)
@@ -610,10 +613,7 @@ class TestOthers:
         """On the way out its row is removed: no other worker may be there to do that."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             ledger.failing = {"remove"}
             await ledger.engine.renew("dead", lease=0)
             await beat(still, ledger)
@@ -820,10 +820,7 @@ class TestTheEngineFails:
         ledger.failing = {"record"}
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             await ledger.engine.renew("dead", lease=0)
             await beat(still, ledger)
             await eventually(lambda: scripted.stopped == ["s9"])
@@ -869,10 +866,7 @@ class TestTheEngineFails:
         """Sessions that became this worker's without its knowing are stopped all the same."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             await ledger.engine.renew("dead", lease=0)
             ledger.deaf = {"claim"}
             await beat(still, ledger)
@@ -917,10 +911,7 @@ class TestTheEngineFails:
         """What it stopped is stopped; that its row is still there is seen later."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             await ledger.engine.renew("dead", lease=0)
             ledger.failing = {"remove"}
             await beat(still, ledger)
@@ -1081,10 +1072,7 @@ class TestTheEngineFails:
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             await live.stop()
-            left = LedgerRow(
-                id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint
-            )
-            await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
+            await leave(ledger, scripted)
             await ledger.engine.renew("dead", lease=0)
             scripted.stops_go.clear()
             await beat(still, ledger)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from equos_async import (
+    ClientClosedError,
     ConfigurationError,
     EquosClient,
     KeyInUseError,
@@ -28,7 +29,7 @@ from equos_async.cli.ledger import open_ledger
 from equos_async.fleet._names import PROC, is_dead, own_process
 from equos_async.ledger.protocol import LedgerRow
 from equos_async.testing import EquosEmulator
-from tests.clocks import eventually
+from tests.clocks import eventually, settle
 from tests.fleet.support import REQUEST, MemoryLedger, ScriptedClient
 from tests.ledger.conftest import RedisServer
 
@@ -145,7 +146,7 @@ async def test_one_that_is_silent(
     fleet = SessionFleet(scripted, ledger=ledger, worker="bot", lease=0.6)
     async with elsewhere(ledger, scripted.endpoint, lease=0.6):
         opening = asyncio.create_task(fleet.open())
-        await asyncio.sleep(0.2)
+        await settle()
         with pytest.raises(ConfigurationError, match="entered already"):
             await fleet.open()
         with pytest.raises(ConfigurationError, match="not open"):
@@ -163,10 +164,10 @@ async def test_one_that_is_heard_of(
     fleet = SessionFleet(scripted, ledger=ledger, worker="bot", lease=3)
     async with elsewhere(ledger, scripted.endpoint, lease=3):
         opening = asyncio.create_task(fleet.open())
-        await asyncio.sleep(0.2)
-        await ledger.renew("bot#1", lease=3)
+        while not opening.done():  # before and after it is looked at for the first time
+            await ledger.renew("bot#1", lease=3)
         with pytest.raises(ConfigurationError, match="taken"):
-            await asyncio.wait_for(opening, 10)
+            await opening
         assert scripted.stopped == []
 
 
@@ -177,9 +178,9 @@ async def test_closed_meanwhile(
     fleet = SessionFleet(scripted, ledger=ledger, worker="bot", lease=0.3)
     async with elsewhere(ledger, scripted.endpoint, lease=0.3):
         opening = asyncio.create_task(fleet.open())
-        await asyncio.sleep(0.1)
+        await settle()
         await fleet.aclose()
-        with pytest.raises(Exception, match="closed"):
+        with pytest.raises(ClientClosedError):
             await asyncio.wait_for(opening, 10)
 
 

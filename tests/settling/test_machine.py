@@ -285,7 +285,6 @@ class Settling(RuleBasedStateMachine):
         self.is_closing = True
         self.do(self.client.aclose(deadline=1000))
         self.do(self.session.close())
-        self.do(asyncio.sleep(1))
         self.nothing_is_ended_that_is_held()
         assert asyncio.all_tasks(self.loop) == set()
         assert self.problems == []

@@ -174,10 +174,16 @@ class Pipes(aiohttp.BaseConnector):
         return handler
 
 
+async def _end_of(tasks: set[asyncio.Task[Any]]) -> None:
+    """Some of them have a grace."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def drop(loop: VirtualLoop) -> None:
     """Close a loop, with all that is left in it."""
-    for task in asyncio.all_tasks(loop):
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.sleep(100))
+    loop.run_until_complete(_end_of(tasks))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
