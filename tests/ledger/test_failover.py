@@ -97,14 +97,14 @@ class TestOneAddress:
 
     async def test_a_quiet_listener(self, redis: RedisServer) -> None:
         """Where nothing is published, its answers keep it."""
-        async with RedisLedger(redis.url, timeout=0.2) as ledger:
-            await place(ledger, row("a"), limit=1)
-            await place(ledger, row("b"), limit=1)
+        async with RedisLedger(redis.url, timeout=0.5) as ledger, RedisLedger(redis.url) as other:
+            await place(other, row("a"), limit=1)
+            await place(other, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
             found = await the_listeners(redis)
-            await asyncio.wait([told], timeout=1)
+            await asyncio.wait([told], timeout=2.5)
             assert listeners(redis) == found
-            await ledger.remove("worker-1/a", worker="worker-1")
+            await other.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, 5) == "worker-1/b"
 
 
