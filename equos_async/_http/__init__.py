@@ -1,1 +1,1 @@
-"""HTTP through aiohttp: a request goes in, a reply or a failure comes out."""
+"""HTTP through aiohttp: take a request, return a reply or a failure."""

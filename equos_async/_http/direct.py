@@ -1,8 +1,8 @@
 """The direct wire through aiohttp: its connector and its parser, without its session.
 
-A session also looks after cookies, redirects, proxies, netrc, traces, middlewares and headers to
-add. No request of ours has any of that, and looking takes a third of what a request costs
-(``nox -s bench``). :mod:`.gate` decides which requests come this way.
+A session also handles cookies, redirects, proxies, netrc, traces, middlewares and default headers.
+Our requests have none of these, and the checks take a third of the CPU of a request
+(``nox -s bench``). :mod:`.gate` decides which requests use this wire.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .exchange import Exchange
 from .protocol import AnswerProtocol
 
 MAX_HEADS: Final = 64
-"""Heads of requests that are kept ready; a client has two for each server."""
+"""Number of prepared request heads that are kept; a client has two for each server."""
 
 
 class Target:
-    """One server: what the connector needs to know of it, and the fields that it is sent."""
+    """One server: the connector's key for it, and the header fields of its requests."""
 
     def __init__(self, origin: str, *, close: bool, loop: asyncio.AbstractEventLoop) -> None:
         self.url = URL(origin, encoded=True)
@@ -36,7 +36,7 @@ class Target:
         self._heads: dict[int, tuple[Mapping[str, str], str]] = {}
 
     def head(self, method: str, path: str, headers: Mapping[str, str], length: int) -> bytes:
-        """The head of a request, in the session's order, so that the server sees no difference."""
+        """The head of a request, in the session's order, so that servers see no difference."""
         _, fields = self._heads.get(id(headers)) or self._fields(headers)
         return (
             f"{method} {path} HTTP/1.1\r\n{fields}Content-Length: {length}{self._close}\r\n\r\n"
@@ -55,28 +55,28 @@ class Target:
 
 
 class Connections(Protocol):
-    """Where the direct wire has its connections from, and where it leaves them."""
+    """The source of the direct wire's connections."""
 
     async def take(self, target: Target) -> AnswerProtocol:
-        """A connection for one request."""
+        """Get a connection for one request."""
         ...
 
     def leave(self, target: Target, connection: AnswerProtocol) -> None:
-        """The connection may carry another request."""
+        """Give back a connection that may carry another request."""
         ...
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         ...
 
 
 class DirectWire:
-    """Carries requests over connections to the servers.
+    """Sends requests over connections to the servers.
 
     Args:
-        connections: Where they come from.
-        close: Whether each connection is for one request.
-        jar: Where the cookies of answers go.
+        connections: The source of connections.
+        close: Whether each connection is used for one request only.
+        jar: Stores the cookies of answers.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class DirectWire:
         """Send a request, and read its answer.
 
         Raises:
-            Exception: It went wrong; of aiohttp, of the system, or ``SendRefusedError``.
+            Exception: The request failed: an error of aiohttp or of the system, or
+            ``SendRefusedError``.
         """
         request = exchange.request
         scheme, _, host, path = request.url.split("/", 3)
@@ -124,13 +125,13 @@ class DirectWire:
 class KeptConnections:
     """The idle connections of one client.
 
-    aiohttp's connector makes them and counts them as in use, but does not see them come and go:
-    what a server does to an idle connection is acted on when it happens.
+    aiohttp's connector makes them and counts them as in use. They are kept here, so that data or a
+    close of the server on an idle connection is handled when it arrives.
 
     Args:
-        connector: Makes them.
-        timeout: How long that may take.
-        keepalive: Seconds that an idle one is kept.
+        connector: Makes the connections.
+        timeout: The time limit for making one.
+        keepalive: Seconds that an idle connection is kept.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class KeptConnections:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def take(self, target: Target) -> AnswerProtocol:
-        """The connection that was used last, or a new one."""
+        """Get the most recently used connection, or a new one."""
         idle = target.idle
         while idle:
             connection, since = idle.popitem()
@@ -172,7 +173,7 @@ class KeptConnections:
                 target.idle.popitem()[0].pooled.close()
 
     def _sweep(self) -> None:
-        """Close what was idle for too long, the oldest first, and come again for the rest."""
+        """Close the connections that were idle for too long; set a timer for the rest."""
         self._sweeping = None
         since = self._loop.time() - self._keepalive
         for target in self._targets:
@@ -186,13 +187,13 @@ class KeptConnections:
 
 
 class LentConnections:
-    """Connections of somebody else's connector, which has each one back after its request.
+    """Connections of the user's own connector; each is returned after its request.
 
-    Its limits, its keep-alive and its other users see no difference.
+    The connector's limits, its keep-alive and its other users see no difference.
 
     Args:
-        connector: Whose they are.
-        timeout: How long it may take to make one.
+        connector: The user's connector.
+        timeout: The time limit for making a connection.
     """
 
     def __init__(self, connector: aiohttp.BaseConnector, timeout: aiohttp.ClientTimeout) -> None:
@@ -202,16 +203,16 @@ class LentConnections:
         self._inspector = pool.Inspector()
 
     async def take(self, target: Target) -> AnswerProtocol:
-        """One that may carry a request."""
+        """Get a connection that may carry a request."""
         pooled = await pool.connect(
             self._connector.connect, self._inspector, target.request, [], self._timeout
         )
         return AnswerProtocol(pooled, self._loop)
 
     def leave(self, target: Target, connection: AnswerProtocol) -> None:
-        """Hand it back; the connector knows where it leads to."""
+        """Return it to the connector, which knows its server."""
         connection.give_back()
         connection.pooled.release()
 
     def close(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: no connection is kept here."""

@@ -1,7 +1,7 @@
-"""One exchange over a connection: the request is written, its answer is read within bounds.
+"""One exchange over a connection: write the request, read its answer up to a limit.
 
-Both wires use this, so the rules are the same on both: what counts as sent, how much is read, and
-when a connection must not be used again.
+Both wires use this, so they have the same rules: when a request counts as sent, how much is read,
+and when a connection must not be used again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from .request import Failure, Reply, Request, SendGuard
 
 MAX_ANSWER: Final = 1 << 20
-"""Bytes of an answer, after decompression; a longer one is cut and its connection closed.
+"""Bytes of an answer, after decompression; a longer answer is cut and its connection closed.
 
 A request may allow more.
 """
@@ -25,25 +25,25 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 class Wire(Protocol):
-    """A way for a request to the server and for its answer back."""
+    """A way to send a request to the server and to read its answer."""
 
     async def carry(self, exchange: Exchange) -> None:
-        """Write the request, and let the exchange read the answer.
+        """Write the request, and pass the answer to the exchange.
 
         Raises:
-            Exception: It went wrong; the exchange keeps what was read until then.
+            Exception: The request failed; the exchange keeps what was read before.
         """
         ...
 
 
 class Exchange:
-    """What is known of one request that is under way.
+    """The state of one request in progress.
 
     Attributes:
-        request: What is to be sent.
-        guard: Lets it out at most once.
-        headers: Of the answer; empty until its head came.
-        is_stuck: Whether some of the request had not left when the answer began.
+        request: The request.
+        guard: Permits one send at most.
+        headers: The answer's headers; empty until its head has arrived.
+        is_stuck: Whether a part of the request was still unsent when the answer began.
     """
 
     __slots__ = (
@@ -69,11 +69,11 @@ class Exchange:
 
     @property
     def is_cut(self) -> bool:
-        """Whether there is more of the answer than is read."""
+        """Whether the answer is longer than what is read of it."""
         return self._room < 0
 
     def leave(self, connection: asyncio.Transport | None) -> None:
-        """The request is about to be written to a connection, now and in one go.
+        """Mark the request as sent, right before it is written to a connection in one piece.
 
         Raises:
             SendRefusedError: The request was withdrawn, or sent before; do not write it.
@@ -85,7 +85,7 @@ class Exchange:
         self._connection = connection
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """The head of the answer came."""
+        """The head of the answer has arrived."""
         # Asked now: later the connection may carry another request already.
         self.is_stuck = self._holds_unsent_bytes()
         self._status = status
@@ -94,16 +94,16 @@ class Exchange:
             self.guard.answer()
 
     def take(self, chunk: bytes) -> None:
-        """A part of the body came, of which as much is kept as there is room for."""
+        """Add a part of the body, up to the limit."""
         self._answer.append(chunk if len(chunk) <= self._room else chunk[: self._room])
         self._room -= len(chunk)
 
     async def write(self, writer: AbstractStreamWriter, limit: int | None = None) -> None:
-        """Write the body, with which the headers leave that were given to the writer before.
+        """Write the body, together with the headers that the writer already has.
 
         Args:
-            writer: aiohttp's, for one connection.
-            limit: How many bytes to write at most.
+            writer: aiohttp's writer for one connection.
+            limit: The largest number of bytes to write.
 
         Raises:
             SendRefusedError: The request was withdrawn, or sent before; nothing was written.
@@ -115,13 +115,13 @@ class Exchange:
     async def read(
         self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader
     ) -> None:
-        """Take the head of an answer, and read its body to its end or to the bound."""
+        """Take the head of an answer, and read its body to its end or to the limit."""
         self.begin(status, headers)
         while not self.is_cut and not content.at_eof():
             self.take(await content.readany())
 
     def outcome(self, failure: Failure | None = None) -> Reply | Failure:
-        """What is known when no more will come: a reply once there was a head, even if cut."""
+        """The result when nothing more will arrive: a reply if there was a head, even a cut one."""
         if self._status is None:
             return failure or Failure(sent=self.guard.sent, reason="no answer")
         body = b"".join(self._answer)
@@ -133,10 +133,10 @@ class Exchange:
         return Reply(status=self._status, headers=self.headers, body=body)
 
     def let_go(self) -> None:
-        """It is over: what has not left by now must not leave later.
+        """End the exchange: what is unsent now must not be sent later.
 
-        A connection that still holds some of it would not close before the peer took it in,
-        which may be never. Without a final answer, which 101 is not, it is of no use anyhow.
+        A connection with unsent bytes would close only when the peer has read them, perhaps never.
+        Without a final answer (101 is none) the connection cannot be used again anyway.
         """
         self.guard.withdraw()
         if self._connection is None:

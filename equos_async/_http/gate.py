@@ -1,8 +1,8 @@
 """Decide which requests may take the direct wire.
 
-The direct wire passes aiohttp's session by, and uses parts of aiohttp that are public by name,
-but whose fit is not documented. It is taken where the installed aiohttp has these parts, and where
-the session would do nothing more for a request than the direct wire does.
+The direct wire does not use aiohttp's session. It uses parts of aiohttp that have public names, but
+whose signatures are not documented. It is chosen only if the installed aiohttp has these parts, and
+if the session would do nothing for a request that the direct wire does not do.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .protocol import Flow, make_parser
 from .request import Request
 
 BELOW_MAJOR: Final = 4
-"""The major version of aiohttp that announces to change the parts."""
+"""The major version of aiohttp that will change these parts."""
 
 MAX_BODY: Final = 32 << 10
-"""Bytes; the server may answer a larger body before it has read it, so that one has to listen."""
+"""Bytes of a body. The server may answer a larger one before it has read all of it."""
 
 # How the direct wire calls each part: its class, its name, how many arguments by position with
 # `self`, those by name, and whether the call is awaited.
@@ -57,9 +57,9 @@ _SESSION_MODULE: Final = aiohttp.client.__dict__
 
 
 def find_misfit() -> str | None:
-    """What of the installed aiohttp the direct wire cannot work with; None where all fits.
+    """The part of the installed aiohttp that the direct wire cannot use; None if all parts fit.
 
-    It takes a fraction of a millisecond, and is asked once for each session.
+    It takes a fraction of a millisecond, and is called once for each session.
     """
     version = aiohttp.__version__
     major = version.partition(".")[0]
@@ -104,7 +104,7 @@ _SAMPLE: Final = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\n{}"
 
 
 def _changed_parser() -> str | None:
-    """Let it read an answer: what it is called with in C has no signature to look at."""
+    """Let the parser read an answer: the arguments of its C function cannot be inspected."""
     try:
         parser = make_parser(Flow(), _NO_LOOP)
         ((head, body),), _, _ = parser.feed_data(_SAMPLE)
@@ -120,17 +120,16 @@ _READ: Final = (201, "y", False, True, b"{}", None)
 
 
 class Gate:
-    """Tells whether a session would do nothing more for a request than the direct wire does.
+    """Decides whether a session would do nothing for a request that the direct wire does not do.
 
-    Test doubles (aioresponses, say) and monitors put methods of theirs in the place of a
-    session's, which may happen at any time, also before this module is imported, or add traces
-    to it.
+    Test doubles (such as aioresponses) and monitors replace methods of a session or add traces
+    to it. They may do so at any time, also before this module is imported.
 
     Args:
         session: The session.
 
     Attributes:
-        is_plain: Whether it was set up with nothing that changes a request.
+        is_plain: Whether the session was created with no setting that changes a request.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -139,7 +138,7 @@ class Gate:
         self._size = len(vars(session))  # who puts a method into a session makes it grow
 
     def admits(self, request: Request) -> bool:
-        """Whether a request may pass the session by, as the session is now."""
+        """Whether a request may use the direct wire, given the session's present state."""
         session = self._session
         return (
             self.is_plain
@@ -172,10 +171,10 @@ _JARS: Final = (aiohttp.CookieJar, aiohttp.DummyCookieJar)
 
 
 def _is_plain(session: aiohttp.ClientSession) -> bool:
-    """Whether a session is set up as one that was given nothing that changes a request.
+    """Whether a session was created with no setting that changes a request.
 
-    It is compared with such a one, since aiohttp tells of few of its settings: a setting of a later
-    release counts as well.
+    It is compared with such a session, because aiohttp shows few of its settings. So settings of
+    later releases are covered as well.
     """
     connector = session.connector
     if (
@@ -192,7 +191,7 @@ def _is_plain(session: aiohttp.ClientSession) -> bool:
 
 
 def _is_untouched(connector: aiohttp.TCPConnector) -> bool:
-    """Whether it connects as aiohttp's own does, or ours."""
+    """Whether a connector's methods are those of aiohttp, or ours."""
     connect = getattr(type(connector), "connect", None)
     return (
         type(connector) in _CONNECTORS
@@ -211,5 +210,5 @@ def _settings(session: aiohttp.ClientSession) -> dict[str, Any]:
 
 
 def _is_own(method: object) -> bool:
-    """Whether a session's method is aiohttp's, and no wrapper, whatever it passes itself off as."""
+    """Whether a session's method is aiohttp's own, and not a wrapper with copied attributes."""
     return type(method) is FunctionType and method.__globals__ is _SESSION_MODULE

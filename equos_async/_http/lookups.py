@@ -1,7 +1,7 @@
-"""Look names and proxies up, in threads of the client's own.
+"""Look up host names and proxies in threads of the client.
 
-The event loop's default executor belongs to the program, and may be full of its blocking work. A
-stop must not wait for that.
+The event loop's default executor belongs to the program, whose blocking work may fill it. A stop
+must not wait for that.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from yarl import URL
 T = TypeVar("T")
 
 MAX_THREADS: Final = 4
-"""Look-ups at once; the connector makes one for each host, and remembers its result."""
+"""Concurrent look-ups; the connector makes one for each host, and caches its result."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class Lookups(AbstractResolver):
-    """The look-ups of one client; its threads are started when they are first needed."""
+    """The look-ups of one client; its threads start with the first look-up."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(MAX_THREADS, "equos-async-lookup")
@@ -34,15 +34,15 @@ class Lookups(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of a host."""
+        """Find the addresses of a host."""
         return await self._run(_addresses, host, port, family)
 
     async def find_proxy(self, url: URL) -> tuple[URL, str | None] | None:
-        """The proxy that the environment names for a URL, and what to authorize with there."""
+        """Find the proxy that the environment names for a URL, and its credentials."""
         return await self._run(_proxy, url)
 
     async def close(self) -> None:
-        """Let the threads end, without waiting for them."""
+        """Stop the threads, without waiting for them."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
@@ -50,7 +50,7 @@ class Lookups(AbstractResolver):
 
 
 def default_resolver() -> AbstractResolver | None:
-    """A resolver of aiohttp's own that needs no thread, where one is installed."""
+    """aiohttp's own resolver without threads, if it is installed."""
     is_threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
     return None if is_threaded else aiohttp.DefaultResolver()
 
@@ -73,7 +73,7 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
 
 
 def _numeric(address: Any) -> str:
-    """An address as text, with the interface where it holds for one only."""
+    """An address as text, with the interface if the address is local to one."""
     return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
 
 

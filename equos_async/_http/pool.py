@@ -1,4 +1,4 @@
-"""The pool of connections: none is handed out that the server closed, or on which it spoke."""
+"""The connection pool: it returns no connection that the server closed or sent data on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 MAX_UNASKED: Final = 32
-"""Connections on which the server spoke unasked that one request skips before it gives up."""
+"""Number of connections with unrequested data that one request skips before it gives up."""
 
 
 def watch(connection: asyncio.BaseTransport) -> Callable[[], bool]:
-    """Tell whether a connection holds bytes, or its end, that a busy event loop has not read.
+    """Return a function that says whether a socket has unread bytes or an unread end.
 
-    A selector is for many sockets and waits; this looks at one.
+    A selector is made for many sockets and for waiting; this checks one socket at once.
     """
     sock = connection.get_extra_info("socket")
     if hasattr(select, "poll"):
@@ -32,14 +32,14 @@ def watch(connection: asyncio.BaseTransport) -> Callable[[], bool]:
 
 
 class Inspector:
-    """Tells which connections of a connector may carry a request."""
+    """Decides which connections of a connector may carry a request."""
 
     def __init__(self) -> None:
         # Of what was handed out before.
         self._watches = weakref.WeakKeyDictionary[ResponseHandler, Callable[[], bool]]()
 
     def passes(self, connection: Connection) -> bool:
-        """Whether the server has neither closed it nor spoken on it unasked."""
+        """Whether the server has neither closed the connection nor sent unrequested data on it."""
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or handler.should_close:
             return False  # it was lost on the way here, or the server spoke
@@ -51,7 +51,7 @@ class Inspector:
 
 
 class Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection that the server closed, or spoke on unasked.
+    """A pool that never returns a connection that the server closed or sent unrequested data on.
 
     aiohttp would give such an answer to the next request as its own (aio-libs/aiohttp#13656).
     """
@@ -69,7 +69,7 @@ class Connector(aiohttp.TCPConnector):
 async def connect(
     dial: Callable[..., Awaitable[Connection]], inspector: Inspector, *args: Any
 ) -> Connection:
-    """Get a connection that may carry a request; others are closed."""
+    """Get a connection that may carry a request; close those that may not."""
     for _ in range(MAX_UNASKED):
         connection = await dial(*args)
         if inspector.passes(connection):

@@ -1,19 +1,19 @@
-"""One HTTP/1.1 connection: a request is written, and its answer is read (RFC 9112).
+"""One HTTP/1.1 connection: write a request, and read its answer (RFC 9112).
 
-aiohttp's parser, which is written in C, finds the ends of heads, lengths and chunks. What they
-mean for the connection is decided here:
+aiohttp's parser, which is written in C, finds the ends of heads, lengths and chunks. This module
+decides what they mean for the connection:
 
-- An answer ends where its length or its last chunk says so. One that has neither ends with the
-  connection (section 6.3); one that has either, and a connection that ends before, is cut.
+- An answer ends as its length or its last chunk says. Without both it ends with the connection
+  (section 6.3). If the connection ends before that, the answer is cut.
 - Answers with status 1xx come before the final one and are skipped (RFC 9110, section 15.2). 101
-  is not skipped: the server speaks another protocol from then on.
-- A connection is used again only after a whole answer that does not ask for its end: not after
-  ``Connection: close``, HTTP/1.0 without ``keep-alive``, or an answer that was cut by a bound
+  is not skipped: after it the server uses another protocol.
+- A connection is used again only after a whole answer that does not close it: not after
+  ``Connection: close``, HTTP/1.0 without ``keep-alive``, or an answer that was cut by a limit
   (section 9.3), and not after chunks in HTTP/1.0, which has none (section 6.1).
-- Bytes that follow an answer, and bytes that nobody asked for, end it as well: they would be read
-  as the answer to the next request (section 9.2). Empty lines that come with an answer, behind it,
-  are passed over, for no answer begins with one.
-- Where the server closes its side, nothing more is sent either (section 9.6).
+- Bytes after an answer, and bytes without a request, end the connection as well: they would be read
+  as the answer to the next request (section 9.2). Empty lines directly after an answer are skipped,
+  because no answer begins with one.
+- When the server closes its side, nothing more is sent (section 9.6).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _NO_TIMER: Final = TimerNoop()  # the client has timers of its own
 def make_parser(protocol: object, loop: asyncio.AbstractEventLoop) -> HttpResponseParser:
     """A parser for all answers of one connection.
 
-    Its limit is what it decompresses in one go. The protocol empties the stream after each piece
-    of data, so a stream that fills up to twice the limit holds more than is read of an answer.
+    Its limit is for one step of decompression. The protocol empties the stream after each piece
+    of data, so a stream that holds twice the limit is longer than what is read of an answer.
     """
     return HttpResponseParser(
         cast("Any", protocol),
@@ -55,7 +55,7 @@ def make_parser(protocol: object, loop: asyncio.AbstractEventLoop) -> HttpRespon
 
 
 class Flow:
-    """What aiohttp's stream of a body tells the protocol that feeds it."""
+    """The flow control that aiohttp's stream of a body expects from its protocol."""
 
     _reading_paused = False  # older releases of aiohttp look at it before they resume
     is_full = False
@@ -65,14 +65,14 @@ class Flow:
         self.is_full = True
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """The stream was emptied, or is complete. Nothing is ever paused."""
+        """The stream was emptied, or is complete. Nothing has to be resumed."""
 
 
 class AnswerProtocol(Flow, asyncio.Protocol):
-    """Takes a connection over from aiohttp's connector, which made it.
+    """Takes over a connection that aiohttp's connector made.
 
     Args:
-        pooled: The connection, as the connector handed it out.
+        pooled: The connection, as the connector returned it.
         loop: The running event loop.
     """
 
@@ -92,28 +92,28 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def pause_reading(self) -> None:
-        """The stream holds more than is read of an answer: nothing more is decompressed."""
+        """The stream holds more than is read of an answer: decompress nothing more."""
         super().pause_reading()
         with suppress(AttributeError):  # older releases of aiohttp have no pause between
             self._parser.pause_reading()
 
     @property
     def is_open(self) -> bool:
-        """Whether a request may be written; the server has not closed, as far as is known."""
+        """Whether a request may be written: the connection is not known to be closed."""
         return not self._transport.is_closing()
 
     def is_readable(self) -> bool:
-        """Whether there is something that the event loop, busy until now, has not read yet."""
+        """Whether there are bytes or an end that the busy event loop has not read yet."""
         if self._holds_unread is None:
             self._holds_unread = watch(self._transport)
         return self._holds_unread()
 
     async def carry(self, data: bytes, exchange: Exchange) -> bool:
-        """Write a request, and read its answer; whether the connection may be used again.
+        """Write a request, read its answer, and return whether the connection may be used again.
 
         Raises:
             SendRefusedError: The request was withdrawn, or sent before; nothing was written.
-            Exception: No answer came, or not all of it.
+            Exception: There was no answer, or not all of it.
         """
         exchange.leave(self._transport)
         self._exchange = exchange
@@ -130,14 +130,14 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         return self._keep and not exchange.is_stuck and not self._transport.is_closing()
 
     def give_back(self) -> None:
-        """Let aiohttp's handler have the connection again, as it was."""
+        """Return the connection to aiohttp's handler, as it was."""
         self._transport.set_protocol(self._handler)
         del self._parser  # it refers to this protocol
 
     # What the event loop calls.
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came from the server."""
+        """The server sent bytes."""
         if self._answered is None or self._answered.done():
             self._keep = False
             self._transport.close()  # nobody asked for them
@@ -160,11 +160,11 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._finish(aiohttp.ClientPayloadError("the head of the answer is too long"))
 
     def eof_received(self) -> None:
-        """The server closed its side; returning None closes the other one."""
+        """The server closed its side; returning None closes ours."""
         self._end(aiohttp.ServerDisconnectedError())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, for aiohttp's connector too."""
+        """The connection is lost, also for aiohttp's connector."""
         if isinstance(exc, OSError):
             self._finish(aiohttp.ClientOSError(*exc.args))
         else:
@@ -176,14 +176,14 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     # How an answer is read.
 
     def _begin(self, message: Any, body: aiohttp.StreamReader) -> None:
-        """The head of the final answer is there."""
+        """The head of the final answer is complete."""
         self._body = body
         faulty = message.chunked and message.version < HttpVersion11
         self._keep = not (message.should_close or faulty or message.code == 101)
         cast("Exchange", self._exchange).begin(message.code, message.headers)
 
     def _read(self, body: aiohttp.StreamReader) -> None:
-        """Take what came of the body."""
+        """Pass on the received part of the body."""
         if (error := body.exception()) is not None:
             self._finish(error)
             return
@@ -199,9 +199,9 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._keep = self._holds_nothing()
 
     def _holds_nothing(self) -> bool:
-        """Whether the parser has not begun with another answer, after a whole one.
+        """Whether the parser has not started another answer after a complete one.
 
-        Told of the connection's end, it does nothing unless it has.
+        If it has not, it does nothing when it learns of the connection's end.
         """
         try:
             return self._parser.feed_eof() is None
@@ -209,7 +209,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             return False
 
     def _end(self, error: BaseException) -> None:
-        """No more will come, which is the end of an answer that has no other one."""
+        """No more bytes will arrive; an answer without length and chunks ends here."""
         if self._answered is None or self._answered.done():
             return
         if self._body is None:

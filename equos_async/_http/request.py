@@ -1,6 +1,6 @@
-"""One request as data, and the guard that lets it out at most once.
+"""One request as data, and the guard that permits one send at most.
 
-The values have no repr: it would show keys, tokens and what people said.
+The values have no repr, because it would show keys, tokens and texts of people.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from attrs import frozen
 from multidict import CIMultiDict
 
 CUT: Final = "its time is over"
-"""The message of a cancellation with which the client itself ends an attempt."""
+"""The message of the cancellation by which the client itself ends an attempt."""
 
 MAX_FIELD: Final = 64 << 10
-"""Bytes of a field in the head of an answer, and of its status line."""
+"""Largest number of bytes of a header field in an answer, and of its status line."""
 
 MAX_FIELDS: Final = 1000
-"""Fields in the head of an answer."""
+"""Largest number of header fields in an answer."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Request:
-    """What is to be sent.
+    """A request.
 
     Attributes:
         method: The HTTP method.
         url: The full URL, percent-encoded.
         headers: All headers but Host, Content-Length and Connection, which the wire adds. Many
             requests share them, so they are never changed.
-        body: The bytes to send; none where it is empty.
-        max_answer: Bytes that are read of an answer; None: as many as of most.
-        is_foreign: Tells of the body of a 2xx answer whether it answers another request.
+        body: The bytes to send; may be empty.
+        max_answer: Bytes that are read of an answer; None: the usual limit.
+        is_foreign: Decides from the body of a 2xx answer whether it belongs to another request.
     """
 
     method: str
@@ -46,7 +46,7 @@ class Request:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Reply:
-    """An answer's head and as much of its body as came within the bounds."""
+    """An answer's head and its body, up to the limit."""
 
     status: int
     headers: Mapping[str, str]
@@ -55,14 +55,14 @@ class Reply:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Failure:
-    """No answer came.
+    """There was no answer.
 
     Attributes:
-        sent: Whether any of the request may have left.
-        reason: The cause in words, from the HTTP library or the system. It may hold a part of the
-            answer, and so the key, which is masked where it is shown.
-        timed_out: Whether time ran out.
-        fatal: Whether no repetition can help.
+        sent: Whether any part of the request may have been sent.
+        reason: The cause in words, from the HTTP library or the system. It may contain a part of
+            the answer, and so the key, which is masked before it is shown.
+        timed_out: Whether a time limit ended it.
+        fatal: Whether a repetition cannot help.
     """
 
     sent: bool
@@ -72,7 +72,7 @@ class Failure:
 
 
 class SendRefusedError(Exception):
-    """The guard does not let the request out: it was withdrawn, or sent before."""
+    """The guard does not permit the send: the request was withdrawn, or sent before."""
 
 
 class _State(Enum):
@@ -86,10 +86,10 @@ _UNSENT, _SENT, _ANSWERED, _WITHDRAWN = _State  # an attribute of an enum is slo
 
 
 class SendGuard:
-    """Lets one request out at most once, and knows whether it may have left.
+    """Permits one send of one request, and knows whether it may have been sent.
 
-    One guard serves one attempt. The wire calls :meth:`send` right before it writes the first
-    byte, so an unsent request is one of which the server read nothing.
+    Each attempt has its own guard. The wire calls :meth:`send` right before it writes the first
+    byte, so the server has read nothing of an unsent request.
     """
 
     __slots__ = ("_state",)
@@ -99,17 +99,17 @@ class SendGuard:
 
     @property
     def sent(self) -> bool:
-        """Whether any of the request may have left."""
+        """Whether any part of the request may have been sent."""
         return self._state is _SENT or self._state is _ANSWERED
 
     @property
     def answered(self) -> bool:
-        """Whether the head of a final answer came after it was sent."""
+        """Whether the head of a final answer arrived after the send."""
         return self._state is _ANSWERED
 
     @property
     def withdrawn(self) -> bool:
-        """Whether it was stopped before any of it left."""
+        """Whether it was withdrawn before any part was sent."""
         return self._state is _WITHDRAWN
 
     def send(self) -> None:
@@ -123,15 +123,15 @@ class SendGuard:
         self._state = _SENT
 
     def answer(self) -> None:
-        """The head of a final answer came. A test double answers what it never wrote."""
+        """The head of a final answer arrived. A test double may answer without a send."""
         if self._state is _SENT:
             self._state = _ANSWERED
 
     def withdraw(self) -> None:
-        """From now on an unsent request cannot be sent; one that was sent stays sent.
+        """Forbid the send, if the request was not sent yet.
 
-        Before Python 3.12 aiohttp writes in a task of its own, which outlives the cancellation
-        of the sender by a step: withdraw first, then cancel.
+        Before Python 3.12 aiohttp writes in a separate task, which runs one step longer than the
+        cancelled sender: withdraw first, then cancel.
         """
         if self._state is _UNSENT:
             self._state = _WITHDRAWN

@@ -1,4 +1,4 @@
-"""The wire through ``ClientSession.request``, which works with whatever is set up there.
+"""The wire through ``ClientSession.request``, with everything that is set up in the session.
 
 Proxies, traces, test doubles and monitors see each request, and a session of the caller's own
 keeps its pool, its cookies and its TLS settings.
@@ -28,7 +28,7 @@ HEAD_BOUNDS: Final = {
     }.items()
     if name in _PARAMETERS  # older releases have no bound on the number of fields
 }
-"""How large a head may be, as a session and its requests are told."""
+"""The limits on the head of an answer, as arguments of a session and its requests."""
 
 # Where a row has no Content-Type, there is no body, and aiohttp must not invent one. To be told so
 # takes it a while, so it is told only then.
@@ -36,11 +36,11 @@ _NEVER_ADDED: Final = (CONTENT_TYPE,)
 
 
 class SessionWire:
-    """Carries requests through an aiohttp session.
+    """Sends requests through an aiohttp session.
 
     Args:
         session: The session.
-        options: What to tell it with each request.
+        options: Arguments for each request.
     """
 
     def __init__(self, session: aiohttp.ClientSession, **options: Any) -> None:
@@ -52,7 +52,7 @@ class SessionWire:
         """Send a request, and read its answer.
 
         Raises:
-            Exception: It went wrong; of aiohttp, of the system, or from the session's set-up.
+            Exception: The request failed: an error of aiohttp, the system or the session's set-up.
         """
         request = exchange.request
         headers = request.headers
@@ -78,10 +78,10 @@ class SessionWire:
     def _apart(
         self, headers: CIMultiDict[str], options: dict[str, Any]
     ) -> tuple[CIMultiDict[str], dict[str, Any]]:
-        """Put our Authorization in the place of the session's, which must not meet it before.
+        """Replace the session's Authorization with ours, after the session's own checks.
 
-        A session that has credentials of its own, or finds some in a netrc, refuses a request that
-        brings an Authorization header. A netrc's do not go out beside another key of ours either.
+        A session with credentials of its own, or from a netrc file, refuses a request with an
+        Authorization header. Credentials of a netrc file are also not sent beside our other key.
         """
         session = self._session
         wanted = headers.get(AUTHORIZATION)
@@ -106,13 +106,13 @@ class SessionWire:
 class _Body(aiohttp.Payload):
     """The body as aiohttp asks for it.
 
-    aiohttp lets the headers leave with the first bytes of the body, so the moment at which it
-    asks for the body, even for an empty one, is the moment at which the request is sent. The base
-    class would make a dictionary of headers for each body, and keep a value of its own.
+    aiohttp sends the headers with the first bytes of the body. So the request counts as sent when
+    aiohttp asks for the body, even for an empty one. The base class would make a dictionary of headers
+    for each body, and keep a value of its own.
     """
 
     def __reduce__(self) -> tuple[type[aiohttp.BytesPayload], tuple[bytes]]:
-        """A recorder copies what it sees: a copy is the bytes, and tells nobody of being sent."""
+        """A recorder may copy the body: the copy is plain bytes, and does not report a send."""
         return aiohttp.BytesPayload, (self._exchange.request.body,)
 
     def __init__(self, exchange: Exchange) -> None:
@@ -120,7 +120,7 @@ class _Body(aiohttp.Payload):
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """The request's own: there have to be some, and what is there is not added again."""
+        """The request's own headers: aiohttp needs some here, and does not add these again."""
         return self._exchange.request.headers
 
     @property
@@ -129,15 +129,15 @@ class _Body(aiohttp.Payload):
         return len(self._exchange.request.body)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text, for who asks aiohttp for it."""
+        """The body as text, if aiohttp is asked for it."""
         return self._exchange.request.body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Called by aiohttp where no length is known."""
+        """Called by aiohttp if no length is known."""
         await self._exchange.write(writer)
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
-        """Called by aiohttp when headers and body are about to leave."""
+        """Called by aiohttp right before it sends headers and body."""
         await self._exchange.write(writer, content_length)

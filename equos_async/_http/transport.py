@@ -1,8 +1,8 @@
-"""Send one request over the wire that fits: a reply or a failure comes back, both values.
+"""Send one request over the right wire, and return a reply or a failure, both values.
 
-aiohttp's exceptions end here, because they do not tell what matters: a total timeout, say, looks
-the same while waiting for the pool and after the server has acted. Whether a request may have left
-is told by its send guard instead.
+aiohttp's exceptions are not passed on, because they do not say what matters: for example, a total
+timeout looks the same while the request waits for the pool and after the server has acted. The send
+guard says instead whether a request may have been sent.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _NETWORK: Final = (
 )
 
 PASSES: Final = 3
-"""Passes of the event loop in which an answer may still be found after an attempt's time.
+"""Passes of the event loop after an attempt's time in which its answer may still be found.
 
-The sockets may hold the answer, unread, when a timer goes off after the loop was blocked. asyncio
-asks them in the pass before, uvloop in the one after, and a task wakes up one pass later.
+After the loop was blocked, a timer may expire while a socket has the unread answer. asyncio reads
+the sockets in the pass before, uvloop in the pass after, and a task wakes up one pass later.
 """
 
 
@@ -56,13 +56,13 @@ class Transport:
     """The aiohttp session of one client, made at first use and bound to that event loop.
 
     Args:
-        clock: What the times of :meth:`send` are measured on.
+        clock: The clock for the times of :meth:`send`.
         connect_timeout: Seconds for a connection to be made.
         keepalive: Seconds that an idle connection is kept; 0 for a new one for each request.
         trust_env: Whether proxies are taken from the environment.
-        proxy: The proxy for a session of its own.
-        tls: What TLS is to be like there; None: as by default.
-        http_session: A session to use instead of one of its own.
+        proxy: The proxy, if the transport creates the session.
+        tls: The TLS settings, if the transport creates the session; None: the defaults.
+        http_session: The user's session; None: the transport creates one.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class Transport:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a session of its own to be closed."""
+        """Whether the transport has created a session that must be closed."""
         return self._own is not None and not self._own.closed
 
     @property
     def direct(self) -> bool:
-        """Whether requests may take the direct wire; settled by the first request."""
+        """Whether requests may use the direct wire; decided with the first request."""
         return self._direct is not None
 
     def bind(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which has to be the same at every use.
+        """Return the running loop, which must be the same at every use.
 
         Raises:
             ConfigurationError: The client was used in another loop before.
@@ -132,18 +132,18 @@ class Transport:
         listen_until: float | None = None,
         overdue: Callable[[], None] | None = None,
     ) -> Reply | Failure:
-        """Put a request on a wire, and return what comes of it.
+        """Send a request over a wire, and return the result.
 
-        An unsent request is withdrawn and cut off at ``until``. A sent one is cut off there as
-        well, unless ``listen_until`` is later. To end it earlier, withdraw the guard, and then
-        cancel the task.
+        An unsent request is withdrawn and ended at ``until``. A sent one is ended then as well,
+        unless ``listen_until`` is later. To end it earlier, withdraw the guard, and then cancel
+        the task.
 
         Args:
             request: What to send.
             guard: A new one for each attempt.
-            until: When the attempt's time is over, on the client's clock.
-            listen_until: How long the answer to a sent request is waited for.
-            overdue: Called once when a sent request is listened to beyond ``until``.
+            until: The end of the attempt's time, on the client's clock.
+            listen_until: The time until which the answer to a sent request is awaited.
+            overdue: Called once if the answer to a sent request is awaited beyond ``until``.
 
         Raises:
             asyncio.CancelledError: The task was cancelled from outside.
@@ -166,7 +166,7 @@ class Transport:
         return exchange.outcome()
 
     async def close(self) -> None:
-        """Close a session of its own; an injected one belongs to somebody else."""
+        """Close the session, unless it is the user's."""
         if self._own is not None:
             await self._own.close()  # its connector ends idle connections too, and waits for that
         if self._direct is not None:
@@ -191,7 +191,7 @@ class Transport:
         return self._session_wire
 
     def _open_through(self, session: aiohttp.ClientSession) -> SessionWire:
-        """Use a session of somebody else's."""
+        """Use the user's session."""
         checks, connector = gate.Gate(session), session.connector
         if checks.is_plain and connector is not None and gate.find_misfit() is None:
             lent = LentConnections(connector, self._timeout)
@@ -235,7 +235,7 @@ class Transport:
         return SessionWire(own)
 
     async def _find_proxied(self, own: aiohttp.ClientSession, url: str) -> SessionWire | None:
-        """The wire through the proxy that the environment names, which is asked once a server."""
+        """The wire through the proxy that the environment names; read once for each server."""
         origin = "/".join(url.split("/", 3)[:3])
         if origin not in self._proxied:
             found = await self._lookups.find_proxy(URL(origin, encoded=True))
@@ -247,13 +247,13 @@ class Transport:
 
 
 def _through(own: aiohttp.ClientSession, proxy: URL, authorization: str | None) -> SessionWire:
-    """The wire through a proxy; aiohttp passes these headers to that only."""
+    """The wire through a proxy; aiohttp sends these headers to the proxy only."""
     headers = {} if authorization is None else {"Authorization": authorization}
     return SessionWire(own, proxy=proxy, proxy_headers=headers)
 
 
 class _Watch:
-    """The times of one attempt: it cuts off the task that made it, unless it is stopped before."""
+    """The timers of one attempt, which cancel its task unless they are stopped before."""
 
     __slots__ = (
         "_before",
@@ -284,14 +284,14 @@ class _Watch:
         self._timer: Timer | asyncio.Handle = clock.call_at(until, self._ring, PASSES)
 
     def stop(self) -> None:
-        """The attempt is over."""
+        """Stop the timers: the attempt is over."""
         self._timer.cancel()
 
     def has_ended(self, error: BaseException) -> bool:
-        """Whether it was this watch that ended the attempt; its cancellation is taken back then.
+        """Whether this watch ended the attempt; if so, its cancellation is taken back.
 
-        Two may come as one in the same tick: another's cancellation (of ``aclose``, whose time is
-        over as well) still counts.
+        Two cancellations may arrive as one in the same tick: the other one (for example of
+        ``aclose``, whose time is over as well) still counts.
         """
         if not self._expired:
             return False
@@ -318,7 +318,7 @@ class _Watch:
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:
-    """What an exception means that ended an exchange."""
+    """The failure that an exception of an exchange stands for."""
     # Errors that are not the network's come before anything is sent, from a session that was
     # closed or set up in a way that does not fit: to try again would not help.
     words = _words_of(error)
@@ -331,7 +331,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a proxy will not let the request pass, now or later: its login is wrong, say."""
+    """Whether a proxy refuses the request for good, for example because of a wrong login."""
     if not isinstance(error, aiohttp.ClientHttpProxyError):
         return False
     return 400 <= error.status <= 499 and error.status not in {408, 421, 425, 429}
@@ -343,14 +343,14 @@ _QUOTING: Final = (
     aiohttp.ServerDisconnectedError,
     HttpProcessingError,
 )
-"""Errors that may hold a part of the answer: a token, say, or what the session is about."""
+"""Errors whose text may contain a part of the answer, such as a token."""
 
 MAX_REASON: Final = 2000
-"""Characters of a reason; it is masked and shortened further where it is shown."""
+"""Characters of a reason; it is masked and shortened further before it is shown."""
 
 
 def _words_of(error: Exception) -> str:
-    """An exception's own text in one line; whole words, for half a key cannot be masked."""
+    """An exception's text in one line, in whole words, because half a key cannot be masked."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered with status {error.status}"
     if isinstance(error, _QUOTING):

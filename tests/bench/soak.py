@@ -211,10 +211,10 @@ attempt's time, 429, 500 and 503.
 
 {table}
 
-*Begun* is what the server began. *Reported* is what ran at the end and was told, by its id or as \
-a start of unknown outcome; *unreported* is what ran and nobody was told of, and *cut short* what \
-ended while its holder held it. Both must be 0, or the command fails. With the server key nothing \
-should be left.
+*Begun* counts the sessions that the server started. *Reported* counts those that still ran at the \
+end and that the client had reported, by id or as a start of unknown outcome; *unreported* those \
+that ran without a report, and *cut short* those that ended while their holder used them. The last \
+two must be 0, or the command fails. With the server key nothing should be left.
 """
 
 
