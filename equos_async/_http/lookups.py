@@ -50,7 +50,7 @@ class Lookups(AbstractResolver):
 
 
 def default_resolver() -> AbstractResolver | None:
-    """aiohttp's own resolver without threads, if it is installed."""
+    """A resolver of aiohttp that needs no threads, if one is installed."""
     is_threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
     return None if is_threaded else aiohttp.DefaultResolver()
 

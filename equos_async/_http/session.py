@@ -107,8 +107,8 @@ class _Body(aiohttp.Payload):
     """The body as aiohttp asks for it.
 
     aiohttp sends the headers with the first bytes of the body. So the request counts as sent when
-    aiohttp asks for the body, even for an empty one. The base class would make a dictionary of headers
-    for each body, and keep a value of its own.
+    aiohttp asks for the body, even for an empty one. The base class would make a dictionary of
+    headers for each body, and keep a value of its own.
     """
 
     def __reduce__(self) -> tuple[type[aiohttp.BytesPayload], tuple[bytes]]:
