@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, and what the server asked for."""
+"""The wait before the next attempt, and the server's Retry-After."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def delay(
     """Seconds to wait before the next attempt, or None: fail now.
 
     Args:
-        policy: How often and how soon.
-        rules: What holds for the call's effect.
-        outcome: What came of the last attempt, judged worth a retry.
-        attempts: How many were made.
-        left: Seconds until the call's deadline; no wait that would end after it is begun.
-        chance: One draw, uniform in [0, 1).
+        policy: The retry policy.
+        rules: The rules for the call's effect.
+        outcome: The outcome of the last attempt, which is to be retried.
+        attempts: The number of attempts made.
+        left: Seconds until the call's deadline; a wait that would end after it is not begun.
+        chance: A random number, uniform in [0, 1).
     """
     asked = outcome.retry_after
     if attempts >= rules.attempts(policy):
@@ -54,9 +54,9 @@ def delay(
 
 
 def last_wait(left: float, attempt: float) -> float:
-    """Seconds to wait before a last attempt, where the server asked for more than there is left.
+    """Seconds to wait before a last attempt, if the server asked for more than what is left.
 
-    Its clock may be wrong, and it may recover earlier: ask late, and leave time for the answer.
+    The server's clock may be wrong, and it may recover earlier: try late, with time for an answer.
     """
     return max(left / 2, left - attempt)
 
@@ -69,7 +69,7 @@ def backoff(
     chance: float,
     retry_after: float | None = None,
 ) -> float:
-    """Full jitter, a share of an exponential step, but no less than the server asked for."""
+    """Full jitter: a share of an exponential step, but no less than what the server asked for."""
     base = policy.throttled_base if throttled else policy.base
     wait = chance * min(policy.cap, base * 2.0 ** min(retries, 60))
     if retry_after is None:
@@ -79,12 +79,12 @@ def backoff(
 
 
 def cost(policy: RetryPolicy, outcome: Outcome) -> float:
-    """Tokens that a start's retry takes from the budget."""
+    """Tokens that a start's retry takes from the retry budget."""
     return policy.connection_cost if outcome.status is None else policy.throttled_cost
 
 
 def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
-    """The server's wish in seconds, or None where it sent no valid one.
+    """The server's Retry-After in seconds, or None if it sent no valid one.
 
     Args:
         headers: The answer's headers, looked up regardless of case.
@@ -104,7 +104,7 @@ def parse_retry_after(headers: Mapping[str, str], wall: float) -> float | None:
 
 
 def http_date(value: str) -> float | None:
-    """A date in a header (RFC 9110, 5.6.7) as seconds since the epoch; None where it is none."""
+    """A date in a header (RFC 9110, 5.6.7) as seconds since the epoch; None if it is not one."""
     if not re.fullmatch(_HTTP_DATE, value):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the outcome of one attempt means for its call."""
+"""Classify the outcome of an attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from equos_async.settings import RetryPolicy
 
 
 class Verdict(Enum):
-    """What one attempt's outcome means for the call."""
+    """The meaning of one attempt's outcome for the call."""
 
     ACCEPTED = "accepted"
     RETRY = "retry"
@@ -22,15 +22,15 @@ class Verdict(Enum):
 
 @frozen(kw_only=True, eq=False)
 class Outcome:
-    """What is known after one attempt.
+    """The result of one attempt.
 
     Attributes:
-        status: The answer's HTTP status; None where no answer came.
-        sent: Whether any of the request may have left. An answer proves it.
-        fatal: Whether no repetition can help: a certificate that does not fit, say.
-        retry_after: The server's valid wish, in seconds.
+        status: The answer's HTTP status; None if there was no answer.
+        sent: Whether any part of the request may have been sent. An answer proves it.
+        fatal: Whether a repetition cannot help, for example after a wrong certificate.
+        retry_after: The server's valid Retry-After, in seconds.
         readable: Whether the body of a 2xx answer could be read.
-        keyless: Whether nothing was sent because no key could be had.
+        keyless: Whether nothing was sent because there was no key.
     """
 
     status: int | None = None
@@ -42,24 +42,24 @@ class Outcome:
 
     @property
     def throttled(self) -> bool:
-        """Whether the server said that it has too much to do."""
+        """Whether the server said that it is overloaded."""
         return self.status in {429, 503}
 
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RetryRules:
-    """What may be sent again, how often, and at whose cost: columns of the table of effects.
+    """What may be sent again, how often and at what cost: columns of the table of effects.
 
     Attributes:
-        name: The public word for the effect; the concurrency limit of its calls bears it, too.
-        doubtful: The verdict where the request was sent and no answer came that can be trusted.
+        name: The public word for the effect, also the name of its concurrency limit.
+        doubtful: The verdict if the request was sent and no reliable answer came.
         conflict: The verdict on 409.
-        see_other: The verdict on redirects that may follow the deed: all but 307 and 308.
+        see_other: The verdict on redirects that may come after the action: all except 307 and 308.
         unreadable: The verdict on a 2xx answer whose body is unusable.
-        keyless: The verdict where no key could be had.
-        attempts: How many a call may make, the first included.
-        patient: Whether a call waits for a Retry-After that is above the policy's limit.
-        pauses: Whose calls wait when the server asks for time.
+        keyless: The verdict if there was no key.
+        attempts: The largest number of attempts, the first included.
+        patient: Whether a call also waits for a Retry-After above the policy's limit.
+        pauses: Whose calls wait when the server asks for a pause.
         paid: Whether a retry is paid from the retry budget.
         gated: Whether a retry passes the retry gate.
     """
@@ -78,7 +78,7 @@ class RetryRules:
 
 
 def classify(outcome: Outcome, rules: RetryRules) -> Verdict:
-    """What an attempt's outcome means under an effect's rules."""
+    """The verdict on an attempt's outcome under an effect's rules."""
     status = outcome.status
     if outcome.keyless:
         return rules.keyless

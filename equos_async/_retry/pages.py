@@ -1,4 +1,4 @@
-"""Which parts of a list to read for what was begun lately, in whatever order the list is."""
+"""The parts of a list to read in search of recent items, in whatever order the list is."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Final, TypeAlias
 from attrs import define, frozen
 
 TAKE: Final = 50
-"""Items to ask for at once; SDK: at most 50."""
+"""Items in one request; SDK: at most 50."""
 
 MAX_PAGES: Final = 20
-"""Parts that one look reads of a list whose order or dates do not tell where to stop."""
+"""Parts that one look reads of a list without a known order or dates."""
 
 MAX_RECENT: Final = 80
-"""Parts that one look reads of an ordered list: so much may be begun while one looks."""
+"""Parts that one look reads of an ordered list: the list may grow by so many during the look."""
 
 MAX_ITEMS: Final = 100_000
-"""Items that a list is believed to have."""
+"""The largest number of items that a list can plausibly have."""
 
 OVERLAP: Final = 5
-"""Items that are read twice, for those that move up when others leave the list."""
+"""Items that are read twice, because items move up when others leave the list."""
 
 SLACK: Final = 60.0
-"""Seconds that ``createdAt`` and ``Date`` may differ: they may come from two machines."""
+"""Seconds by which ``createdAt`` and ``Date`` may differ, as they may come from two machines."""
 
 
 class Order(Enum):
-    """How a list is ordered, by the dates of its items."""
+    """The order of a list, by the dates of its items."""
 
     NEWEST_FIRST = "newest first"
     OLDEST_FIRST = "oldest first"
@@ -38,7 +38,7 @@ class Order(Enum):
 
 @frozen
 class Span:
-    """A part of a list to ask for."""
+    """A part of a list to request."""
 
     skip: int
     take: int
@@ -46,15 +46,15 @@ class Span:
 
 @frozen
 class Part:
-    """What the server sent of a list.
+    """A part of a list, as the server sent it.
 
     Attributes:
-        count: How many items.
-        total: How many the whole list has; None: it did not say.
-        created: When they were begun, in their order, by the server's clock; what has no date is
-            left out.
-        since: What was begun before this, by the server's clock, is of no interest; None: the
-            answer had no ``Date`` to reckon from.
+        count: The number of items.
+        total: The number of items in the whole list; None: not said.
+        created: The items' creation times in their order, by the server's clock; items without
+            a date are left out.
+        since: Items created before this time, by the server's clock, do not matter; None: the
+            answer had no ``Date``.
     """
 
     count: int
@@ -64,16 +64,16 @@ class Part:
 
 
 Reading: TypeAlias = Generator[Span, Part | None, None]
-"""Yields what to ask for, and is sent what came; None: it was too large."""
+"""A generator that yields spans to request, and receives parts; None: the part was too large."""
 
 
 @define
 class ListMemory:
-    """What one look leaves to the next one.
+    """What one look passes on to the next one.
 
     Attributes:
-        take: Items to ask for at once.
-        cursor: Where a list without order is read on.
+        take: Items in one request.
+        cursor: Where reading of a list without order continues.
     """
 
     take: int = TAKE
@@ -81,17 +81,17 @@ class ListMemory:
 
 
 def since(date: float | None, ago: float) -> float | None:
-    """The time of a start by the server's own clock; clocks may differ by hours.
+    """The time of a start by the server's clock, which may differ from ours by hours.
 
     Args:
-        date: When an answer was sent, by its ``Date``.
+        date: The time of an answer, by its ``Date``.
         ago: Seconds since the start was sent, on the client's clock.
     """
     return None if date is None else date - ago - SLACK
 
 
 def order_of(created: Sequence[float]) -> Order:
-    """The order of a list, from a part of it."""
+    """Find the order of a list from a part of it."""
     if len(set(created)) > 1:
         if all(one >= other for one, other in pairwise(created)):
             return Order.NEWEST_FIRST
@@ -101,7 +101,7 @@ def order_of(created: Sequence[float]) -> Order:
 
 
 def read(memory: ListMemory) -> Reading:
-    """Read a list from its newest end, to what is too old; without an order, from both ends."""
+    """Read a list from its newest end until items are too old; without an order, from both ends."""
     first = yield from _ask(memory, 0, TAKE)
     if first is None or not first.count or (first.total is not None and first.count >= first.total):
         return
@@ -120,9 +120,9 @@ def read(memory: ListMemory) -> Reading:
 
 
 def _ask(memory: ListMemory, skip: int, take: int) -> Generator[Span, Part | None, Part | None]:
-    """Ask for a part, and for less of it while that is too large; None: not even one item.
+    """Request a part, and a smaller one while it is too large; None: one item is too large.
 
-    What less of it leaves out is read by the next look, whose steps are as small.
+    The next look has steps as small as this, and reads what is left out here.
     """
     while True:
         take = min(take, memory.take)
@@ -141,7 +141,7 @@ def _most(part: Part) -> int:
 
 
 def _read_on(memory: ListMemory, first: Part) -> Reading:
-    """Newest first: on from the first part."""
+    """Newest first: read forward from the first part."""
     skip = max(1, first.count - OVERLAP)
     for _ in range(1, _most(first)):
         part = yield from _ask(memory, skip, TAKE)
@@ -151,7 +151,7 @@ def _read_on(memory: ListMemory, first: Part) -> Reading:
 
 
 def _read_back(memory: ListMemory, first: Part, end: int, step: int) -> Reading:
-    """Oldest first: back from the end."""
+    """Oldest first: read backward from the end."""
     for _ in range(1, _most(first)):
         take = min(step, end)
         end -= take
@@ -161,10 +161,10 @@ def _read_back(memory: ListMemory, first: Part, end: int, step: int) -> Reading:
 
 
 def _read_far(memory: ListMemory, skip: int) -> Generator[Span, Part | None, int]:
-    """In no known order, to an end that the server does not tell: on from where the last look was.
+    """No known order or length: continue where the last look ended.
 
     Returns:
-        Where the next one goes on.
+        Where the next look continues.
     """
     for _ in range(1, MAX_PAGES):
         part = yield from _ask(memory, skip, TAKE)
@@ -175,7 +175,7 @@ def _read_far(memory: ListMemory, skip: int) -> Generator[Span, Part | None, int
 
 
 def _read_around(memory: ListMemory, skips: range) -> Reading:
-    """In no order: both ends in each look, the parts between them in turns."""
+    """No order: read both ends in each look, and the parts between them in turns."""
     order = list(dict.fromkeys(chain.from_iterable(zip(skips, reversed(skips), strict=True))))
     end, between = order[1], order[2:]
     start = memory.cursor if memory.cursor < len(between) else 0

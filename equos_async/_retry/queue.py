@@ -1,4 +1,4 @@
-"""Who goes next through a limit, and when to look again: values, without a clock or a loop."""
+"""The queue before a limit: who is next, and when to check again; without a clock or a loop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ W = TypeVar("W")
 
 
 class Limit(Protocol):
-    """What a queue stands before."""
+    """A limit with a queue before it."""
 
     def enter(self, now: float) -> float:
-        """0: a permit is taken. Else seconds to wait; inf: until the limit changes."""
+        """Take a permit and return 0, else return seconds to wait; inf: until the limit changes."""
         ...
 
     def leave(self) -> None:
@@ -25,11 +25,11 @@ class Limit(Protocol):
 
 @frozen
 class Admission(Generic[W]):
-    """Who may go now, and when the queue has to be looked at again without another cause.
+    """Who gets a permit now, and when to check the queue again.
 
     Attributes:
-        admitted: Those who have a permit from now on, in their order.
-        look_at: A time; inf where only a change of the limit lets anybody in.
+        admitted: The waiters that have a permit from now on, in their order.
+        look_at: A time; inf if only a change of the limit can free a permit.
     """
 
     admitted: list[W]
@@ -37,13 +37,13 @@ class Admission(Generic[W]):
 
 
 class Queue(Generic[W]):
-    """The waiters before a limit: first come, first served.
+    """The waiters before a limit, first come, first served.
 
-    Whoever changes the limit asks for :meth:`admit` afterwards.
+    Call :meth:`admit` after each change of the limit.
 
     Args:
-        limit: What they wait for.
-        is_gone: Whether a waiter left without a word: it gets no permit.
+        limit: The limit.
+        is_gone: Whether a waiter has left: it gets no permit.
 
     Attributes:
         waiting: The waiters in their order, with their deadlines.
@@ -55,7 +55,7 @@ class Queue(Generic[W]):
         self.waiting: dict[W, float] = {}
 
     def enter(self, now: float) -> bool:
-        """Take a permit at once; False where one has to wait, behind those who wait already."""
+        """Take a permit at once; False if there is none, or if others wait already."""
         return not self.waiting and self._limit.enter(now) == 0
 
     def leave(self) -> None:
@@ -63,19 +63,19 @@ class Queue(Generic[W]):
         self._limit.leave()
 
     def join(self, waiter: W, deadline: float) -> None:
-        """Wait for a permit, last in the order."""
+        """Join the end of the queue."""
         self.waiting[waiter] = deadline
 
     def drop(self, waiter: W) -> None:
-        """Wait no longer; harmless where the waiter is not there."""
+        """Leave the queue; harmless if the waiter is not in it."""
         self.waiting.pop(waiter, None)
 
     def before(self, time: float) -> list[W]:
-        """Those whose deadline does not come after a time."""
+        """The waiters whose deadline is not after a time."""
         return [waiter for waiter, deadline in self.waiting.items() if deadline <= time]
 
     def admit(self, now: float) -> Admission[W]:
-        """Give permits to the first waiters, as far as the limit goes; they leave the queue."""
+        """Give permits to the first waiters, as far as the limit allows; they leave the queue."""
         admitted: list[W] = []
         look_at = math.inf
         for waiter in self.waiting:

@@ -1,4 +1,4 @@
-"""Starts whose answer was lost: what became of each, and when to look for them."""
+"""Starts whose answer was lost: the state of each, and when to search for them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from attrs import define, field, frozen
 from equos_async._marker import start_of
 
 MAX_WAIT: Final = 60.0
-"""Seconds between looks, and between the stops of one session, at most."""
+"""The longest time between looks, and between the stops of one session, in seconds."""
 
 MAX_CLIENTS: Final = 3
-"""So many different ones are looked for by a filter each; for more the whole list is read."""
+"""Up to so many different clients the list is read by a filter for each; for more, as a whole."""
 
 GRACE: Final = 600.0
-"""Seconds after its time in which a last look that failed is tried again: an outage is shorter."""
+"""Seconds for which a failed last look is repeated after its time: longer than an outage."""
 
 MAX_LOST: Final = 10_000
-"""So many are looked for at once: the newest."""
+"""The number of attempts that are searched for at once: the newest."""
 
 
 class Fate(Enum):
-    """What became of an attempt whose answer was lost."""
+    """The state of an attempt whose answer was lost."""
 
     LOST = "it may have begun something"
     ANSWERED = "its answer came: the caller has what it began, or it was refused"
@@ -37,20 +37,20 @@ class Fate(Enum):
 
 @define(eq=False)
 class LostAttempt:
-    """One attempt of a start whose answer was lost, from then on.
+    """One attempt of a start, from the loss of its answer on.
 
-    A late answer and a look meet here. Each takes the state before it acts, without an await in
-    between, so that what a caller has got is never ended, and what is being ended is handed to
-    nobody.
+    A late answer and a look both change this state before they act, without an await in between. So
+    a session that a caller has got is never ended, and a session that is being ended is returned to
+    no caller.
 
     Attributes:
-        marker: What it began carries this.
-        client: The request's client, by which lists can be filtered.
-        sent_at: When it was sent, on the client's clock.
-        lost_at: When its answer was given up.
-        looked_at: When the last whole look for it began.
-        fate: What became of it.
-        sessions: The ids of what it began, each with whether its end is confirmed.
+        marker: The marker of the attempt's session.
+        client: The request's ``client``, by which lists can be filtered.
+        sent_at: The time of its send, on the client's clock.
+        lost_at: The time when its answer was given up.
+        looked_at: The time when the last complete look for it began.
+        fate: Its state.
+        sessions: The ids of its sessions, each with whether its end is confirmed.
     """
 
     marker: str
@@ -65,10 +65,10 @@ class LostAttempt:
         self.looked_at = self.lost_at
 
     def take(self) -> bool:
-        """A late answer came, an acceptance for a caller who waits or a refusal.
+        """A late answer arrived: an acceptance for a waiting caller, or a refusal.
 
         Returns:
-            Whether it counts. Else what it may have brought is to be found, and ended.
+            Whether it counts. If not, its session is searched for and ended.
         """
         if self.fate is not Fate.LOST:
             return False
@@ -76,20 +76,20 @@ class LostAttempt:
         return True
 
     def resolve(self) -> bool:
-        """Somebody else saw to what it may have begun.
+        """The user has dealt with its session.
 
         Returns:
-            Whether that was needed: false where it is being ended here.
+            Whether that changed anything: False if the session is being ended here.
         """
         if self.fate is Fate.LOST:
             self.fate = Fate.RESOLVED
         return self.fate is not Fate.ENDING
 
     def find(self, session_id: str) -> bool:
-        """Something carries its marker, or came with an answer that no caller takes.
+        """A session was found by its marker, or by an answer that no caller takes.
 
         Returns:
-            Whether it is to be ended now: it is in nobody's hands, and is not being ended yet.
+            Whether to end it now: no caller has it, and it is not being ended yet.
         """
         if self.fate is Fate.ANSWERED or session_id in self.sessions:
             return False
@@ -98,22 +98,22 @@ class LostAttempt:
         return True
 
     def confirm(self, session_id: str) -> None:
-        """The server showed something as ended: a stop's answer or a look-up by id did.
+        """The server showed a session as ended, by the answer to a stop or by a look-up.
 
-        An empty answer to a stop is no such proof: what is still being created gives one, too.
+        An empty answer to a stop proves nothing: the session may still be in creation.
         """
         self.sessions[session_id] = True
         if all(self.sessions.values()):
             self.fate = Fate.ENDED
 
     def fail(self) -> None:
-        """Something of it could not be ended, and that was reported."""
+        """A session of it could not be ended, which was reported."""
         self.fate = Fate.FAILED
 
     def look_at(self, look_for: float) -> float | None:
-        """When to look for it next: 1, 2, 4, … s after the loss; None: long enough.
+        """When to look for it next: 1, 2, 4, … s after the loss; None: not any more.
 
-        The last look is at the end of the time, for what is listed just before that.
+        The last look is at the end of the time, for a session that is listed just before.
         """
         end = self.lost_at + look_for
         if self.looked_at >= end:
@@ -125,12 +125,12 @@ class LostAttempt:
 
 
 def ending_wait(stops: int) -> float:
-    """Seconds until something is stopped again whose end was not confirmed by so many stops."""
+    """Seconds until the next stop, after so many stops that were not confirmed."""
     return min(MAX_WAIT, 2.0 ** min(stops - 1, 10))
 
 
 def filters(clients: Iterable[str | None]) -> tuple[str | None, ...]:
-    """The filters by which a list is read, so that all of these are in it; None: by none."""
+    """The filters by which the list has to be read for these attempts; None: no filter."""
     different = set(clients)
     if None in different or len(different) > MAX_CLIENTS:
         return (None,)
@@ -139,13 +139,13 @@ def filters(clients: Iterable[str | None]) -> tuple[str | None, ...]:
 
 @frozen(eq=False)
 class Look:
-    """One look for all that is lost.
+    """One look for all lost attempts.
 
     Attributes:
-        began: When, on the client's clock.
-        attempts: What is looked for.
-        clients: The filters to read the list by, one after the other.
-        since: When the earliest of them was sent: nothing older is of interest.
+        began: Its start, on the client's clock.
+        attempts: The attempts.
+        clients: The filters for reading the list, one after the other.
+        since: When the earliest attempt was sent: older items do not matter.
     """
 
     began: float
@@ -155,13 +155,13 @@ class Look:
 
 
 class Search:
-    """All starts of one resource whose answers were lost, by their markers.
+    """All lost starts of one resource, by marker.
 
     Args:
-        look_for: Seconds for which each is looked for, also after something was found.
+        look_for: Seconds for which each is searched for, also after something was found.
 
     Attributes:
-        lost: What is looked for, by marker.
+        lost: The attempts, by marker.
     """
 
     def __init__(self, look_for: float) -> None:
@@ -172,17 +172,17 @@ class Search:
         self.lost: dict[str, LostAttempt] = {}
 
     def add(self, attempt: LostAttempt) -> None:
-        """Look for an attempt from now on."""
+        """Search for an attempt from now on."""
         self.lost[attempt.marker] = attempt
         if len(self.lost) > MAX_LOST:
             del self.lost[next(iter(self.lost))]
 
     def hurry(self) -> None:
-        """Look once without waiting: the client is being closed."""
+        """Make one look without waiting: the client is being closed."""
         self._at_once = True
 
     def next_at(self) -> float:
-        """When to look next; inf: there is nothing to look for."""
+        """The time of the next look; inf: there is nothing to search for."""
         self._tidy()
         if not self.lost:
             return math.inf
@@ -192,7 +192,7 @@ class Search:
         return max(self._rest_until, min(time for time in times if time is not None))
 
     def begin(self, now: float) -> Look:
-        """The look that is due; what is lost while it is read waits for the next one."""
+        """Begin the look that is due; attempts that are lost during it wait for the next one."""
         self._at_once = False
         self._tidy()
         attempts = tuple(self.lost.values())
@@ -204,7 +204,7 @@ class Search:
         )
 
     def find(self, marker: str | None, session_id: str) -> LostAttempt | None:
-        """Take what a list shows: the attempt that began it, where it is to be ended now."""
+        """Take a session from the list; returns its attempt if the session is to be ended now."""
         marker = marker or ""
         # Of a start of another process only what its attempts' markers begin with is known.
         attempt = self.lost.get(marker) or self.lost.get(start_of(marker))
@@ -213,14 +213,14 @@ class Search:
         return attempt
 
     def finish(self, look: Look, now: float, *, pages: int) -> None:
-        """A look went through; it rests a second for each page that the server had to read."""
+        """A look succeeded; the next one is at least a second later for each page that was read."""
         self._failures = 0
         self._rest_until = now + pages
         for attempt in look.attempts:
             attempt.looked_at = look.began
 
     def fail(self, now: float, *, pages: int, retry_after: float | None) -> None:
-        """A look did not go through; it is tried again, and not for ever."""
+        """A look failed; it is repeated for a limited time."""
         self._failures += 1
         self._rest_until = now + max(pages, ending_wait(self._failures), retry_after or 0.0)
         for attempt in self.lost.values():
@@ -228,13 +228,13 @@ class Search:
                 attempt.looked_at = math.inf
 
     def give_up(self) -> tuple[LostAttempt, ...]:
-        """Looking is refused for good; those whose callers may be told at once."""
+        """The server refuses to list; returns the attempts whose callers need not wait any more."""
         given_up = tuple(self.lost.values())
         self.lost.clear()
         return given_up
 
     def _tidy(self) -> None:
-        """Let go of what was answered, and of what was looked for long enough."""
+        """Remove attempts that were answered, or searched for long enough."""
         over = [
             marker
             for marker, one in self.lost.items()

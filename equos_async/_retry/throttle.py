@@ -1,4 +1,4 @@
-"""What the calls of one client share: limits, the retry budget, the pause and the retry gate."""
+"""State that the calls of one client share: limits, retry budget, pause and retry gate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RetryBudget:
         self.updated: float = 0.0
 
     def take(self, cost: float, now: float) -> bool:
-        """Pay for one retry; False, and nothing taken, where that cannot be afforded."""
+        """Pay for one retry; if there are too few tokens, take none and return False."""
         self.give(max(0.0, now - self.updated) * self.policy.budget_refill)
         self.updated = now
         if cost > self.tokens:
@@ -36,12 +36,12 @@ class RetryBudget:
         return True
 
     def give(self, tokens: float) -> None:
-        """Put tokens back: a retried success its cost, a first-try success one."""
+        """Return tokens: the cost of a retry that succeeded, or one for a first attempt."""
         self.tokens = min(self.policy.budget, self.tokens + tokens)
 
 
 class ConcurrencyLimit:
-    """A number of permits. Waiting for one means that nothing was sent yet."""
+    """A number of permits. A call that waits for one has sent nothing yet."""
 
     def __init__(self, limit: int) -> None:
         self.limit: int = limit
@@ -63,19 +63,19 @@ class ConcurrencyLimit:
         return 0.0
 
     def refused(self, now: float) -> None:
-        """The server had too much to do for a call."""
+        """The server was too busy for a call."""
 
     def succeeded(self) -> None:
         """A call was accepted."""
 
 
 class AdaptiveLimit(ConcurrencyLimit):
-    """Permits that are held back while the server wants a pause, then let out slowly.
+    """Permits that are held back while the server wants a pause, and returned slowly afterwards.
 
-    ``window`` is how many may be in flight: None for the whole limit. After a pause it begins
-    small and grows by one with each success, so that those who waited do not return as one herd.
-    A refusal halves it, and from then on it grows by one with each window of successes: as in TCP
-    (RFC 5681), fast until the limit was met once, and carefully afterwards.
+    ``window`` is the number of calls in flight; None: the whole limit. After a pause it begins
+    small and grows by one with each success, so that the waiting calls are not sent all at once. A
+    refusal halves it. From then on it grows by one with each window of successes: as in TCP (RFC
+    5681), fast until the first refusal, and slowly afterwards.
     """
 
     def __init__(self, limit: int, policy: RetryPolicy) -> None:
@@ -98,10 +98,10 @@ class AdaptiveLimit(ConcurrencyLimit):
         return max(0.0, self.paused_until - now)
 
     def pause(self, now: float, seconds: float) -> float | None:
-        """One call was told to come back in ``seconds``: that holds for all.
+        """The server asked one call to wait for ``seconds``; this applies to all calls.
 
         Returns:
-            The seconds of the pause; None where it does not end later than one before.
+            The seconds of the pause; None if an earlier pause ends later.
         """
         if self.window is None:
             self.window = min(self.policy.slow_start, self.limit)
@@ -127,10 +127,10 @@ class AdaptiveLimit(ConcurrencyLimit):
 
 
 class RetryGate(ConcurrencyLimit):
-    """How many retries of stops go at once (``limit``), and how soon after one another.
+    """The number of concurrent retries of stops (``limit``), and the time between them.
 
-    A stop is never given up to save load, so its retries wait instead: few at a time, and
-    further apart the longer they fail.
+    A stop is never given up to save load. Its retries wait instead: few at a time, and further
+    apart the longer they fail.
     """
 
     limit: int  # another one after each answer
@@ -152,7 +152,7 @@ class RetryGate(ConcurrencyLimit):
         self.not_before = now + (0.5 + 0.5 * chance) * self.gap
 
     def succeeded(self) -> None:
-        """The server answered a stop, with anything that is not to be repeated."""
+        """The server answered a stop, and the answer needs no retry."""
         self.limit = min(self.policy.gate_max_width, self.limit + 1)
         self.gap = 0.0
         self.not_before = -math.inf
@@ -164,7 +164,7 @@ class Again:
 
     Attributes:
         wait: Seconds until it may be made.
-        paid: Tokens that it took from the retry budget.
+        paid: Tokens that it cost.
     """
 
     wait: float
@@ -172,7 +172,7 @@ class Again:
 
 
 class ClientThrottle:
-    """All that the calls of one client share: limits, the retry budget, the gate and the pauses."""
+    """All that the calls of one client share: limits, retry budget, retry gate and pauses."""
 
     def __init__(self, policy: RetryPolicy, limits: Limits) -> None:
         self.policy: RetryPolicy = policy
@@ -197,18 +197,18 @@ class ClientThrottle:
         now: float,
         chance: float,
     ) -> tuple[Verdict, float | None]:
-        """Classify an attempt, and let all other calls benefit from what it tells.
+        """Classify an attempt, and update the state that all calls share.
 
-        Any limit may have changed afterwards: every queue has to be looked at.
+        Afterwards any limit may have changed: check every queue.
 
         Returns:
-            What the attempt means, and the seconds of the pause that it began or prolonged.
+            The verdict, and the seconds of a pause that the attempt began or prolonged.
 
         Args:
-            outcome: What came of the attempt.
+            outcome: The outcome of the attempt.
             rules: What holds for the call's effect.
-            attempts: How many attempts the call has made.
-            paid: What the call's last retry cost, 0 where this was its first attempt.
+            attempts: The number of attempts that the call has made.
+            paid: The cost of the call's last retry; 0 for its first attempt.
             now: The time.
             chance: One draw, uniform in [0, 1).
         """
@@ -240,7 +240,7 @@ class ClientThrottle:
         now: float,
         chance: float,
     ) -> Again | None:
-        """When to make the next attempt, or None: fail now. A start's retry is paid."""
+        """The next attempt, or None: fail now. A start's retry is paid from the budget."""
         wait = delay(self.policy, rules, outcome, attempts=attempts, left=left, chance=chance)
         if wait is None:
             return None
