@@ -79,6 +79,11 @@ def settles(client: EquosClient) -> bool:
     return starts_of(client).settling.is_on
 
 
+def look_at_once(client: EquosClient) -> None:
+    """Look once without waiting for starts whose answers were lost."""
+    starts_of(client).settling.hurry()
+
+
 # By the methods that users call: what a client of theirs does in those, it does for a fleet, too.
 _BEGIN: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
     SESSION.word: attrgetter("start_session"),

@@ -286,7 +286,8 @@ class CallTasks:
         """Whether a call is to be sent again: for whoever waits, as long as the client is open."""
         if call.effect.alone is Alone.GOES_ON:
             return not call.late
-        return self._lifecycle.state is State.OPEN and call.is_wanted
+        is_called_off = call.watch is not None and call.watch.is_called_off
+        return self._lifecycle.state is State.OPEN and call.is_wanted and not is_called_off
 
     def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
         """Tell that a call will be sent again."""

@@ -24,6 +24,8 @@ class Watch:
     Attributes:
         is_withdrawn: Whether it was called off before anything was sent.
         is_settled: Whether ``settled`` was called.
+        is_called_off: Whether nothing more is to be sent for it, although its caller waits.
+        over: Called when the call is over, whatever came of it.
         sent_at: When the last attempt of its call was sent, on the client's clock; None: none was.
     """
 
@@ -39,6 +41,8 @@ class Watch:
         self.markers = markers
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
+        self.is_called_off: bool = False
+        self.over: Callable[[], object] = _never
         self.sent_at: float | None = None
         self.rests: Callable[[], object] = rests
         self._settled = settled
@@ -49,6 +53,11 @@ class Watch:
     def is_unsent(self) -> bool:
         """Whether the call is under way, and nothing was sent that may still be acted on."""
         return self._is_unsent is not None and self._is_unsent()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the call is not over: after its caller was told, it may still be looked for."""
+        return self._is_unsent not in {None, _never}
 
     def take(self, is_unsent: Callable[[], bool]) -> bool:
         """Be about a call from now on; false where it is about one already."""
@@ -73,6 +82,8 @@ class Watch:
     def let_go(self) -> None:
         """The call is over: a watch that held on to it would make a cycle of the two."""
         self._is_unsent = _never
+        self.over()
+        self.over = _never
 
 
 WATCH: ContextVar[Watch | None] = ContextVar("WATCH", default=None)

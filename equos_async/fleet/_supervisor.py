@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from equos_async._api.operations import OVER
 from equos_async._calls.watch import WATCH, Watch
-from equos_async._inside import end, stops_of
+from equos_async._inside import end, look_at_once, stops_of
 from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError, StartOutcomeUnknownError
@@ -28,6 +28,7 @@ from ._rows import called_off
 from ._session import LiveSession, SessionRecord, error_of
 from ._states import Reason, State
 from ._tally import Tally
+from ._unknown import Unknowns
 from ._watchdog import Watchdog
 from ._writer import RowWriter
 from .values import (
@@ -116,6 +117,15 @@ class FleetSupervisor:
         )
         self._renew_before = renew_before
         self._timers = Timers(clock)
+        self._unknowns = Unknowns(
+            client,
+            records=records,
+            admission=admission,
+            tally=tally,
+            timers=self._timers,
+            clock=clock,
+            told=self._settle,
+        )
         self._drains: set[Drain] = set()
         self._pace = Pace(self.stop, stops_of(client))
         self._grace: Drain | None = None
@@ -187,9 +197,12 @@ class FleetSupervisor:
 
     def _withdraw(self, record: SessionRecord) -> None:
         """Send nothing more of a start, unless it was sent: then its session is stopped."""
-        is_unsent = record.watch is None or record.watch.is_unsent
-        if record.is_under_way and record.task is not None and is_unsent:
+        if not record.is_under_way or record.task is None:
+            return
+        if record.watch is None or record.watch.is_unsent:
             record.task.cancel()
+        else:
+            record.watch.is_called_off = True
 
     def _opened(
         self,
@@ -211,7 +224,7 @@ class FleetSupervisor:
             self._tally.tell("refused", record, str(error))
             self._settle(record, None)
         else:
-            self._keep_unknown(record, error)
+            self._unknowns.keep(record, error)
         record.decide(error)
         if not answer.done():
             answer.set_exception(error)
@@ -265,27 +278,6 @@ class FleetSupervisor:
         record.answer = record.task = record.replaces = record.unwanted = None
         self._watchdog.watch(record)
 
-    def _keep_unknown(self, record: SessionRecord, error: BaseException) -> None:
-        """A session may be live that nobody holds: its slot and seconds stay taken."""
-        record.answer = record.replaces = record.request = record.task = None
-        record.end = record.ended_as("unresolved", str(error))
-        self._records.move(record, State.UNKNOWN)
-        record.ends = self.clock.now() + record.duration
-        record.timer = self._timers.at(record.ends, self._outlived, record)
-        session_id = error.session_id if isinstance(error, EquosError) else None
-        self._tally.tell("unknown", record, str(error), session_id=session_id)
-        self._settle(record, record.end)
-        if record.watch is not None and record.watch.is_settled:
-            self._settled(record)
-        elif session_id is not None:
-            # An unreadable answer whose session the client set out to stop: ask until confirmed.
-            record.task = asyncio.create_task(end(self._client, record.resource, session_id))
-            record.task.add_done_callback(partial(self._stray_stopped, record))
-
-    def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
-        if error_of(task, EquosError) is None:
-            self._settled(record)
-
     def _settled(self, record: SessionRecord) -> None:
         """Nothing runs of it, other than was told or asked: the client has seen to it.
 
@@ -293,16 +285,11 @@ class FleetSupervisor:
         closed before the fleet.
         """
         if record.state is State.UNKNOWN:
-            self._watchdog.unwatch(record)
-            self._admission.release(record, 0.0)
+            self._unknowns.settled(record)
         elif record.state is State.LIVE or record.is_to_stop:
             record.is_confirmed = True
             self._mark(record, record.reason)
             self._run(record, self._forget(record))
-
-    def _outlived(self, record: SessionRecord) -> None:
-        """A session of unknown outcome is over by now, if there ever was one."""
-        self._admission.release(record, record.seconds)
 
     # Watching.
 
@@ -472,10 +459,16 @@ class FleetSupervisor:
         """Set out to stop everything; the drain's future is done when all is, or in time."""
         drain = self._new_drain(seconds)
         for record in self._records.every(State.UNKNOWN):
-            drain.ends.append(cast("SessionEnd[Any]", record.end))
+            last = cast("SessionEnd[Any]", record.end)
+            if self._unknowns.is_looked_for(record):
+                drain.pending[record] = last.reason
+            else:
+                drain.ends.append(last)
         for record in self._records.every(State.STARTING):
             drain.pending[record] = START_LATE
             self._turn_away(record, why())
+        if drain.pending:
+            look_at_once(self._client)
         live = self._records.every(State.LIVE)
         drain.pending.update(dict.fromkeys(live + self._records.every(State.STOPPING), STOP_LATE))
         for record in live:

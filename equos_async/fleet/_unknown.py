@@ -1,0 +1,96 @@
+"""What a fleet keeps of starts of which nobody knows what they began."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from equos_async._inside import end, settles
+from equos_async.client import EquosClient
+from equos_async.clock import Clock, SetTimer, Timers
+from equos_async.errors import EquosError
+
+from ._admission import Admission
+from ._records import Records
+from ._session import SessionRecord, error_of
+from ._states import State
+from ._tally import Tally
+from .values import SessionEnd
+
+
+class Unknowns:
+    """Keeps the slots and seconds of such starts, until more is known or their time is over.
+
+    Args:
+        client: What may still find what they began.
+        records: The fleet's sessions.
+        admission: What they hold.
+        tally: Who tells.
+        timers: The fleet's timers.
+        clock: The source of time.
+        told: Called with a record when nothing more will become known, or it is known that there
+            is nothing (None).
+    """
+
+    def __init__(
+        self,
+        client: EquosClient,
+        *,
+        records: Records[SessionRecord],
+        admission: Admission,
+        tally: Tally,
+        timers: Timers,
+        clock: Clock,
+        told: Callable[[SessionRecord, SessionEnd | None], None],
+    ) -> None:
+        self._client = client
+        self._records = records
+        self._admission = admission
+        self._tally = tally
+        self._timers = timers
+        self._clock = clock
+        self._told = told
+
+    def keep(self, record: SessionRecord, error: BaseException) -> None:
+        """A session may be live that nobody holds."""
+        record.answer = record.replaces = record.request = record.task = None
+        last = record.end = record.ended_as("unresolved", str(error))
+        self._records.move(record, State.UNKNOWN)
+        record.ends = self._clock.now() + record.duration
+        record.timer = self._timers.at(record.ends, self._outlived, record)
+        session_id = error.session_id if isinstance(error, EquosError) else None
+        self._tally.tell("unknown", record, str(error), session_id=session_id)
+        if record.watch is not None and record.watch.is_settled:
+            self.settled(record)
+        elif session_id is not None:
+            # An unreadable answer whose session the client set out to stop: ask until confirmed.
+            record.task = asyncio.create_task(end(self._client, record.resource, session_id))
+            record.task.add_done_callback(partial(self._stray_stopped, record))
+            self._told(record, last)
+        elif record.watch is not None and self.is_looked_for(record):
+            record.watch.over = partial(self._told, record, last)
+        else:
+            self._told(record, last)
+
+    def is_looked_for(self, record: SessionRecord) -> bool:
+        """Whether the client may still find what a start began."""
+        watch = record.watch
+        is_open = watch is not None and watch.is_under_way and record.task is None
+        return is_open and settles(self._client)
+
+    def settled(self, record: SessionRecord) -> None:
+        """The client has learned how a start ended, and nothing runs of it."""
+        self._timers.cancel(cast("SetTimer", record.timer))
+        record.timer = None
+        self._admission.release(record, 0.0)
+        self._told(record, None)
+
+    def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
+        if error_of(task, EquosError) is None and record.state is State.UNKNOWN:
+            self.settled(record)
+
+    def _outlived(self, record: SessionRecord) -> None:
+        """A session of unknown outcome is over by now, if there ever was one."""
+        self._admission.release(record, record.seconds)
