@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from equos_async import EquosError, SessionFleet, Settle, SQLiteLedger, StartOutcomeUnknownError
-from equos_async.testing import Drop, EquosEmulator, Lag
-from tests.clocks import until
-from tests.conftest import REQUEST
+from equos_async import (
+    EquosClient,
+    EquosError,
+    SessionFleet,
+    Settle,
+    SQLiteLedger,
+    StartOutcomeUnknownError,
+)
+from equos_async.testing import Drop, EquosEmulator, Lag, Status
+from tests.clocks import FakeClock, until
+from tests.conftest import API_KEY, KEY, REQUEST
 from tests.settling.clock import SPEED
 from tests.settling.test_fleet import make
 
@@ -23,18 +30,21 @@ async def lose(fleet: SessionFleet) -> None:
 
 
 async def test_it_looks_at_once_and_nothing_is_left() -> None:
-    """What it finds it ends, before it reports; it does not wait for the next look's time."""
+    """What it finds it ends, before it reports; no time passes."""
     async with EquosEmulator() as emulator:
-        emulator.faults.start.add(Lag(2.5 / SPEED), Drop("after"), times=1)
-        async with (
-            make(emulator, Settle(patience=2.2, look_for=1e5)) as client,
-            SessionFleet(client) as fleet,
-        ):
+        emulator.faults.start.add(Drop("after"), times=1)
+        client = EquosClient(
+            KEY,
+            api_key=API_KEY,
+            endpoint=emulator.endpoint,
+            settle=Settle(patience=0),
+            clock=FakeClock(),
+        )
+        async with client, SessionFleet(client) as fleet:
             await lose(fleet)
-            await asyncio.sleep(0.5 / SPEED)
-            report = await fleet.drain(1e4)
+            report = await fleet.drain(10)
             assert (report.left, emulator.live, client.unresolved) == ((), {}, ())
-            assert sum(one.operation == "read" for one in emulator.requests) <= 4
+            assert [one.operation for one in emulator.requests] == ["start", "read", "stop"]
 
 
 async def test_what_is_not_found_is_reported() -> None:
@@ -58,7 +68,7 @@ async def test_its_time_is_over_first() -> None:
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Lag(20 / SPEED), Drop("after"), times=1)
         async with (
-            make(emulator, Settle(patience=1.5, look_for=60)) as client,
+            make(emulator, Settle(patience=0, look_for=60)) as client,
             SessionFleet(client) as fleet,
         ):
             free = fleet.stats().free
@@ -93,17 +103,21 @@ async def test_no_row_is_left_of_what_was_found(tmp_path: Path, drain: float) ->
     """A fleet is left while it is looked for its starts, then its client is closed."""
     path = tmp_path / "ledger.db"
     async with EquosEmulator() as emulator:
-        emulator.faults.start.add(Lag(5 / SPEED), Drop("after"), times=3)
+        emulator.faults.start.add(Drop("after"), times=3)
+        emulator.faults.read.add(Status(500), times=None)
         async with (
             SQLiteLedger(path) as ledger,
-            make(emulator, Settle(patience=1.5)) as client,
+            make(emulator, Settle(patience=1.5, look_for=1e4)) as client,
         ):
             async with SessionFleet(client, ledger=ledger, drain_deadline=drain) as fleet:
                 starts = [fleet.start(REQUEST, key=key) for key in range(3)]
                 told = await asyncio.gather(*starts, return_exceptions=True)
                 assert {type(one) for one in told} == {StartOutcomeUnknownError}
                 assert len(await ledger.rows()) == 3
+                if drain:
+                    emulator.faults.read.clear()
             assert len(fleet.report.left) == len(await ledger.rows()) == (0 if drain else 3)
+            emulator.faults.read.clear()
         assert (emulator.live, client.unresolved) == ({}, ())
         async with SQLiteLedger(path) as ledger:
             assert await ledger.rows() == []
