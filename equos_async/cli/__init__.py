@@ -21,7 +21,7 @@ from equos_async.errors import (
 )
 from equos_async.testing import server
 
-from . import calls, completion, demo, ledger, signals
+from . import calls, completion, demo, ledger, listing, signals
 
 PROGRAM: Final = "equos-async"
 
@@ -47,12 +47,21 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "start --avatar av_1 --agent ag_1 --identity user-7 --max-duration 60",
         "start --character ch_1 --identity user-7 --json --show-token",
     ),
-    "stop": ("stop SESSION_ID", "stop CONVERSATION_ID --conversation --json"),
+    "stop": (
+        "stop SESSION_ID",
+        "stop CONVERSATION_ID --conversation --json",
+        "stop --ledger redis://localhost --key guild-1",
+    ),
     "sessions": (
         "sessions --ledger sqlite:ledger.db",
         "sessions --ledger redis://localhost --json",
+        "sessions --ledger redis://localhost --watch",
     ),
     "reap": ("reap --ledger redis://localhost", "reap --ledger sqlite:ledger.db --wait 0"),
+    "forget": (
+        "forget --ledger sqlite:ledger.db ROW",
+        "forget --ledger redis://localhost ROW --json",
+    ),
     "completion": ("completion bash", "completion zsh"),
 }
 """Examples for the help of each command."""
@@ -79,20 +88,33 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error is printed in one line."""
-    args = _parser().parse_args(argv)
     try:
-        code = int(args.run(args))
-        sys.stdout.flush()  # a closed pipe is noticed here at the latest
+        try:
+            return _outcome(_parser().parse_args(argv))
+        finally:
+            sys.stdout.flush()  # a closed pipe is noticed here at the latest, after --help too
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        server.discard_output()
-        print("the output was closed before all of it was written", file=sys.stderr)
-        return 141
+        return _closed()
+
+
+def _outcome(args: argparse.Namespace) -> int:
+    try:
+        return int(args.run(args))
     except EquosError as error:
         print(shown(f"{type(error).__name__}: {error}{_hint(error, args)}"), file=sys.stderr)
         return _code_of(error)
-    return code
+
+
+def _closed() -> int:
+    """Say that the output was closed, unless that is where it would be said."""
+    server.discard_output()
+    try:
+        print("the output was closed before all of it was written", file=sys.stderr)
+    except BrokenPipeError:
+        server.discard_output(sys.stderr)
+    return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,14 +139,20 @@ def _parser() -> argparse.ArgumentParser:
     server.add_arguments(add("emulator", "run the local server in the foreground", server.run))
     start = add("start", "start a session or conversation", partial(_run, calls.start), KEYS)
     calls.add_start_arguments(start)
-    stop = add("stop", "stop a session or conversation", partial(_run, calls.stop), KEYS)
-    calls.add_stop_arguments(stop)
-    listing = add("sessions", "list the sessions in a ledger", partial(_run, ledger.show))
-    ledger.add_arguments(listing)
+    stop = add("stop", "stop a session or conversation", partial(_run, ledger.stop), KEYS)
+    ledger.add_stop_arguments(stop)
+    ledger.add_arguments(stop)
+    sessions = add("sessions", "list the sessions in a ledger", partial(_run, listing.show))
+    ledger.add_arguments(sessions)
+    listing.add_arguments(sessions)
     reap = add("reap", "stop the sessions of dead workers", partial(_run, ledger.reap), KEYS)
     calls.add_common_arguments(reap)
     ledger.add_arguments(reap)
     ledger.add_reap_arguments(reap)
+    about = "take a row off a ledger, and stop nothing"
+    forget = add("forget", about, partial(_run, ledger.forget), ledger.FORGET)
+    ledger.add_forget_arguments(forget)
+    ledger.add_arguments(forget)
 
     def complete(args: argparse.Namespace) -> int:
         print(completion.script(args.shell, PROGRAM, added), end="")

@@ -21,7 +21,7 @@ from equos_async.models import (
     CreateSessionPassRequest,
     EquosParticipantIdentity,
 )
-from equos_async.settings import Settle
+from equos_async.settings import Settle, Timeouts
 
 MAX_DURATION = 600.0
 """Seconds after which a session ends by itself without ``--max-duration``."""
@@ -58,12 +58,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trust-env", action="store_true", help="use the proxy of HTTP_PROXY or HTTPS_PROXY")
 
 
-def client_of(args: argparse.Namespace) -> EquosClient:
+def client_of(args: argparse.Namespace, timeouts: Timeouts = Timeouts()) -> EquosClient:
     """The client that these arguments describe."""
     return EquosClient(
         endpoint=args.endpoint,
         api_version=args.api_version,
         settle=Settle() if args.deadline is None else Settle(look_for=args.deadline),
+        timeouts=timeouts,
         trust_env=args.trust_env,
     )
 
@@ -105,11 +106,12 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``stop``."""
     add_common_arguments(parser)
-    parser.add_argument("session_id", metavar="ID", help="id of the session or conversation")
+    parser.add_argument(
+        "session_id", metavar="ID", nargs="?", help="id of the session or conversation"
+    )
     parser.add_argument(
         "--conversation", action="store_true", help="stop a conversation, not a session"
     )
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
 
 
 async def start(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``sessions`` and ``reap``: list the sessions in a ledger, and stop those of dead workers."""
+"""``reap``, ``stop --key`` and ``forget``: end or forget what a ledger holds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from typing import Any, Final, TypedDict
 from attrs import asdict
 
 from equos_async import _validate
+from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError
+from equos_async.fleet._elsewhere import Elsewhere
 from equos_async.fleet._engine import Engine
 from equos_async.fleet._reaper import Reaped, Reaper
 from equos_async.ledger.protocol import NOBODY, LedgerRow
 from equos_async.ledger.redis import RedisLedger
 from equos_async.ledger.sqlite import SQLiteLedger
+from equos_async.settings import Timeouts
 
+from .calls import add_stop_arguments as add_id_arguments
 from .calls import client_of, seconds
+from .calls import stop as stop_id
+
+Ledger = RedisLedger | SQLiteLedger
 
 LEASE: Final = 60.0
 """Seconds of the lease with which `reap --wait 0` claims sessions."""
@@ -32,12 +39,16 @@ LEASE: Final = 60.0
 BEAT: Final = 0.5
 """Seconds between two searches for stalled workers."""
 
+FORGET: Final = (
+    "For a session that nobody may stop: its slot and its key are free at once, and it may run on. "
+    "A worker that holds it lets go of it."
+)
+
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
-_HEAD: Final = ("WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING")
 
 
 class Told(TypedDict):
-    """How a session ended that a dead worker left.
+    """How a session ended that another worker had.
 
     Attributes:
         resource: ``"session"`` or ``"conversation"``.
@@ -54,10 +65,9 @@ class Told(TypedDict):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of both commands."""
+    """The options of all commands that use a ledger."""
     parser.add_argument(
         "--ledger",
-        default=os.environ.get("EQUOS_LEDGER"),
         metavar="URL",
         help="redis://…, rediss://…, unix://… or sqlite:PATH; default EQUOS_LEDGER",
     )
@@ -82,12 +92,26 @@ def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger:
-    """Open the ledger that ``--ledger`` names.
+def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
+    """The further options of ``stop``."""
+    add_id_arguments(parser)
+    parser.add_argument(
+        "--key", metavar="KEY", help="stop the session of this key, whatever worker has it"
+    )
+
+
+def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
+    """The further argument of ``forget``."""
+    parser.add_argument("row", metavar="ROW", help="id of the row, as sessions lists it")
+
+
+def open_ledger(where: str | None, namespace: str) -> Ledger:
+    """Open the ledger that ``--ledger`` or ``EQUOS_LEDGER`` names.
 
     Raises:
         ConfigurationError: It names no ledger.
     """
+    where = where or os.environ.get("EQUOS_LEDGER")
     if not where:
         raise ConfigurationError("--ledger is missing: redis://… or sqlite:PATH")
     if not where.startswith(_SCHEMES):
@@ -100,29 +124,7 @@ def open_ledger(where: str | None, namespace: str) -> RedisLedger | SQLiteLedger
     return SQLiteLedger(path)
 
 
-async def show(args: argparse.Namespace) -> int:
-    """List what is open, by worker."""
-    async with open_ledger(args.ledger, args.namespace) as ledger:
-        rows = sorted(await ledger.rows(), key=lambda row: (row.owner, row.started))
-    if args.json:
-        told = [asdict(row) | {"age": row.age, "remaining": row.remaining} for row in rows]
-        _print_json(told)
-        return 0
-    lines = [_HEAD, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-    print(f"{len(rows)} open", file=sys.stderr)
-    return 0
-
-
-def _cells(row: LedgerRow) -> tuple[str, ...]:
-    session = row.session_id or ("starting" if row.owner else "unknown")
-    names = (row.owner or "nobody", row.key, row.name, row.resource, session)
-    return (*map(_plain, names), f"{row.age:.0f} s", f"{row.remaining:.0f} s")
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text that is safe to print: one with control characters is escaped."""
     return text if text.isprintable() else ascii(text)
 
@@ -130,7 +132,7 @@ def _plain(text: str) -> str:
 async def reap(args: argparse.Namespace) -> int:
     """Stop the sessions of stalled workers and print them; 4 if a stop failed."""
     wait = _validate.number("--wait", args.wait, zero=True)
-    worker = f"reap-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    worker = _own_name("reap")
     reaped: list[Told] = []
     async with (
         client_of(args) as client,
@@ -152,10 +154,81 @@ async def reap(args: argparse.Namespace) -> int:
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
             await engine.ask(ledger.renew(worker, lease=0))  # what failed is for others to try
         finally:
-            _report(reaped, as_json=args.json)
+            _report(reaped, "left by", as_json=args.json)
         left = [row for row in await ledger.rows() if row.endpoint == client.endpoint]
         _tell_held(sum(row.owner not in {NOBODY, worker} for row in left))
     return 4 if any(one["outcome"] == "failed" for one in reaped) else 0
+
+
+async def stop(args: argparse.Namespace) -> int:
+    """Stop a session or a conversation by its id, or by its key in a ledger."""
+    if (args.session_id is None) == (args.key is None):
+        raise ConfigurationError("pass either ID, or --ledger and --key")
+    if args.key is not None:
+        return await _stop_key(args)
+    if args.ledger is not None:
+        raise ConfigurationError("--ledger needs --key; without it, pass an ID only")
+    return await stop_id(args)
+
+
+async def _stop_key(args: argparse.Namespace) -> int:
+    """Stop what a key has, as any fleet's ``stop`` does, and print it."""
+    if args.conversation:
+        raise ConfigurationError("--conversation goes with an ID; a ledger knows what a key has")
+    timeouts = Timeouts() if args.deadline is None else Timeouts(deadline=args.deadline)
+    stopped: list[Told] = []
+    async with (
+        client_of(args, timeouts) as client,
+        open_ledger(args.ledger, args.namespace) as ledger,
+    ):
+        elsewhere = Elsewhere(
+            ledger,
+            client,
+            Engine(),
+            worker=_own_name("stop"),
+            clock=Clock(),
+            ended=lambda row, _: stopped.append(_told(Reaped(row, "stopped"))),
+        )
+        try:
+            await elsewhere.stop(args.key)
+        finally:
+            _report(stopped, "held by", as_json=args.json)
+        for row in await ledger.rows():
+            if row.key == args.key and row.owner == NOBODY:
+                print(f"left in the ledger: {_running(row)}, row {plain(row.id)}", file=sys.stderr)
+    return 0
+
+
+async def forget(args: argparse.Namespace) -> int:
+    """Take a row off the ledger, stop nothing, and print what may still be running."""
+    async with open_ledger(args.ledger, args.namespace) as ledger:
+        row = next((one for one in await ledger.rows() if one.id == args.row), None)
+        if row is not None:
+            await ledger.remove(row.id, worker=_own_name("forget"))
+    if args.json:
+        print_json(row and values_of(row))
+    elif row is None:
+        print(f"row {plain(args.row)} is not in the ledger")
+    else:
+        print(f"row {plain(row.id)} is forgotten: {_running(row)}")
+    return 0
+
+
+def values_of(row: LedgerRow) -> dict[str, Any]:
+    """A row for programs."""
+    return asdict(row) | {"age": row.age, "remaining": row.remaining}
+
+
+def _running(row: LedgerRow) -> str:
+    """What may still be running of a row that is not ended here."""
+    what = f"{plain(row.resource)} {plain(row.session_id or '(id unknown)')}"
+    where = f"of {row.key!a} at {plain(row.endpoint)}"
+    return f"{what} {where} may run for {row.remaining:.0f} s"
+
+
+def _own_name(verb: str) -> str:
+    """A worker's name for this process."""
+    return f"{verb}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 async def _claims(reaper: Reaper, wait: float) -> AsyncIterator[Sequence[LedgerRow]]:
@@ -184,14 +257,14 @@ def _told(one: Reaped) -> Told:
     )
 
 
-def _report(reaped: Sequence[Told], *, as_json: bool) -> None:
+def _report(reaped: Sequence[Told], whose: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json(reaped)
+        print_json(reaped)
         return
     for one in reaped:
         reason = one["reason"] and f": {one['reason']}"
-        what = f"{_plain(one['resource'])} {one['session_id'] or '(id unknown)'}"
-        print(f"{one['outcome']} {what} of {one['key']!a} left by {one['worker']}{reason}")
+        what = f"{plain(one['resource'])} {one['session_id'] or '(id unknown)'}"
+        print(f"{one['outcome']} {what} of {one['key']!a} {whose} {plain(one['worker'])}{reason}")
     print(f"{sum(one['outcome'] == 'stopped' for one in reaped)} stopped")
 
 
@@ -203,6 +276,7 @@ def _tell_held(count: int) -> None:
         )
 
 
-def _print_json(told: Any) -> None:
+def print_json(told: Any) -> None:
+    """Print a value for programs."""
     json.dump(told, sys.stdout, indent=2)
     print()

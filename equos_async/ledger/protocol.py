@@ -100,6 +100,21 @@ class Namesake:
     until: float
 
 
+@frozen
+class LedgerWorker:
+    """A worker that an engine knows.
+
+    Attributes:
+        id: The worker's id, as rows have it.
+        lease_left: Seconds until it counts as stalled; negative since then.
+        held: How many rows it has, and starts in the queue.
+    """
+
+    id: str
+    lease_left: float
+    held: int
+
+
 @runtime_checkable
 class SessionLedger(Protocol):
     """What a fleet needs from a ledger's engine; each method is one atomic step.

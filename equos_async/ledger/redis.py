@@ -16,7 +16,7 @@ from attrs import asdict, fields
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, Namesake, Placing, batched
+from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
 from .redis_script import SCRIPT
 from .redis_together import Together
 
@@ -259,6 +259,13 @@ class RedisLedger:
             found |= {row.id: row for row in _rows(texts, now)}
             if cursor == "0":
                 return sorted(found.values(), key=lambda row: row.started)
+
+    async def workers(self) -> Sequence[LedgerWorker]:
+        """The workers that the engine knows, by their ids; for people who watch them."""
+        now, *told = await self._run("workers")
+        portions = zip(told[::3], told[1::3], told[2::3], strict=True)
+        found = [LedgerWorker(one, float(ends) - float(now), held) for one, ends, held in portions]
+        return sorted(found, key=lambda one: one.id)
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`; the server publishes them."""

@@ -452,6 +452,17 @@ function steps.rows(cursor)
   return told
 end
 
+function steps.workers()
+  local told = {tostring(now)}
+  local found = redis.call('ZRANGE', WORKERS, 0, -1, 'WITHSCORES')
+  for place = 1, #found, 2 do
+    local worker = found[place]
+    told[#told + 1], told[#told + 2] = worker, found[place + 1]
+    told[#told + 1] = redis.call('ZLEXCOUNT', OWNED, '[' .. worker .. '\0', '(' .. worker .. '\1')
+  end
+  return told
+end
+
 function steps.call(worker) call(nil, worker) end
 
 -- Steps of several sessions, one after the other.

@@ -15,7 +15,7 @@ from attrs import fields
 
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, Namesake, Placing, batched
+from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
 from .sqlite_file import SQLiteFile
 
 T = TypeVar("T")
@@ -52,6 +52,11 @@ _DROP_LATE_TURNS: Final = f"DELETE FROM line WHERE {_LATE}"  # noqa: S608 - our 
 _DROP_LATE_WORKERS: Final = (
     "DELETE FROM workers WHERE until <= :now AND owner <> :worker "
     "AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.owner = workers.owner)"
+)
+_WORKERS: Final = (
+    "SELECT owner, until - ?, count(line.id) + "
+    "(SELECT count(*) FROM rows WHERE rows.owner = workers.owner) "
+    "FROM workers LEFT JOIN line USING (owner) GROUP BY owner ORDER BY owner"
 )
 
 
@@ -305,6 +310,15 @@ class SQLiteLedger:
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
             now = _now(db)
             return [_row(values, now) for values in db.execute(f"{_SELECT} ORDER BY started")]
+
+        return await self._run(work, write=False)
+
+    async def workers(self) -> Sequence[LedgerWorker]:
+        """The workers that the engine knows, by their ids; for people who watch them."""
+
+        def work(db: sqlite3.Connection) -> list[LedgerWorker]:
+            known = db.execute(_WORKERS, [_now(db)])
+            return [LedgerWorker(*values) for values in known]
 
         return await self._run(work, write=False)
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import Any, Final, get_args
+from typing import Any, Final, TextIO, get_args
 
 from attrs import asdict
 
@@ -155,10 +155,14 @@ def _print(line: str) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def discard_output() -> None:
-    """Let what is still in the buffer go nowhere, else Python would complain of it at exit."""
+def discard_output(output: TextIO | None = None) -> None:
+    """Let what is still in the buffer go nowhere, else Python would complain of it at exit.
+
+    Args:
+        output: Of which output; by default of ``sys.stdout``.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, (output or sys.stdout).fileno())
     os.close(nowhere)
 
 

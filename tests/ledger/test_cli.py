@@ -1,4 +1,4 @@
-"""``python -m equos_async sessions`` and ``reap``, on both engines."""
+"""``sessions`` and ``reap`` of the command line, on both engines."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ async def test_what_is_open_and_what_is_left(
     assert await command("sessions", "--ledger", where) == 0
     shown, count = capsys.readouterr()
     head, first, second = shown.splitlines()
-    assert head.split() == ["WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING"]
+    columns = "WORKER KEY NAME RESOURCE SESSION AGE REMAINING ROW"
+    assert head.split() == columns.split()
     assert f"session   {session_id}  0 s  600 s" in first + second
     assert "starting" in first + second
     assert "\x1b" not in shown
