@@ -123,7 +123,7 @@ def test_a_conversation_is_joined(page: Visit) -> None:
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_usual_is_cut_off(page: Visit, width: int) -> None:
     """Ids, long durations and the paths of stops can be read whole, on a telephone, too."""
-    assert post(page.emulator.endpoint, name="support call", maxDuration=7200) == 201
+    assert post(page.emulator.endpoint, name="support call", maxDuration=86_400) == 201
     (session_id,) = page.emulator.live_sessions
     post(page.emulator.endpoint, f"{CONVERSATIONS}/{session_id}/stop")
     page.emulator.advance(3599)
@@ -131,7 +131,7 @@ def test_nothing_usual_is_cut_off(page: Visit, width: int) -> None:
     page.browser.set_window_size(width, 900)
     try:
         page.shows("#requests", f"{CONVERSATIONS}/{session_id}/stop")
-        page.shows("#sessions", " s of 7,200")
+        page.shows("#sessions", " s of 86,400")
         cut = page.browser.execute_script(
             "return [...document.querySelectorAll('td')]"
             ".filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"

@@ -45,19 +45,21 @@ function duration(session) {
 }
 
 function sessionRow(session) {
+  const name = cell(session.name);
+  name.append(element("small", session.resource));
   const stop = element("button", "stop");
   stop.dataset.stop = session.id;
   const join = element("button", "join");
   join.dataset.join = session.id;
+  const buttons = element("div", "", "buttons");
+  buttons.append(session.joined_at === null ? join : "joined", stop);
   return row(
-    cell(session.name),
-    cell(session.resource),
+    name,
     cell(session.client ?? "–"),
     cell(element("span", session.status, `tag ${session.status === "running" ? "good" : "warn"}`)),
     cell(duration(session)),
     cell(session.id, "id"),
-    cell(session.joined_at === null ? join : "joined"),
-    cell(stop),
+    cell(buttons),
   );
 }
 
