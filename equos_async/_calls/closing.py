@@ -52,6 +52,8 @@ class Closing:
             self._stop_timer()
             self._timer = self._clock.call_at(deadline, self._give_up)
         await self._wait_for(self._task, deadline)
+        if deadline >= self._until and not self._task.done():
+            self._give_up()  # uvloop may ring two timers for one time in any order
         if self._lifecycle.state is not State.CLOSING:
             await asyncio.shield(self._task)
 
@@ -83,6 +85,8 @@ class Closing:
 
     def _give_up(self) -> None:
         """The time for closing is over: end every call with what is known of it."""
+        if self._lifecycle.state is not State.CLOSING:
+            return
         self._lifecycle.move(State.CLOSING, State.GIVING_UP)
         for call in self._calls:
             call.withdraw()

@@ -22,18 +22,43 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Loop]:
     return {"asyncio": asyncio.new_event_loop}
 
 
+OF_NO_LOOP = {
+    "test_a_thousand_stops_over_an_outage",
+    "test_a_server_that_does_not_read",
+    "test_nothing_is_left_behind_in_development_mode",
+}
+"""Tests of other things than a loop: of the retry gate, and of the kernel's buffers."""
+
+LIKE_ANOTHER = {
+    "conversation",
+    "sibling",
+    "cancel twice",
+    "anyio",
+    "answers too late",
+    "head dripped byte by byte",
+    "hangs inside, after the id",
+}
+"""Rows that take their time, and end as others do that run on each loop."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what says nothing new: on each loop, only the direct wire meets every fault."""
-    items[:] = [item for item in items if not (isinstance(item, pytest.Function) and twice(item))]
+    """Leave out what says nothing new on another loop than asyncio's."""
+    items[:] = [one for one in items if not (isinstance(one, pytest.Function) and is_idle(one))]
 
 
-def twice(item: pytest.Function) -> bool:
-    """Whether a test that takes its time is on another loop than asyncio's, and the like of one."""
+def is_idle(item: pytest.Function) -> bool:
+    """Whether a test need not run on its loop: only the direct wire meets many faults there."""
     if item.path.name not in ON_ALL_LOOPS - {"test_ways_out.py"}:
         return False
-    given = item.callspec.id.split("-")
-    like = item.callspec.params["wire"] == "session" or "conversation" in given
-    return like and not {"uvloop", "eager"}.isdisjoint(given)
+    given = item.callspec.params
+    if {"uvloop", "eager"}.isdisjoint(item.callspec.id.split("-")):
+        return False
+    named = {getattr(one, "word", one) for one in given.values() if not callable(one)}
+    return (
+        item.originalname in OF_NO_LOOP
+        or given["wire"] == "session"
+        or not LIKE_ANOTHER.isdisjoint(named)
+    )
 
 
 @pytest.fixture(params=wires.WIRES, autouse=True)

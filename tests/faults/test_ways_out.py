@@ -17,6 +17,7 @@ from equos_async import (
     EquosClient,
     Event,
     SessionFleet,
+    StartOutcomeUnknownError,
 )
 from equos_async.clock import Clock
 from equos_async.testing import Delay, EquosEmulator
@@ -102,6 +103,35 @@ class TestClosing:
             assert await first == ()
             assert await stop is not None
             assert await client.aclose(deadline=0) == ()
+
+    async def test_its_timers_ring_in_any_order(self, request_: CreateSessionPassRequest) -> None:
+        """Of two for one time uvloop may ring the second first: the client gives up all the same.
+
+        Here the first of each two is late.
+        """
+
+        class Uneven(FakeClock):
+            def __init__(self) -> None:
+                super().__init__()
+                self.seen = set[float]()
+
+            def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Any:
+                late = 0.0 if when in self.seen else 0.001
+                self.seen.add(when)
+                return super().call_at(when + late, callback, *args)
+
+        clock = Uneven()
+        async with RawServer(always=gated(asyncio.Event())) as server:
+            client = EquosClient(KEY, endpoint=server.endpoint, clock=clock)
+            start = asyncio.create_task(client.start_session(request_))
+            await until(lambda: server.requests)
+            closing = asyncio.create_task(client.aclose(deadline=5))
+            await settle()
+            clock.advance(5)
+            assert await closing == client.unresolved
+            assert [left.name for left in client.unresolved] == [request_.name]
+            with pytest.raises(StartOutcomeUnknownError):
+                await start
 
     async def test_a_longer_deadline_holds_for_the_calls(self) -> None:
         """Who says later that there is more time gives the calls more time."""
