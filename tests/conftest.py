@@ -28,8 +28,11 @@ REQUEST = CreateSessionPassRequest(
     max_duration=600,
 )
 
+# A busy machine is no falsifying example.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 EXAMPLES_OF_A_NIGHT = 20_000
-settings.register_profile("long", max_examples=EXAMPLES_OF_A_NIGHT)
+settings.register_profile("long", deadline=None, max_examples=EXAMPLES_OF_A_NIGHT)
 """For a night: ``pytest --hypothesis-profile=long``."""
 
 LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")

@@ -222,13 +222,14 @@ def converter() -> Converter:
         read: Callable[[Any, Any], Any] = fields
         if cls in _DESCRIPTIONS:
             known = attrs.fields(attrs.resolve_types(cls))
-            loose = {one.name: camel(one.name) for one in known if one.type is Any}
+            loose = {camel(one.name): one.name for one in known if one.type is Any}
             read = SharedReader(fields, loose)
 
-        def structure_object(value: object, cls: Any) -> Any:
-            if type(value) is not dict:  # a string, too, can be asked whether it holds a name
+        def structure_object(value: Any, cls: Any) -> Any:
+            kind: type[Any] = type(value)
+            if kind is not dict:  # a string, too, can be asked whether it holds a name
                 raise TypeError
-            return read(cast("dict[str, Any]", value), cls)
+            return read(value, cls)
 
         return structure_object
 
@@ -284,15 +285,14 @@ def _structure_number_or_none(value: object, _: object) -> float | None:
     return value
 
 
-def _structure_datetime_or_none(value: object, _: object) -> datetime | None:
+def _structure_datetime_or_none(value: Any, _: object) -> datetime | None:
     """SDK: RFC 3339 with milliseconds and ``Z``."""
     if value is None:
         return None
-    text = cast("str", value)
     try:
-        moment = datetime.fromisoformat(text)  # a TypeError if it is none
+        moment = datetime.fromisoformat(value)  # a TypeError if it is no text
     except ValueError:
-        moment = _rare_datetime(text.upper())
+        moment = _rare_datetime(value.upper())
     if moment.tzinfo is None:
         raise ValueError
     return moment

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 
 MAX_KNOWN: Final = 16
 """Descriptions of a kind that are kept to be compared with; the oldest goes first."""
 
-_PLAIN: Final = frozenset({str, bool, int, float, type(None), dict})
-"""The types of what is shared; of dicts only those that callers get copies of."""
+_TEXTS: Final = frozenset({str, type(None)})
+"""The types whose values are the same where they are equal."""
+
+_PLAIN: Final = _TEXTS | {bool, int, float}
+"""The types of what cannot be changed."""
 
 
 @attrs.frozen(eq=False)
@@ -21,15 +24,32 @@ class _Known:
 
     Attributes:
         found: As it was in the answer.
-        kinds: The types of all that is in it: 1 is equal to True.
+        others: Its fields that are neither texts nor null: 1 is equal to True.
+        dicts: The names of those that are dicts, each with its wire name.
         value: What it was made into.
         again: Makes the same once more, with dicts of its own.
     """
 
     found: dict[str, Any]
-    kinds: list[type]
+    others: tuple[str, ...]
+    dicts: dict[str, str]
     value: Any
     again: Callable[..., Any]
+
+    def is_as(self, found: dict[str, Any]) -> bool:
+        """Whether another description says the same, in the same types."""
+        if self.found != found:
+            return False
+        for name in self.others:
+            known, other = self.found[name], found[name]
+            if type(known) is not type(other) or (name in self.dicts and not _alike(known, other)):
+                return False
+        return True
+
+
+def _alike(known: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the values of equal dicts are of the same types."""
+    return [*map(type, known.values())] == [*map(type, other.values())]
 
 
 class SharedReader:
@@ -41,7 +61,7 @@ class SharedReader:
 
     Args:
         read: Makes a frozen value of a JSON object.
-        loose: Fields that are left as they are in the answer, with their wire names; a dict in
+        loose: Fields that are left as they are in the answer, by their wire names; a dict in
             one is its caller's own.
     """
 
@@ -60,30 +80,25 @@ class SharedReader:
         if type(name) is not str:
             return self._read(found, cls)
         known = self._known.get(name)
-        if known is not None and known.found == found and known.kinds == self._kinds(found):
-            own = self._dicts(known.found)
-            return known.again(**own) if own else known.value
+        if known is not None and known.is_as(found):
+            if not known.dicts:
+                return known.value
+            return known.again(**{own: found[wire] for wire, own in known.dicts.items()})
         value = self._read(found, cls)
-        copies = {self._loose[name]: one for name, one in self._dicts(found).items()}
-        kinds = self._kinds(found)
-        if _PLAIN.issuperset(kinds) and kinds.count(dict) == len(copies):
-            self._known.pop(name, None)  # an older one, say
-            if len(self._known) == MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            fields = {one.name: getattr(value, one.name) for one in attrs.fields(cls)}
-            self._known[name] = _Known(found | copies, kinds, value, partial(cls, **fields))
+        self._remember(name, found, cls, value)
         return value
 
-    def _dicts(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Copies of the dicts that it is to have as they are."""
-        loose = {name: found.get(wire) for name, wire in self._loose.items()}
-        return {name: one.copy() for name, one in loose.items() if type(one) is dict}
-
-    def _kinds(self, found: dict[str, Any]) -> list[type]:
-        """The types of its fields, and of what is in those dicts."""
-        kinds: list[type] = [*map(type, found.values())]
-        for name in self._loose.values():
-            one = found.get(name)
-            if type(one) is dict:
-                kinds += map(type, cast("dict[str, Any]", one).values())
-        return kinds
+    def _remember(self, name: str, found: dict[str, Any], cls: Any, value: Any) -> None:
+        """Keep a description, unless more of it can be changed than the dicts in loose fields."""
+        others = tuple(wire for wire, one in found.items() if type(one) not in _TEXTS)
+        dicts = {wire: own for wire, own in self._loose.items() if type(found.get(wire)) is dict}
+        copies: dict[str, dict[str, Any]] = {wire: found[wire].copy() for wire in dicts}
+        inside = [one for copy in copies.values() for one in copy.values()]
+        fixed = [found[wire] for wire in others if wire not in dicts]
+        if not _PLAIN.issuperset(map(type, fixed + inside)):
+            return
+        self._known.pop(name, None)  # an older one, say
+        if len(self._known) == MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        fields = {one.name: getattr(value, one.name) for one in attrs.fields(cls)}
+        self._known[name] = _Known(found | copies, others, dicts, value, partial(cls, **fields))
