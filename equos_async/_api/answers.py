@@ -121,7 +121,7 @@ def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unr
 
     def decode(body: bytes) -> Structured[T | None] | Unreadable:
         try:
-            if decoded(body).strip() in {"", "null"}:
+            if body[:1] != b"{" and decoded(body).strip() in {"", "null"}:
                 return Structured(None)
             return structure(parse_object(body), kind)
         except UNUSABLE as error:

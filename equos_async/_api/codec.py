@@ -225,11 +225,10 @@ def converter() -> Converter:
             loose = {camel(one.name): one.name for one in known if one.type is Any}
             read = SharedReader(fields, loose)
 
-        def structure_object(value: Any, cls: Any) -> Any:
-            kind: type[Any] = type(value)
-            if kind is not dict:  # a string, too, can be asked whether it holds a name
+        def structure_object(value: object, cls: Any) -> Any:
+            if type(value) is not dict:  # a string, too, can be asked whether it holds a name
                 raise TypeError
-            return read(value, cls)
+            return read(cast("dict[str, Any]", value), cls)
 
         return structure_object
 
@@ -263,9 +262,9 @@ def _structure_text(value: object, _: object) -> str:
 
 
 def _structure_text_or_none(value: object, _: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError
-    return value
+    if isinstance(value, str) or value is None:
+        return value
+    raise TypeError
 
 
 def _structure_flag_or_none(value: object, _: object) -> bool | None:
