@@ -243,6 +243,7 @@ class Admission:
                 record.entry,
                 seconds=deadline + record.duration,
                 wait=wait,
+                renews=record.replaces is not None,
                 waits=partial(self._waits, record),
             )
         except asyncio.CancelledError:

@@ -35,7 +35,13 @@ class NoRows:
         return NO_ENTRY
 
     async def place(
-        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+        self,
+        entry: Entry,
+        *,
+        seconds: float,
+        wait: bool,
+        renews: bool,
+        waits: Callable[[], None],
     ) -> None:
         """There is no limit but the fleet's own."""
 

@@ -78,12 +78,14 @@ class Wish:
     Attributes:
         seconds: After which its session is over, whenever in its time it is started.
         wait: Whether it waits for a place.
+        renews: Whether it comes before newcomers.
         waits: Called when it has to wait.
         turn: Done when it has its place, or cannot have one.
     """
 
     seconds: float
     wait: bool
+    renews: bool
     waits: Callable[[], None]
     turn: asyncio.Future[None]
 

@@ -152,7 +152,13 @@ class RowWriter:
     # What is to be written of one session, from its intent to its end.
 
     async def place(
-        self, entry: Entry, *, seconds: float, wait: bool, waits: Callable[[], None]
+        self,
+        entry: Entry,
+        *,
+        seconds: float,
+        wait: bool,
+        renews: bool,
+        waits: Callable[[], None],
     ) -> None:
         """Write the intent, as soon as there is a place.
 
@@ -160,6 +166,7 @@ class RowWriter:
             entry: What to place.
             seconds: After which the session is over, whenever in its time it is started.
             wait: Whether to wait for a place.
+            renews: Whether it replaces a live session, so that it comes before newcomers.
             waits: Called when it has to wait.
 
         Raises:
@@ -169,7 +176,7 @@ class RowWriter:
         """
         self._entries[entry.row.id] = entry
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry.wish = Wish(seconds, wait, waits, turn)
+        entry.wish = Wish(seconds, wait, renews, waits, turn)
         self._tend(entry)
         try:
             await turn
@@ -259,8 +266,9 @@ class RowWriter:
             return
         entry.is_called, entry.confirmed = False, Confirmed.UNSURE
         place: Callable[..., Awaitable[Placing]] = self._ledger.place
-        if self._per_group is not None and isinstance(self._ledger, GroupedLedger):
-            place = partial(self._ledger.place_in_group, group_limit=self._per_group)
+        if isinstance(self._ledger, GroupedLedger):
+            in_group = self._ledger.place_in_group
+            place = partial(in_group, group_limit=self._per_group, renews=wish.renews)
         place = partial(
             place,
             entry.row,

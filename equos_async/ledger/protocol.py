@@ -277,9 +277,10 @@ class KeyedLedger(SessionLedger, Protocol):
 
 @runtime_checkable
 class GroupedLedger(SessionLedger, Protocol):
-    """An engine that counts the rows of groups; optional for a ledger.
+    """An engine in whose queue groups take turns, and that counts their rows; optional.
 
-    Without it ``max_per_group`` is a limit of each fleet's own.
+    Without it the queue is first come, first served, and ``max_per_group`` is a limit of each
+    fleet's own.
     """
 
     async def place_in_group(
@@ -291,12 +292,28 @@ class GroupedLedger(SessionLedger, Protocol):
         wait: bool,
         lease: float,
         group_limit: int | None,
+        renews: bool = False,
     ) -> Placing:
-        """As :meth:`SessionLedger.place`, unless the row's group has ``group_limit`` rows.
+        """As :meth:`SessionLedger.place`, in turn with other groups, and up to a group's limit.
 
-        Then the answer is ``group_full``, and with ``wait`` the row is parked: it has its key and
-        can be called off, but it is in nobody's way, and has no turns. It is to be placed again
-        when its group may have a slot, and is at the end of the queue then.
+        In the queue one row of each group has its turn after the other, so that a group with many
+        rows does not keep one with few waiting; within a group it is first come, first served. The
+        rows without a group are a group, too. A row that leaves the queue without having been
+        placed leaves its turn to the next of its group.
+
+        If the row's group has ``group_limit`` rows, the answer is ``group_full``, and with ``wait``
+        the row is parked: it has its key and can be called off, but it is in nobody's way, and has
+        no turns. It is to be placed again when its group may have a slot, and joins the queue then.
+
+        Args:
+            row: As there.
+            seconds: As there.
+            limit: As there.
+            wait: As there.
+            lease: As there.
+            group_limit: How many rows its group may have; None if there is no limit.
+            renews: Whether its session is to replace one that is live: then it stands before all
+                rows that do not.
         """
         ...
 

@@ -40,6 +40,7 @@ _KEYS: Final = (
     "names",
     "grouped",
     "parked",
+    "standing",
 )
 
 
@@ -173,10 +174,11 @@ class RedisLedger:
         wait: bool,
         lease: float,
         group_limit: int | None,
+        renews: bool = False,
     ) -> Placing:
         """As :meth:`GroupedLedger.place_in_group`."""
         most = "" if group_limit is None else group_limit
-        given = [self._knew, _text(row), seconds, limit, int(wait), lease, most]
+        given = [self._knew, _text(row), seconds, limit, int(wait), lease, most, int(renews)]
         self._knew, what, holder, left = await self._step("place", *given)
         return Placing(
             what == "placed",

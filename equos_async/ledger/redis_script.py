@@ -2,22 +2,25 @@
 
 from typing import Final
 
+from .redis_line import LINE
+
 # In a module, not in a file of its own: what freezes programs collects modules only.
-SCRIPT: Final = r"""
+_ROWS: Final = r"""
 -- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
 --
--- rows        hash    id -> session id, row as JSON     line      sorted set  id by its number
+-- rows        hash    id -> session id, row as JSON     line      sorted set  id by its turn
 -- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
--- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending, number
+-- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending
 -- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
 -- grouped     sorted  "hash of group\0id", by name      parked      sorted set  id of those whose group is full
 -- names       hash    name -> the worker that has it, and what it told of its process, as JSON
+-- standing    sorted  "hash of group\0turn id" of those in the line, by name
 --
 -- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
 local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN, NAMES,
-  GROUPED, PARKED =
+  GROUPED, PARKED, STANDING =
   unpack(KEYS)
 -- In the place of who claimed a row "." says that it is over, or called off, by the worker that
 -- follows, who tells of it.
@@ -77,57 +80,9 @@ local function forget(id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
   if row.group then redis.call('ZREM', GROUPED, redis.sha1hex(row.group) .. '\0' .. id) end
 end
+"""
 
-local function leave_line(id)
-  local ticket = redis.call('HGET', TICKETS, id)
-  if not ticket then return end
-  ticket = decoded(ticket)
-  redis.call('HDEL', TICKETS, id)
-  redis.call('ZREM', LINE, id)
-  redis.call('ZREM', PARKED, id)
-  if not ticket then return end
-  redis.call('ZREM', HELD_KEYS, redis.sha1hex(ticket.key) .. '\0' .. id)
-  redis.call('ZREM', OWNED, ticket.owner .. '\0' .. id)
-end
-
--- Walk the line, and see who has a place: whoever finds fewer than its limit before it, be they rows
--- or others that have places. One whose own limit is reached stands in nobody's way.
-local function walk(visit, least)
-  local taken, first = redis.call('HLEN', ROWS), 0
-  local most = math.max(tonumber(redis.call('HGET', ENGINE, 'most') or math.huge), least or 0)
-  while taken < most and first < MOST_PASSED do
-    local last = first + math.max(8, math.min(most - taken, PORTION)) - 1
-    local ids = redis.call('ZRANGE', LINE, first, last)
-    if #ids == 0 then return taken end
-    for place, text in ipairs(redis.call('HMGET', TICKETS, unpack(ids))) do
-      local ticket = decoded(text)
-      if ticket and taken < ticket.most then
-        if visit(ids[place], ticket, taken) then return taken end
-        taken = taken + 1
-      end
-    end
-    first = last + 1
-  end
-  return math.max(taken, most)
-end
-
--- Whether there is a place for a row, with all that stand before it.
-local function has_place(id, most)
-  local live, ahead = redis.call('HLEN', ROWS), redis.call('ZRANK', LINE, id)
-  if live + (ahead or redis.call('ZCARD', LINE)) < most then return true end
-  return live < most and walk(function(one) return one == id end, most) < most
-end
-
--- Call those who have a place since some became free, or all who have one, or all of one worker's.
-local function call(free, worker)
-  walk(function(id, ticket, taken)
-    local is_new = not free or taken + free >= ticket.most
-    if is_new and (not worker or ticket.owner == worker) then
-      redis.call('PUBLISH', CHANNEL .. ticket.owner, id)
-    end
-  end)
-end
-
+_STEPS: Final = r"""
 -- Find a portion of the rows again by all that leads to them, while some of it is missing: it was
 -- evicted, or an older worker wrote them. What cannot be read goes in a day.
 local function mend(lease)
@@ -139,7 +94,8 @@ local function mend(lease)
   local cursor = redis.call('HGET', ENGINE, 'mending')
   local least = math.min(redis.call('ZCARD', HELD_KEYS), redis.call('ZCARD', OWNED))
   local is_whole = least >= rows + tickets and redis.call('ZCARD', EXPIRING) >= rows
-    and redis.call('ZCARD', LINE) + redis.call('ZCARD', PARKED) >= tickets and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
+    and redis.call('ZCARD', LINE) + redis.call('ZCARD', PARKED) >= tickets
+    and redis.call('ZCARD', STANDING) >= redis.call('ZCARD', LINE) and (rows == 0 or redis.call('EXISTS', WORKERS) == 1)
   if is_whole and not cursor then return end
   local found = redis.call('HSCAN', ROWS, cursor or '0', 'COUNT', 200)
   for place = 1, #found[2], 2 do
@@ -155,10 +111,14 @@ local function mend(lease)
   for _, id in ipairs(redis.call('HKEYS', TICKETS)) do
     local ticket = decoded(redis.call('HGET', TICKETS, id))
     if ticket then
-      local queue = ticket.most > 0 and LINE or PARKED
-      redis.call('ZADD', queue, 'NX', redis.call('HINCRBY', ENGINE, 'number', 1), id)
-      redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(ticket.key) .. '\0' .. id)
-      redis.call('ZADD', OWNED, 0, ticket.owner .. '\0' .. id)
+      set_ticket(id, ticket)
+      if ticket.most == 0 then
+        redis.call('ZADD', PARKED, 0, id)
+      elseif ticket.turn then
+        stand(id, ticket)
+      else
+        join(id, ticket) -- an older worker's
+      end
     else
       redis.call('HDEL', TICKETS, id)
     end
@@ -245,7 +205,7 @@ local function is_group_full(row, most)
   return redis.call('ZLEXCOUNT', GROUPED, '[' .. name .. '\0', '(' .. name .. '\1') >= tonumber(most)
 end
 
-function steps.place(knew, text, seconds, most, wait, lease, group_most)
+function steps.place(knew, text, seconds, most, wait, lease, group_most, renews)
   local row = cjson.decode(text)
   local born = hear(row.owner, tonumber(lease), knew)
   if is_over(row.id) then return {born, 'called off', '', '0'} end
@@ -256,30 +216,20 @@ function steps.place(knew, text, seconds, most, wait, lease, group_most)
     return {born, 'held', holder, '0'}
   end
   local left = math.max(0, tonumber(redis.call('HGET', ENGINE, 'counted') or 0) - now)
-  most = tonumber(most)
   local is_full = is_group_full(row, group_most)
-  if left == 0 and not is_full and has_place(row.id, most) then
-    leave_line(row.id)
+  local ticket = {key = row.key, owner = row.owner, most = tonumber(most), group = row.group}
+  ticket.renews = renews == '1' or nil
+  local greatest = redis.call('ZCARD', LINE) > 0 and redis.call('HGET', ENGINE, 'most') or 0
+  if left == 0 and not is_full and take(row.id, ticket) then
     row.started, row.expires = now, now + tonumber(seconds)
     write(row)
     return {born, 'placed', '', '0'}
   end
-  if wait == '1' then
-    local greatest = redis.call('ZCARD', LINE) > 0 and redis.call('HGET', ENGINE, 'most') or 0
-    redis.call('HSET', ENGINE, 'most', math.max(most, tonumber(greatest)))
-    if is_full then
-      freed = freed + redis.call('ZREM', LINE, row.id) -- its turn is another's
-      redis.call('ZADD', PARKED, 0, row.id)
-    else
-      redis.call('ZREM', PARKED, row.id)
-      if not redis.call('ZSCORE', LINE, row.id) then
-        redis.call('ZADD', LINE, redis.call('HINCRBY', ENGINE, 'number', 1), row.id)
-      end
-    end
-    redis.call('HSET', TICKETS, row.id,
-      cjson.encode({key = row.key, owner = row.owner, most = is_full and 0 or most}))
-    redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(row.key) .. '\0' .. row.id)
-    redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
+  if wait ~= '1' then
+    leave_line(row.id)
+  else
+    redis.call('HSET', ENGINE, 'most', math.max(ticket.most, tonumber(greatest)))
+    if is_full then park(row.id, ticket) else join(row.id, ticket) end
   end
   return {born, is_full and 'group full' or 'full', '', tostring(left)}
 end
@@ -298,7 +248,7 @@ local function record(row, seconds)
     if claimer then return is_over(row.id) and NOBODY or claimer end
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
-  leave_line(row.id)
+  leave_line(row.id, true)
   write(row)
   -- It may have been late, and forgotten: if it says no more, it must be late again.
   redis.call('ZADD', WORKERS, 'NX', now, row.owner)
@@ -478,3 +428,5 @@ local told = steps[ARGV[1]](unpack(ARGV, 3))
 if freed > 0 then call(freed) end
 return told
 """
+
+SCRIPT: Final = _ROWS + LINE + _STEPS

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
 from typing import Any, Final, Self, TypeVar
 
 from attrs import fields
@@ -17,6 +15,7 @@ from equos_async.errors import ConfigurationError
 
 from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
 from .sqlite_file import SQLiteFile
+from .sqlite_line import join, leave, park, take, with_places
 
 T = TypeVar("T")
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
@@ -30,8 +29,6 @@ CALLED: Final = 60.0
 # follows, who tells of it.
 OVER: Final = "."
 MOST_CLAIMED: Final = 500
-# How far those are looked for who have places, behind others whose own limits are reached.
-MOST_PASSED: Final = 2000
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 _NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
 _SELECT: Final = f"SELECT {_NAMES} FROM rows"  # noqa: S608 - our own names
@@ -48,7 +45,7 @@ _LATE_ROWS: Final = (
     f"UNION ALL {_SELECT} "
     f"WHERE {_LATE} AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
 )
-_DROP_LATE_TURNS: Final = f"DELETE FROM line WHERE {_LATE}"  # noqa: S608 - our own names
+_LATE_TURNS: Final = f"SELECT id FROM line WHERE {_LATE}"  # noqa: S608 - our own names
 _DROP_LATE_WORKERS: Final = (
     "DELETE FROM workers WHERE until <= :now AND owner <> :worker "
     "AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.owner = workers.owner)"
@@ -110,6 +107,7 @@ class SQLiteLedger:
         wait: bool,
         lease: float,
         group_limit: int | None,
+        renews: bool = False,
     ) -> Placing:
         """As :meth:`GroupedLedger.place_in_group`."""
 
@@ -120,22 +118,19 @@ class SQLiteLedger:
             if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
                 return Placing(placed=True)
             if holder := _holder(db, row):
-                db.execute("DELETE FROM line WHERE id = ?", [row.id])
+                leave(db, row.id)
                 return Placing(placed=False, holder=holder)
             (counted,) = db.execute("SELECT counted FROM memory").fetchone()
             is_full = group_limit is not None and _group_size(db, row) >= group_limit
-            # One that is parked has a limit of 0, so no turns; when it is back it is the last.
-            db.execute("DELETE FROM line WHERE id = ? AND (most = 0) <> ?", [row.id, is_full])
-            if counted <= now and not is_full and _has_place(db, row.id, limit):
-                db.execute("DELETE FROM line WHERE id = ?", [row.id])
+            if not is_full and counted <= now and take(db, row, limit, renews=renews):
                 db.execute(_INSERT, _values(row, now, now + seconds))
                 return Placing(placed=True)
-            if wait:
-                db.execute(
-                    "INSERT INTO line (id, key, owner, most) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT (id) DO UPDATE SET most = excluded.most",
-                    [row.id, row.key, row.owner, 0 if is_full else limit],
-                )
+            if not wait:
+                leave(db, row.id)
+            elif is_full:
+                park(db, row)
+            else:
+                join(db, row, limit, renews=renews)
             left = max(0.0, counted - now)
             return Placing(placed=False, recovers_in=left, group_full=is_full)
 
@@ -175,7 +170,7 @@ class SQLiteLedger:
             if found is None:
                 return False if _claimer(db, row_id) not in {None, OVER} else None
             db.execute("DELETE FROM rows WHERE id = ?", [row_id])
-            db.execute("DELETE FROM line WHERE id = ?", [row_id])
+            leave(db, row_id)
             if found[0] != (worker or NOBODY):
                 _call(db, found[0], row_id, worker)
             return True
@@ -193,7 +188,7 @@ class SQLiteLedger:
             starts = [(row.owner, row.id) for row in found if row.session_id is None]
             turns = f"SELECT owner, id FROM line {others}"  # noqa: S608 - our own words
             for owner, row_id in starts + db.execute(turns, scope).fetchall():
-                db.execute("DELETE FROM line WHERE id = ?", [row_id])
+                leave(db, row_id)
                 _call(db, owner, row_id, worker)
             return found
 
@@ -282,7 +277,8 @@ class SQLiteLedger:
                 by = worker if row.session_id is not None or may_settle else NOBODY
                 db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row.id])
                 db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row.id, by, now])
-            db.execute(_DROP_LATE_TURNS, scope)
+            for (row_id,) in db.execute(_LATE_TURNS, scope).fetchall():
+                leave(db, row_id)
             if db.execute(_DROP_LATE_WORKERS, scope).rowcount:
                 db.execute("DELETE FROM names WHERE owner NOT IN (SELECT owner FROM workers)")
             db.execute("DELETE FROM claimed WHERE at < ?", [now - REMEMBERED])
@@ -329,7 +325,7 @@ class SQLiteLedger:
         def work(db: sqlite3.Connection) -> tuple[list[str], list[tuple[int, str]]]:
             mine = "SELECT seq, id FROM calls WHERE seq > ? AND owner = ? ORDER BY seq"
             calls = db.execute(mine, [heard, worker]).fetchall()
-            return [row_id for row_id, owner in _with_places(db) if owner == worker], calls
+            return [row_id for row_id, owner in with_places(db) if owner == worker], calls
 
         told: frozenset[str] = frozenset()
         looks = 0
@@ -392,7 +388,7 @@ def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) 
     if found:
         db.execute("DELETE FROM rows WHERE id = ?", [row.id])
     db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
-    db.execute("DELETE FROM line WHERE id = ?", [row.id])
+    leave(db, row.id, placed=True)
     # It may have been late, and forgotten: if it says no more, it must be late again.
     db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
     return _holder(db, row) or row.owner
@@ -431,37 +427,6 @@ def _group_size(db: sqlite3.Connection, row: LedgerRow) -> int:
     count = 'SELECT count(*) FROM rows WHERE "group" = ?'
     (size,) = db.execute(count, [row.group]).fetchone()
     return int(size)
-
-
-def _with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """The rows in the queue that may be placed now, with their owners."""
-    (taken,) = db.execute("SELECT live FROM engine").fetchone()
-    (most,) = db.execute("SELECT max(most) FROM line").fetchone()
-    line = db.execute(
-        "SELECT id, owner, most FROM line WHERE most > 0 ORDER BY seq LIMIT ?", [MOST_PASSED]
-    )
-    while most is not None and taken < most and (first := line.fetchone()):
-        row_id, owner, limit = first
-        if taken < limit:
-            yield row_id, owner
-            taken += 1
-
-
-def _has_place(db: sqlite3.Connection, row_id: str, limit: int) -> bool:
-    """Whether a slot is free for a row, after all rows before it in the queue."""
-    (live,) = db.execute("SELECT live FROM engine").fetchone()
-    if live >= limit:
-        return False
-    (seq,) = db.execute("SELECT max(seq) FROM line WHERE id = ?", [row_id]).fetchone()
-    before = "SELECT 1 FROM line WHERE seq < ? AND most > 0 LIMIT ?"
-    (ahead,) = db.execute(
-        f"SELECT count(*) FROM ({before})",  # noqa: S608 - our own words
-        [math.inf if seq is None else seq, limit - live],
-    ).fetchone()
-    if live + ahead < limit:
-        return True
-    ahead = sum(1 for _ in takewhile(lambda one: one[0] != row_id, _with_places(db)))
-    return bool(live + ahead < limit)
 
 
 def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:

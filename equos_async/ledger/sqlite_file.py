@@ -18,7 +18,7 @@ from weakref import WeakSet
 from equos_async.errors import LedgerError
 
 from .sqlite_move import is_stuck, move
-from .sqlite_schema import ADDED, INDEX_GROUP, NEWEST, SCHEMA
+from .sqlite_schema import ADDED, INDEXES, NEWEST, SCHEMA
 
 T = TypeVar("T")
 _Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
@@ -285,20 +285,25 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
     return True
 
 
-def missing(db: sqlite3.Connection) -> set[str]:
-    """The columns of newer releases that the rows of a file lack."""
-    return ADDED.keys() - {
-        name for (name,) in db.execute("SELECT name FROM pragma_table_info('rows')")
-    }
+def missing(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    """The columns of newer releases that the tables of a file lack."""
+    return ADDED.keys() - set(
+        db.execute(
+            "SELECT tables.name, columns.name "
+            "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns"
+        )
+    )
 
 
 def add_columns(db: sqlite3.Connection) -> None:
-    """Add what the rows lack, unless another process did so just now."""
+    """Add what the tables lack, unless another process did so just now."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        for name in sorted(missing(db)):
-            db.execute(ADDED[name])
-        db.execute(INDEX_GROUP)  # of a column that even a new file gets only here
+        for table, column in sorted(missing(db)):
+            kind = ADDED[table, column]
+            db.execute(f'ALTER TABLE {table} ADD COLUMN "{column}" {kind}')
+        for index in INDEXES:
+            db.execute(index)
     finally:
         db.execute("COMMIT")
 

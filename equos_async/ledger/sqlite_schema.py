@@ -27,7 +27,7 @@ CREATE INDEX IF NOT EXISTS rows_by_end ON rows (expires);
 CREATE INDEX IF NOT EXISTS rows_by_endpoint ON rows (owner, endpoint);
 CREATE INDEX IF NOT EXISTS intents ON rows (owner) WHERE session_id IS NULL;
 
--- Who waits for a place, with the limit that it goes by.
+-- Who waits for a place, with the limit that it goes by, in the order of their turns.
 CREATE TABLE IF NOT EXISTS line (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT UNIQUE NOT NULL,
@@ -85,12 +85,19 @@ COMMIT;
 # What was added last: a file that has it needs nothing.
 NEWEST: Final = "names"
 
-# What the rows of files that are older lack; those who do not know it leave it as it is.
+# What the tables of files that are older lack; those who do not know it leave it as it is.
 ADDED: Final = {
-    "resource": "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session'",
-    "marker": "ALTER TABLE rows ADD COLUMN marker TEXT",
-    "group": 'ALTER TABLE rows ADD COLUMN "group" TEXT',
+    ("rows", "resource"): "TEXT NOT NULL DEFAULT 'session'",
+    ("rows", "marker"): "TEXT",
+    ("rows", "group"): "TEXT",
+    # The queue takes turns: which group a row is of, what its turn was when it joined, and how many
+    # turns before it were not used since.
+    ("line", "group"): "TEXT",
+    ("line", "turn"): "INTEGER",
+    ("line", "skipped"): "INTEGER NOT NULL DEFAULT 0",
 }
-INDEX_GROUP: Final = (
-    'CREATE INDEX IF NOT EXISTS rows_by_group ON rows ("group") WHERE "group" IS NOT NULL'
+# Of columns that even a new file gets only here.
+INDEXES: Final = (
+    'CREATE INDEX IF NOT EXISTS rows_by_group ON rows ("group") WHERE "group" IS NOT NULL',
+    'CREATE INDEX IF NOT EXISTS line_by_group ON line ("group", seq)',
 )

@@ -18,6 +18,7 @@ from equos_async.testing.ledger_contract import (
 )
 from equos_async.testing.named_ledger_contract import NamedLedgerContract
 from equos_async.testing.settling_contract import SettlingLedgerContract
+from equos_async.testing.turns_contract import TurnsContract
 from tests.ledger.conftest import RedisServer
 
 
@@ -28,6 +29,7 @@ class AllContracts(
     NamedLedgerContract,
     SettlingLedgerContract,
     GroupedLedgerContract,
+    TurnsContract,
 ):
     """What a fleet can use, both engines have."""
 

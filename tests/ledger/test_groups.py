@@ -99,3 +99,44 @@ async def test_an_end_that_another_worker_tells(join: Join) -> None:
         await start(one, "a", "a0")
         await two.stop("a0")
     assert [(end.outcome, end.group) for end in ends] == [("stopped_elsewhere", "a")]
+
+
+async def test_turns_over_all_workers(join: Join) -> None:
+    """One tenant's single call does not wait behind another's many, whichever worker has them."""
+    async with join(max_per_group=None, max_live=1) as one, join(max_per_group=None) as two:
+        await start(two, "a", "a0")
+        two.resize(1)
+        many = [start(one, "a", f"a{n}") for n in range(1, 101)]
+        await eventually(lambda: one.stats().waiting == 100)
+        single = start(two, "b", "b0")
+        await eventually(lambda: two.stats().waiting == 1)
+        gone = many.pop(0)
+        gone.cancel()
+        await two.stop("a0")
+        await asyncio.wait_for(many[0], 10)
+        assert not single.done()
+        await one.stop("a2")
+        await asyncio.wait_for(single, 10)
+        assert [task.done() for task in many[:2]] == [True, False]
+        await two.stop("b0")
+        await asyncio.wait_for(many[1], 10)
+        for task in many[2:]:
+            task.cancel()
+        await asyncio.wait(many)
+
+
+async def test_renewals_over_all_workers(join: Join) -> None:
+    """What replaces a live session comes before all new starts, those of other workers, too."""
+    async with join(max_live=2) as one, join(max_live=2) as two:
+        live = await start(one, "a", "a0")
+        await start(two, "b", "b0")
+        newcomers = [start(two, "c", f"c{n}") for n in range(3)]
+        await eventually(lambda: two.stats().waiting == 3)
+        renewed = asyncio.create_task(live.renew())
+        await eventually(lambda: one.stats().waiting == 1)
+        await two.stop("b0")
+        assert (await asyncio.wait_for(renewed, 10)).key == "a0"
+        await asyncio.wait_for(newcomers[0], 10)  # has the slot of the session that was replaced
+        for task in newcomers[1:]:
+            task.cancel()
+        await asyncio.wait(newcomers)

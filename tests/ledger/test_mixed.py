@@ -45,7 +45,7 @@ async def test_a_row_of_nonsense(redis: RedisServer, text: str) -> None:
         assert await place(ledger, row("b", "worker-2"), limit=2)
 
 
-@pytest.mark.parametrize("lost", ["owned", "keys", "unresolved", "workers", "line"])
+@pytest.mark.parametrize("lost", ["owned", "keys", "unresolved", "workers", "line", "standing"])
 async def test_a_missing_helper_key(redis: RedisServer, lost: str) -> None:
     """What leads to the rows is made anew from them, a portion with each word of a worker."""
     async with RedisLedger(redis.url) as ledger:
@@ -76,3 +76,28 @@ async def test_rows_that_are_evicted(redis: RedisServer) -> None:
         await asyncio.sleep(0.25)
         assert not await place(ledger, row("b"), limit=1, wait=False)
         assert await place(ledger, row("b"), limit=2, wait=False)
+
+
+async def test_older_workers_in_the_queue(redis: RedisServer) -> None:
+    """They go by a number, and have no turns; what they leave is mended."""
+    async with RedisLedger(redis.url) as ledger:
+        assert await place(ledger, row("x"), limit=1)
+        for label in ("a", "b"):
+            assert not await place(ledger, row(label), limit=1)
+        number = redis.ask("HINCRBY", "{equos}:engine", "number", "1").strip()
+        older = {"key": "c", "owner": "worker-2", "most": 1}
+        redis.ask("ZADD", "{equos}:line", number, "worker-2/c")
+        redis.ask("HSET", "{equos}:tickets", "worker-2/c", json.dumps(older))
+        redis.ask("HDEL", "{equos}:tickets", "worker-1/b")
+        redis.ask("ZREM", "{equos}:line", "worker-1/b")
+        for label in ("d", "e"):
+            assert not await place(ledger, row(label, "worker-3", group="g"), limit=1)
+        await ledger.remove("worker-1/x")
+        last = row("e", "worker-3", group="g")
+        assert await place(ledger, row("a"), limit=1)
+        await ledger.remove("worker-1/a")
+        assert not await place(ledger, last, limit=1), "c was before it"
+        await ledger.remove("worker-2/c")
+        assert not await place(ledger, last, limit=1), "d was before it"
+        await ledger.remove("worker-3/d")
+        assert await place(ledger, last, limit=1)

@@ -1,0 +1,139 @@
+"""The queue of a ledger in SQLite: who waits for a slot, in the order of their turns.
+
+A row's ``seq`` is its turn, so the queue is read in the order of its key. Groups take turns: of
+each group that waits one row has its turn in a round, so the next of a group is a round behind the
+one before it. A group that was not waiting begins behind all others, in the same round. Renewals
+have turns before those of all newcomers, and parked rows have none.
+
+When a row leaves without having used its turn, that is not lost to its group: the rows behind it
+come earlier by a round each. To write all of them would take long, so only the next one does; it
+counts how many turns were ``skipped`` before it, and passes that on. So the first of a group has
+its exact turn.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+from .protocol import LedgerRow
+
+# So many groups can have turns in one round; SQLite's whole numbers have 63 bits.
+ROUND: Final = 2**20
+RENEWALS: Final = range(-(2**62), 0)
+NEWCOMERS: Final = range(2**61)
+PARKED: Final = range(2**61, 2**62)
+# How far those are looked for who have places, behind others whose own limits are reached.
+MOST_PASSED: Final = 2000
+
+
+def take(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) -> bool:
+    """Whether a slot is free for a row, after all rows before it; then it leaves the queue."""
+    (live,) = db.execute("SELECT live FROM engine").fetchone()
+    if live >= limit:
+        return False
+    if db.execute("SELECT 1 FROM line WHERE most > 0 LIMIT 1").fetchone():
+        join(db, row, limit, renews=renews)
+        if not _has_place(db, row.id, limit, limit - live):
+            return False
+    leave(db, row.id, placed=True)
+    return True
+
+
+def join(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) -> None:
+    """Stand in the queue, behind the others of the group; a row that stands there stays."""
+    stands = db.execute(
+        "UPDATE line SET most = ? WHERE id = ? AND seq < ?", [limit, row.id, PARKED.start]
+    )
+    if not stands.rowcount:
+        leave(db, row.id)
+        turn = _free(db, _turn(db, row.group, RENEWALS if renews else NEWCOMERS))
+        _insert(db, row, turn, limit)
+
+
+def park(db: sqlite3.Connection, row: LedgerRow) -> None:
+    """Have a key, but no turn; one that had a turn leaves it to its group."""
+    stands = db.execute("SELECT seq FROM line WHERE id = ?", [row.id]).fetchone()
+    if stands is None or stands[0] not in PARKED:
+        leave(db, row.id)
+        (last,) = db.execute("SELECT max(seq) FROM line").fetchone()
+        _insert(db, row, max(PARKED.start, (last or 0) + 1), 0)
+
+
+def leave(db: sqlite3.Connection, row_id: str, *, placed: bool = False) -> None:
+    """Leave the queue; unless the row is placed, the next of its group has its turn."""
+    columns = 'SELECT seq, "group", coalesce(turn, seq), skipped FROM line WHERE'
+    found = db.execute(f"{columns} id = ?", [row_id]).fetchone()
+    if found is None:
+        return
+    db.execute("DELETE FROM line WHERE id = ?", [row_id])
+    seq, group, _, skipped = found
+    skipped += not placed
+    if not skipped or seq in PARKED:
+        return
+    end = NEWCOMERS.stop if seq in NEWCOMERS else RENEWALS.stop
+    in_group = '"group" IS ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT 1'
+    following = db.execute(f"{columns} {in_group}", [group, seq, end]).fetchone()
+    if following is None:
+        return
+    old, _, turn, skipped_before = following
+    skipped += skipped_before
+    new = min(old, _free(db, turn - skipped * ROUND))
+    db.execute("UPDATE line SET seq = ?, skipped = ? WHERE seq = ?", [new, skipped, old])
+
+
+def with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """The rows in the queue that may be placed now, with their owners."""
+    (taken,) = db.execute("SELECT live FROM engine").fetchone()
+    (most,) = db.execute("SELECT max(most) FROM line").fetchone()
+    line = db.execute(
+        "SELECT id, owner, most FROM line WHERE most > 0 ORDER BY seq LIMIT ?", [MOST_PASSED]
+    )
+    while most is not None and taken < most and (first := line.fetchone()):
+        row_id, owner, limit = first
+        if taken < limit:
+            yield row_id, owner
+            taken += 1
+
+
+def _has_place(db: sqlite3.Connection, row_id: str, limit: int, free: int) -> bool:
+    (ahead,) = db.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM line WHERE most > 0 "
+        "AND seq < (SELECT seq FROM line WHERE id = ?) LIMIT ?)",
+        [row_id, free],
+    ).fetchone()
+    if ahead < free:
+        return True
+    return any(one == row_id for one, _ in with_places(db))
+
+
+def _turn(db: sqlite3.Connection, group: str | None, lane: range) -> int:
+    """The turn of one that joins: a round behind its group, or behind all others in this round."""
+    last = db.execute(
+        'SELECT coalesce(turn, seq) FROM line WHERE "group" IS ? AND seq >= ? AND seq < ? '
+        "ORDER BY seq DESC LIMIT 1",
+        [group, lane.start, lane.stop],
+    ).fetchone()
+    if last is not None:
+        return int(last[0]) + ROUND
+    within = "SELECT seq FROM line WHERE seq >= ? AND seq < ? ORDER BY seq"
+    first = db.execute(f"{within} LIMIT 1", [lane.start, lane.stop]).fetchone()
+    if first is None:
+        return lane.start
+    latest = db.execute(f"{within} DESC LIMIT 1", [first[0], first[0] + ROUND]).fetchone()
+    return int(latest[0]) + 1
+
+
+def _free(db: sqlite3.Connection, turn: int) -> int:
+    """A turn that no row has, or the next one."""
+    while db.execute("SELECT 1 FROM line WHERE seq = ?", [turn]).fetchone():
+        turn += 1
+    return turn
+
+
+def _insert(db: sqlite3.Connection, row: LedgerRow, seq: int, most: int) -> None:
+    db.execute(
+        'INSERT INTO line (seq, id, key, owner, most, "group", turn) VALUES (?, ?, ?, ?, ?, ?, ?)',
+        [seq, row.id, row.key, row.owner, most, row.group, seq],
+    )
