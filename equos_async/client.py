@@ -399,7 +399,7 @@ def _sources(given: Mapping[Credential, object]) -> dict[Credential, KeySource]:
         found[credential] = _validate.key_source(credential.value, source)
     if not found:
         raise ConfigurationError(
-            "client_key or api_key must be there: pass one, or set "
+            "client_key or api_key is required: pass one, or set "
             + " or ".join(credential.variable for credential in given)
         )
     return found

@@ -6,29 +6,30 @@ import argparse
 import asyncio
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from importlib.util import find_spec
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from queue import SimpleQueue
 from typing import IO, Any, cast
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 from equos_async.client import EquosClient
 from equos_async.errors import EquosError, StartOutcomeUnknownError
-from equos_async.events import Event, Unresolved, logger
+from equos_async.events import Unresolved, logger
 from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
 from equos_async.settings import Settle, Timeouts
 
 from .signals import until_terminated
+from .tally import UNITS, Show, Tally, display, table
 
-Show = Callable[[], object]
+LOST = ", whose start's answer was lost; each was reported"
+"""What is said of sessions that are left on the server, if all of them are known."""
+
 SERVER = ("--scenario=bad-day",)
 """What the emulator is told to do wrong."""
 
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without the server key: lost starts are reported, and not looked for",
     )
+    parser.add_argument("--json", action="store_true", help="print the table as one JSON object")
 
 
 def _count(text: str) -> int:
@@ -85,74 +87,44 @@ def run(args: argparse.Namespace) -> int:
     """
     tally = Tally(total=args.sessions, settles=not args.no_settle)
     with _emulator(args.seed) as emulator:
-        code = _finish(emulator.endpoint, tally, args.at_once)
-    return _conclude(tally, emulator.last_words()) or code
+        code = _finish(emulator.endpoint, tally, args)
+    return _conclude(tally, emulator.last_words(), as_json=args.json) or code
 
 
-def _finish(endpoint: str, tally: Tally, at_once: int) -> int:
+def _finish(endpoint: str, tally: Tally, args: argparse.Namespace) -> int:
     """Run all sessions; the exit code says whether that was interrupted."""
-    with suppress(KeyboardInterrupt), quiet(), _display(tally) as show:
-        return asyncio.run(until_terminated(_run_sessions, endpoint, tally, at_once, show))
+    shown = nullcontext(_nothing) if args.json else display(tally)
+    with suppress(KeyboardInterrupt), quiet(), shown as show:
+        return asyncio.run(until_terminated(_run_sessions, endpoint, tally, args.at_once, show))
     return 130
 
 
-def _conclude(tally: Tally, left: dict[str, Any]) -> int:
-    """Print what happened and what is left; 1 where something is that was not reported."""
+def _nothing() -> None:
+    """Show nothing while it runs: what is printed is one JSON object."""
+
+
+def _conclude(tally: Tally, left: dict[str, Any], *, as_json: bool) -> int:
+    """Print what happened; 1 if a session is left on the server and was not reported."""
     forgotten = unreported(left["live"], tally.unresolved)
+    if as_json:
+        told: dict[str, Any] = {"unreported": forgotten}
+        for name, number, words in table(tally, left):
+            unit = words if words in UNITS else ""
+            told[f"{name}{unit}".replace(" ", "_")] = round(number)
+        print(json.dumps(told))
+        return int(bool(forgotten))
     is_known = all(one.operation == "start" for one in tally.unresolved) and not forgotten
-    _print_table(tally, left, note=LOST if is_known and left["live"] else "")
+    for name, number, words in table(tally, left, note=LOST if is_known and left["live"] else ""):
+        print(f"{name:<18}  {number:>6.0f}{words}")
     if forgotten:
         print(f"left on the server, and not reported: {forgotten}")
-        return 1
-    return 0
+    return int(bool(forgotten))
 
 
 def unreported(live: list[dict[str, str]], unresolved: Iterable[Unresolved]) -> list[str]:
     """The names of the sessions on the server that the client does not know to be unresolved."""
     known = {one.session_id for one in unresolved} | {one.name for one in unresolved}
     return [one["name"] for one in live if not {one["id"], one["name"]} & known]
-
-
-@define
-class Tally:
-    """What happened so far."""
-
-    total: int
-    settles: bool
-    started: int = 0
-    stopped: int = 0
-    retried: int = 0
-    unknown: int = 0
-    failed: int = 0
-    again: int = 0
-    found: set[str | None] = field(factory=set[str | None])
-    latencies: list[float] = field(factory=list[float])
-    unresolved: tuple[Unresolved, ...] = ()
-
-    def count(self, event: Event) -> None:
-        """The client's ``on_event``."""
-        self.retried += event.kind == "retry"
-        if event.kind == "settled":
-            self.found.add(event.name)
-
-    def begin(self, name: str, seconds: float) -> None:
-        """A session was started."""
-        self.started += 1
-        self.again += name in self.found
-        self.latencies.append(seconds)
-
-    @property
-    def over(self) -> int:
-        """How many sessions are over, one way or another."""
-        return self.stopped + self.unknown + self.failed
-
-    def __str__(self) -> str:
-        again = f"  made again {self.again}" if self.settles else ""
-        return (
-            f"{self.over}/{self.total}  started {self.started}  "
-            f"live {self.started - self.stopped}  retried {self.retried}{again}  "
-            f"unknown {self.unknown}  failed {self.failed}"
-        )
 
 
 async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -> int:
@@ -212,64 +184,6 @@ def quiet() -> Generator[None, None, None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _display(tally: Tally) -> Generator[Show, None, None]:
-    """A bar and a live line with rich on a terminal; else a plain line a second."""
-    if not sys.stdout.isatty() or find_spec("rich") is None:
-        yield _plain_lines(tally)
-        return
-    from rich.console import Group  # noqa: PLC0415 - an extra
-    from rich.live import Live  # noqa: PLC0415
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    def drawn() -> Group:
-        bar = ProgressBar(total=tally.total, completed=tally.over)
-        return Group(Text(str(tally), no_wrap=True, overflow="ellipsis"), bar)
-
-    with Live(get_renderable=drawn) as live:
-        yield live.refresh
-
-
-def _plain_lines(tally: Tally) -> Show:
-    due = time.monotonic()
-
-    def show() -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due += 1.0
-            print(tally, flush=True)
-
-    return show
-
-
-LOST = ", whose start's answer was lost; each was reported"
-
-
-def _print_table(tally: Tally, left: dict[str, Any], *, note: str) -> None:
-    spread = (
-        statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
-    )
-    looked = (
-        ("lost starts found", len(tally.found), " and ended"),
-        ("made again", tally.again, ""),
-    )
-    rows = (
-        ("sessions started", tally.started, ""),
-        ("sessions stopped", tally.stopped, ""),
-        ("retries", tally.retried, ""),
-        *(looked if tally.settles else ()),
-        ("outcome unknown", tally.unknown, f"{': not found' * tally.settles}, and reported"),
-        ("failed", tally.failed, ": nothing exists"),
-        ("left on the server", len(left["live"]), note),
-        ("start latency p50", spread[49] * 1000, " ms"),
-        ("start latency p99", spread[98] * 1000, " ms"),
-        ("billed", left["billed_seconds"], " s"),
-    )
-    for name, number, words in rows:
-        print(f"{name:<18}  {number:>6.0f}{words}")
 
 
 @define

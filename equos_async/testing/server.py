@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="format of the line for each request",
     )
+    add("--json", dest="log", action="store_const", const="json", help="the same as --log json")
 
 
 def _port(text: str) -> int:

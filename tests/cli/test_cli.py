@@ -396,11 +396,15 @@ def serving() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 class TestEmulatorByHand:
+    @pytest.mark.parametrize("option", ["--json", "--log=json"])
     async def test_it_serves_until_it_is_told_to_end(
-        self, serving: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+        self,
+        option: str,
+        serving: Callable[..., subprocess.Popen[str]],
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         """It says where it is, logs a line a request without secrets, and ends with the counts."""
-        process = serving("--log=json", "--fault=start:429,times=1", "--limit-concurrent=1")
+        process = serving(option, "--fault=start:429,times=1", "--limit-concurrent=1")
         assert process.stdout is not None
         endpoint = json.loads(process.stdout.readline())["endpoint"]
         assert await command(*START, "--endpoint", endpoint) == 0
@@ -596,6 +600,22 @@ class TestDemo:
         words = "1, whose start's answer was lost; each was reported"
         assert re.search(rf"^left on the server +{words}$", out, re.MULTILINE)
         assert "made again" not in out
+
+    def test_it_prints_json(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing but one object, with the numbers of the table and their units."""
+        monkeypatch.setattr(demo, "SERVER", ("--fault=start:400,times=1",))
+        assert main(["demo", "--sessions=3", "--at-once=1", "--no-settle", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["unreported"] == []
+        assert [told[name] for name in ("sessions_started", "failed", "left_on_the_server")] == [
+            2,
+            1,
+            0,
+        ]
+        assert told["start_latency_p99_ms"] > 0
+        assert "billed_s" in told
 
     def test_known_by_id_or_by_name(self) -> None:
         """A session counts as reported by its id or by the name of its unknown start."""

@@ -32,7 +32,7 @@ def test_the_picture_of_the_readme_is_of_today() -> None:
     demo = lines((ROOT / ".github" / "assets" / "demo.svg").read_text(encoding="utf-8"))
     assert demo[0] == "$ equos-async demo"
     assert max(map(len, demo)) <= COLUMNS
-    source = (PACKAGE / "cli" / "demo.py").read_text(encoding="utf-8")
+    source = (PACKAGE / "cli" / "tally.py").read_text(encoding="utf-8")
     names = [line[:18].rstrip() for line in demo[2:]]
     assert len(names) == 11
     assert [name for name in names if f'"{name}"' not in source] == []
