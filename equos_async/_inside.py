@@ -1,4 +1,4 @@
-"""What this package does with a client, and its users do not."""
+"""Access to a client for other modules of this package, beyond the public names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def clock_of(client: EquosClient) -> Clock:
 
 
 def policy_of(client: EquosClient) -> RetryPolicy:
-    """How a client tries again."""
+    """The retry policy of a client."""
     return _tasks_of(client).policy
 
 
 def pause_of(client: EquosClient) -> float:
-    """Seconds for which the server wants no starts of a client; 0 where it wants them."""
+    """Seconds for which the server asked a client for a pause of starts; 0: no pause."""
     return _tasks_of(client).throttle.starts.pause_left(clock_of(client).now())
 
 
 def stops_of(client: EquosClient) -> int:
-    """How many stops a client sends at once."""
+    """The number of stops that a client sends at once."""
     return _tasks_of(client).throttle.stops.limit
 
 
@@ -43,7 +43,7 @@ def begin(
     *,
     deadline: float | None = None,
 ) -> Coroutine[Any, Any, T]:
-    """Start a billed thing of either kind, as :meth:`EquosClient.start_session`."""
+    """Start a session or conversation, as :meth:`EquosClient.start_session`."""
     return _BEGIN[resource.word](client)(request, deadline=deadline)
 
 
@@ -54,7 +54,7 @@ def end(
     *,
     deadline: float | None = None,
 ) -> Coroutine[Any, Any, T | None]:
-    """Stop a billed thing of either kind, as :meth:`EquosClient.stop_session`."""
+    """Stop a session or conversation, as :meth:`EquosClient.stop_session`."""
     return _END[resource.word](client)(session_id, deadline=deadline)
 
 
@@ -65,17 +65,17 @@ async def read(
     *,
     deadline: float | None = None,
 ) -> T | None:
-    """Read a billed thing of either kind, as :meth:`EquosClient.get_session`."""
+    """Read a session or conversation, as :meth:`EquosClient.get_session`."""
     return await _tasks_of(client).run(resource.get, session_id, deadline=deadline)
 
 
 def starts_of(client: EquosClient) -> Starts:
-    """What a client looks for starts with, its own and others'."""
+    """The part of a client that searches for lost starts, its own and those of others."""
     return _tasks_of(client).starts
 
 
 def settles(client: EquosClient) -> bool:
-    """Whether a client looks for starts whose answers were lost."""
+    """Whether a client searches for starts whose answers were lost."""
     return starts_of(client).settling.is_on
 
 

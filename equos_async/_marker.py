@@ -1,4 +1,4 @@
-"""The marker by which a start whose answer was lost is known again."""
+"""The marker that identifies a start whose answer was lost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import count
 from typing import Any, Final, cast
 
 VARIABLE: Final = "equos_async_marker"
-"""The template variable that holds it: the same in all releases, which may run side by side."""
+"""The template variable for the marker: the same in all releases, which may run side by side."""
 
 
 def new_marker() -> str:
-    """A marker that no other attempt has.
+    """Make a marker that no other attempt has.
 
-    It comes from the operating system, not from the client's source of chance: two clients with
-    one seed, or a process and its fork, would take each other's sessions for their own.
+    It comes from the operating system, not from the client's random numbers: two clients with the
+    same seed, or a process and its fork, would confuse their sessions.
     """
     return os.urandom(16).hex()
 
@@ -23,30 +23,30 @@ def new_marker() -> str:
 def markers_of(start: str) -> Iterator[str]:
     """The markers of a start's attempts.
 
-    All begin with the start's own. So a ledger that holds that one needs no write for an attempt.
+    All begin with the start's own marker, so a ledger that has it needs no write for each attempt.
     """
     return (f"{start}.{attempt}" for attempt in count(1))
 
 
 def start_of(marker: str) -> str:
-    """What the markers of a start's attempts begin with."""
+    """The common beginning of the markers of a start's attempts."""
     return marker.partition(".")[0]
 
 
 def with_marker(variables: Mapping[str, str] | None, marker: str) -> dict[str, str]:
-    """Template variables with a marker, in place of one that they bring along."""
+    """Template variables with a marker, which replaces one that they contain."""
     return {**(variables or {}), VARIABLE: marker}
 
 
 def without_marker(variables: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """What a user gets to see of template variables; None where nothing else was in them."""
+    """Template variables without the marker; None if they contained nothing else."""
     if not variables or VARIABLE not in variables:
         return variables
     return {name: value for name, value in variables.items() if name != VARIABLE} or None
 
 
 def marker_of(variables: object) -> str | None:
-    """The marker in what the server shows, of whomever it is."""
+    """The marker in template variables from the server."""
     if not isinstance(variables, Mapping):
         return None
     marker = cast("Mapping[str, object]", variables).get(VARIABLE)
@@ -54,12 +54,13 @@ def marker_of(variables: object) -> str | None:
 
 
 class MarkerUse:
-    """What the server makes of markers, learned for one resource.
+    """What is known of the server's support for markers, for one resource.
 
     Attributes:
-        is_on: Whether starts carry one.
-        is_accepted: Whether a start with one was ever accepted.
-        is_shown: Whether the latest of those answers showed it: else waiting for a find is vain.
+        is_on: Whether starts carry a marker.
+        is_accepted: Whether a start with a marker was ever accepted.
+        is_shown: Whether the latest of those answers showed the marker; else a search finds
+        nothing.
     """
 
     def __init__(self) -> None:
@@ -73,14 +74,14 @@ class MarkerUse:
         self.is_shown = shown
 
     def may_be_why(self, status: int, message: str) -> bool:
-        """Whether a start may have been refused for its marker: it is worth one without."""
+        """Whether a start may have been refused because of its marker."""
         return status in {400, 422} and (not self.is_accepted or VARIABLE in message)
 
     def accept_without(self, status: int, message: str) -> bool:
-        """A start was accepted without a marker that was refused so with one.
+        """A start was accepted without a marker after it was refused with one.
 
         Returns:
-            Whether that ends the use of markers, just now.
+            Whether the use of markers ends with this.
         """
         if not self.is_on or not self.may_be_why(status, message):
             return False

@@ -1,4 +1,4 @@
-"""What an answer holds: a value, a refusal in words, an id to be saved, or another call's."""
+"""Read answers: a value, a refusal, the id in a broken one, or that it is another call's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Unreadable:
 
     Attributes:
         problem: What is wrong and where, by path and type; never a value.
-        session_id: The id of what the answer is about, where one could be read all the same.
+        session_id: The id in the answer, if one could be read.
     """
 
     problem: str
@@ -61,9 +61,9 @@ class Page(Generic[T]):
     """A part of a list.
 
     Attributes:
-        items: What of it could be read.
-        count: How many items the server sent.
-        total: How many the whole list has, as the server says; None: it did not say.
+        items: The items that could be read.
+        count: The number of items that the server sent.
+        total: The number of items in the whole list, as the server says; None: not said.
     """
 
     items: tuple[T, ...]
@@ -78,9 +78,8 @@ def decode_begun(
 
     Args:
         cls: The type of the answer.
-        word: Its field that holds what was begun.
-        address: The path from there to the address without which nobody can join; None where
-            the contract does not promise one.
+        word: Its field for what was started.
+        address: The path from there to the address to join, if the contract promises one.
     """
     id_of = attrgetter(f"{word}.id")
     named = None if address is None else f"{word}.{address}"
@@ -100,7 +99,7 @@ def decode_begun(
 
 
 def decode_value(cls: type[T]) -> Callable[[bytes], Structured[T] | Unreadable]:
-    """A value that the server always has."""
+    """Decode a value that is always there."""
 
     def decode(body: bytes) -> Structured[T] | Unreadable:
         try:
@@ -112,10 +111,10 @@ def decode_value(cls: type[T]) -> Callable[[bytes], Structured[T] | Unreadable]:
 
 
 def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unreadable]:
-    """The details of one thing; None where the server sent none.
+    """Decode the details of a session or conversation; None if the server sent none.
 
-    It documents null for what is not there, or is not running any more (reference), and NestJS
-    sends null as an empty body.
+    The server documents null for what does not exist or is not running any more (reference), and
+    NestJS sends null as an empty body.
     """
     kind = cast("type[T | None]", cls)
 
@@ -131,7 +130,7 @@ def decode_details(cls: type[T]) -> Callable[[bytes], Structured[T | None] | Unr
 
 
 def decode_page(cls: type[T], name: str) -> Callable[[bytes], Structured[Page[T]] | Unreadable]:
-    """A part of a list (SDK); items without an id that can be used are left out.
+    """Decode a part of a list (SDK); items without a usable id are left out.
 
     Args:
         cls: The type of the items, which have an ``id``.
@@ -164,14 +163,14 @@ def decode_page(cls: type[T], name: str) -> Callable[[bytes], Structured[Page[T]
 
 @frozen
 class Looked:
-    """What a look reads of a part of a list: ids, markers and dates.
+    """What a search reads from a part of a list: ids, markers and dates.
 
     Attributes:
-        items: The ids that carry a marker, each with that.
-        count: How many items the server sent.
-        total: How many the whole list has; None: it did not say.
-        created: When the items were begun, by the server's clock, in their order.
-        is_cut: Whether it was too large to be read: then nothing else is known.
+        items: The ids of items with a marker, and their markers.
+        count: The number of items that the server sent.
+        total: The number of items in the whole list; None: not said.
+        created: The items' creation times by the server's clock, in their order.
+        is_cut: Whether the part was too large to be read; then nothing else is known.
     """
 
     items: tuple[tuple[str, str], ...] = ()
@@ -184,12 +183,12 @@ class Looked:
 def decode_looked(
     name: str, variables: str, room: int
 ) -> Callable[[bytes], Structured[Looked] | Unreadable]:
-    """A part of a list, for those who look for what was lost.
+    """Decode a part of a list for the search for lost starts.
 
     Args:
         name: The field that holds the items.
-        variables: Their field that may hold a marker.
-        room: Bytes that are read of an answer.
+        variables: The items' field that may contain a marker.
+        room: The number of bytes that are read of an answer.
     """
 
     def decode(body: bytes) -> Structured[Looked] | Unreadable:
@@ -217,7 +216,7 @@ def decode_looked(
 
 
 def is_foreign(body: bytes, session_id: str) -> bool:
-    """Whether an answer speaks of another id than was asked about: it answers another call."""
+    """Whether an answer has another id than its request, and so belongs to another call."""
     quoted = session_id.encode()
     if body.startswith((b'{"id":"%b"' % quoted, b'{"id": "%b"' % quoted)):
         return False  # as servers write it: no need to parse the answer twice
@@ -230,7 +229,7 @@ def is_foreign(body: bytes, session_id: str) -> bool:
 def status_error(
     status: int, body: bytes, *, mask: Callable[[str], str], retry_after: float | None
 ) -> APIStatusError:
-    """The exception for a refusal, with the server's words bounded and secrets masked."""
+    """The exception for a refusal, with the server's text shortened and secrets masked."""
     # Masked before they are cut: half a key would not be found.
     text = shown(mask(decoded(body[: 4 * MAX_HEAD])), lines=True)[:MAX_MESSAGE]
     message = shown(" ".join(mask(_message(body)).split())) or " ".join(text.split())
@@ -243,7 +242,7 @@ def status_error(
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The server's name for the exchange, where it sent a plain one."""
+    """The server's request id, if it sent a plain one."""
     value = headers.get("X-Request-Id", "")
     return value if 0 < len(value) <= 200 and value.isascii() and value.isprintable() else None
 
@@ -261,7 +260,7 @@ def _message(body: bytes) -> str:
 
 
 def _salvaged_id(body: bytes, word: str) -> str | None:
-    """The id of what was begun, from an answer that is otherwise unusable, even a truncated one."""
+    """The id of what was started, from an unusable answer, even a truncated one."""
     try:
         found = parse_object(body)[word]["id"]
     except (*UNUSABLE, TypeError, KeyError):
@@ -278,7 +277,7 @@ def _is_id(value: object) -> bool:
 
 
 def _found_id(text: str, wanted: list[str]) -> str | None:
-    """The string at a path in JSON that may end anywhere."""
+    """The string at a path in JSON text that may be truncated."""
     path: list[str | None] = []  # the key that is being read in each open object; None: a list
     key: str | None = None
     for token in re.finditer(_PART, text):

@@ -1,4 +1,4 @@
-"""JSON bytes to models and back; it knows no operation."""
+"""Convert JSON bytes to models and back, for any operation."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ USELESS = (*UNUSABLE, TypeError, AttributeError)  # and what its hooks raise by 
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that every answer with details is.
+    """Parse an answer that must be a JSON object.
 
     Raises:
         ValueError: It is not JSON, or JSON of another kind.
-        RecursionError: It is nested deeper than any answer.
+        RecursionError: It is nested too deeply.
     """
     text = body.decode(_encoding(body)).strip(_WHITESPACE)
     value, end = _DECODER.raw_decode(text)
@@ -56,7 +56,7 @@ def decoded(body: bytes) -> str:
 
 
 def _encoding(body: bytes) -> str:
-    """The encoding of JSON text: UTF-8, unless a byte order mark or its zeros tell of another."""
+    """The encoding of JSON text: UTF-8, unless a byte order mark or zero bytes show another."""
     return "utf-8" if body[:1] == b"{" and body[1:2] != b"\0" else json.detect_encoding(body)
 
 
@@ -86,7 +86,7 @@ class Structured(Generic[T]):
 
 
 def structure(found: dict[str, Any], cls: type[T]) -> Structured[T]:
-    """A model from an answer, of which only the fields without a default have to be right.
+    """Make a model from an answer; only fields without a default must be right.
 
     Raises:
         ValueError: One of those is missing, or of another type; also as an exception group.
@@ -106,7 +106,7 @@ def structure(found: dict[str, Any], cls: type[T]) -> Structured[T]:
 def structure_items(
     found: list[object], cls: type[T], path: str, unreadable: list[str]
 ) -> tuple[T, ...]:
-    """Models from a list in an answer; elements of which none can be made are left out."""
+    """Make models from a list in an answer; elements that cannot be read are left out."""
     items: list[T] = []
     for value in found:
         try:
@@ -121,7 +121,7 @@ def structure_items(
 
 
 def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[str]) -> T | None:
-    """A model, each of its fields read by itself; None where an essential one cannot be."""
+    """Make a model field by field; None if a required field cannot be read."""
     if not isinstance(found, dict):
         return None
     fields: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def _structure_fields(found: object, cls: type[T], path: str, unreadable: list[s
 
 
 def _structure_partly(value: object, hint: Any, path: str, unreadable: list[str]) -> Any:
-    """What of a field's value can be read all the same; None where that is nothing."""
+    """The readable part of a field's value; None if nothing can be read."""
     kind = _inner(hint) if _is_optional(hint) else hint
     if attrs.has(kind):
         return _structure_fields(value, kind, path, unreadable)
@@ -175,7 +175,7 @@ def camel(name: str) -> str:
 
 @cache
 def converter() -> Converter:
-    """The one converter; made at first use, because making it costs import time."""
+    """The converter; made at first use, to keep imports fast."""
     from cattrs import Converter  # noqa: PLC0415 - most of what importing this package would cost
     from cattrs.gen import (  # noqa: PLC0415
         make_dict_structure_fn,
@@ -251,7 +251,7 @@ def _inner(union: Any) -> Any:
 
 
 def _is_list(kind: Any) -> bool:
-    """Whether it is ``tuple[X, ...]``, as a model holds what is a list on the wire."""
+    """Whether a type is ``tuple[X, ...]``, which is a list in JSON."""
     return get_origin(kind) is tuple
 
 
@@ -303,11 +303,11 @@ _OR_NONE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     float: _structure_number_or_none,
     datetime: _structure_datetime_or_none,
 }
-"""cattrs would turn None into "None" and "no" into True; answers are held to their types."""
+"""Types that cattrs would convert, such as None to "None" or "no" to True; here they must match."""
 
 
 def date_of(value: object) -> float | None:
-    """A date in an answer as seconds since the epoch; None where it is none."""
+    """A date in an answer as seconds since the epoch; None if it is not a date."""
     try:
         moment = _structure_datetime_or_none(value, None)
         return None if moment is None else moment.timestamp()
@@ -316,7 +316,7 @@ def date_of(value: object) -> float | None:
 
 
 def _rare_datetime(text: str) -> datetime:
-    """What RFC 3339 has and Python does not read: lower case, and leap seconds."""
+    """Parse the forms of RFC 3339 that Python does not: lower case, and leap seconds."""
     if text[16:19] != ":60":
         return datetime.fromisoformat(text)
     return datetime.fromisoformat(f"{text[:16]}:59{text[19:]}") + timedelta(seconds=1)

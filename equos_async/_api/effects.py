@@ -1,4 +1,4 @@
-"""What a call does on the server, and all that follows from it."""
+"""The effects of operations on the server, and all rules that depend on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ_DEADLINE: Final = 30.0
 
 
 class Alone(Enum):
-    """What becomes of a call that its caller left, or whose client is closing."""
+    """What the client does with a call after its caller has gone, or while the client closes."""
 
     LISTENS = "withdrawn where it was not sent; else its answer is awaited, and undone"
     GOES_ON = "carried to its end, with its retries; taken on also while the client closes"
@@ -25,7 +25,7 @@ class Alone(Enum):
 
 
 class Stake(Enum):
-    """What may be running, and billed, where a call does not succeed."""
+    """What may be running, and billed, if a call does not succeed."""
 
     NOTHING = "nothing"
     BEGUN = "a session that it began, where its outcome is unknown"
@@ -38,15 +38,15 @@ def _name_of(effect: Effect) -> OperationName:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Effect:
-    """What a call does on the server, and all that follows from it. Nothing else asks.
+    """An effect of an operation on the server; all rules that depend on it are here.
 
     Attributes:
-        retry: What may be sent again.
-        name: The public word for it, in errors and events.
+        retry: The rules for retries.
+        name: Its public word, in errors and events.
         attempt: Seconds for one attempt.
         deadline: Seconds for the whole call.
-        alone: What becomes of it without its caller.
-        stake: What may be running where it does not succeed, so that this is reported.
+        alone: What the client does with the call without its caller.
+        stake: What may be running if the call does not succeed; this is reported.
     """
 
     retry: RetryRules

@@ -1,4 +1,4 @@
-"""Follow a list through its parts to its end, whatever the server makes of it."""
+"""Read a list part by part to its end, also if the server repeats or changes it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from .answers import Page
 T = TypeVar("T")
 
 MAX_STALE: Final = 3
-"""Parts in a row that bring nothing new: a list that moves has one or two, one that loops more."""
+"""Parts in a row without new items: a list that changes has one or two, a repeated one more."""
 
 MAX_ITEMS: Final = 100_000
-"""Items of a list of which the server does not say how many it has."""
+"""The largest number of items of a list without a total."""
 
 GROWTH: Final = 1000
-"""Items by which a list may grow while it is read, beyond as many again as it had."""
+"""Items by which a list may grow while it is read, in addition to its own length."""
 
 
 class Listing(Generic[T]):
-    """How far a list has been read. No id comes twice.
+    """How far a list has been read. No id is returned twice.
 
-    The order is not documented, and things are begun while the list is read: an item may move
-    from one part to another, and then is met twice, or not at all.
+    The order is not documented, and items are added while the list is read. So an item may move
+    from one part to another, and appear twice or not at all.
 
     Attributes:
-        skip: Where the next part begins.
-        is_over: Whether there is none.
-        problem: The path of what made no sense, where the list ended by that.
+        skip: The start of the next part.
+        is_over: Whether the end was reached.
+        problem: The path of the error that ended the list, if one did.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Listing(Generic[T]):
         self._most: int | None = None
 
     def take(self, page: Page[T]) -> Iterator[T]:
-        """The items of the next part that were not met before."""
+        """Take the next part; returns its items that are new."""
         new: list[T] = []
         for item in page.items:
             one: Any = item

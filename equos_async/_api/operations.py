@@ -1,8 +1,8 @@
-"""The operations of the API, one row each, and the billed things that they are about.
+"""The operations of the API, one row each, and the billed resources.
 
 All of it is pure. Sources, as named in the comments: *reference* is the vendor's published API
 reference (version 3), *SDK* the vendor's published client libraries, *NestJS* the documented
-default behaviour of the vendor's server framework, *assumption* what nobody says.
+default behaviour of the vendor's server framework, *assumption* what no source says.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ StartedT = TypeVar("StartedT")
 ThingT = TypeVar("ThingT")
 
 OVER: Final = frozenset({SessionStatus.ENDED, SessionStatus.ERROR, SessionStatus.BLOCKED})
-"""What the server says of something that is not live, and will not be; the same of both."""
+"""The final statuses of both resources."""
 
 MAX_LIST: Final = 8 << 20
-"""Bytes that are read of a part of a list: each item may hold a whole transcript."""
+"""Bytes that are read of a part of a list, whose items may contain whole transcripts."""
 
 PAGE: Final = 50
-"""Items that are asked for at once; SDK: at most 50."""
+"""Items in one request; SDK: at most 50."""
 
 
 class Credential(Enum):
-    """Which key a request carries; the value is what the client calls its argument."""
+    """The key that a request carries; the value is the name of the client's argument."""
 
     NONE = ""
     CLIENT_KEY = "client_key"
@@ -65,7 +65,7 @@ class Credential(Enum):
 
     @property
     def variable(self) -> str:
-        """The environment variable that it may stand in."""
+        """The environment variable for it."""
         return f"EQUOS_{self.value.upper()}"
 
 
@@ -74,16 +74,16 @@ class Operation(Generic[T_co]):
     """One operation of the API.
 
     Attributes:
-        method: The HTTP method. It does not tell the effect.
-        path: Below the version; ``{id}`` stands for the id of what it is about.
+        method: The HTTP method. It does not determine the effect.
+        path: The path below the version, with ``{id}`` for the id.
         credential: Which key it needs.
-        effect: What it does on the server.
-        resource: What it is about, where that is billed.
-        decode: The value of a 2xx answer's body, with what of it could not be read, or why there
-            is none.
-        encode: The body, made anew for each attempt; None where there is none.
-        names_id: Whether an answer names the ``{id}`` that it is about.
-        max_answer: Bytes that are read of an answer, where it may be larger than most.
+        effect: The effect on the server.
+        resource: The billed resource, if there is one.
+        decode: Makes the value from a 2xx answer's body, with the paths that could not be read, or
+            says why there is none.
+        encode: Makes the body, for each attempt again; None: no body.
+        names_id: Whether an answer contains the ``{id}`` of its request.
+        max_answer: Bytes that are read of an answer, if it may be larger than usual.
     """
 
     method: str
@@ -98,7 +98,7 @@ class Operation(Generic[T_co]):
 
     @property
     def takes_id(self) -> bool:
-        """Whether it is about one thing, by its id."""
+        """Whether the path contains an id."""
         return "{id}" in self.path
 
     def url(
@@ -107,17 +107,17 @@ class Operation(Generic[T_co]):
         session_id: str | None = None,
         query: Mapping[str, object] | None = None,
     ) -> str:
-        """The full URL, percent-encoded once and for all."""
+        """The full URL, percent-encoded."""
         url = base + self.path.replace("{id}", quote(session_id or "", safe=""))
         return f"{url}?{urlencode(query, quote_via=quote, safe='')}" if query else url
 
     def body(self, request: object) -> bytes:
-        """The body for an attempt."""
+        """Make the body for an attempt."""
         return b"" if self.encode is None else self.encode(request)
 
 
 def _encode_model(request: object) -> bytes:
-    """The body of a start; fields that are ``None`` are left out."""
+    """Make the body of a start; fields that are ``None`` are left out."""
     fields: dict[str, object] = converter().unstructure(request)
     try:
         return ENCODER.encode(fields).encode()
@@ -240,7 +240,7 @@ PING: Final = Operation(
 
 
 def _look(listed: Operation[Any], items: str, variables: str) -> Operation[Looked]:
-    """The reading of a list for what carries a marker."""
+    """The operation that reads a list in search of markers."""
     return Operation(
         method=listed.method,
         path=listed.path,
@@ -254,23 +254,23 @@ def _look(listed: Operation[Any], items: str, variables: str) -> Operation[Looke
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Resource(Generic[RequestT, StartedT, ThingT]):
-    """A billed thing, and the operations on it.
+    """A billed resource and its operations.
 
     Attributes:
-        word: What it is called, also in a ledger's rows.
-        request: The type of what is asked for.
-        create: Begins one.
-        ends: End one, also what nobody holds: the first of them whose key is there does.
+        word: Its name, also in a ledger's rows.
+        request: The type of a start's request.
+        create: Starts one.
+        ends: Stop one; the first operation whose key the client has is used.
         get: Reads one.
-        list: Reads all, part by part.
-        id_of: The id of what was begun.
-        address_of: Where to join it; None: the server did not say.
-        seconds_of: What a request allows it to run, in seconds; None: for ever.
-        with_seconds: The same request with another such time.
-        granted_of: How long it may run, as the server answered; None: it did not say.
-        status_of: What the server says of it, where it does.
-        look: Reads the list for what carries a marker.
-        marked: The same request with a marker.
+        list: Reads the list, part by part.
+        id_of: Reads the id from the answer to a start.
+        address_of: Reads the address to join; None: not said.
+        seconds_of: Reads the time limit of a request, in seconds; None: no limit.
+        with_seconds: Returns a request with another time limit.
+        granted_of: Reads the time limit from the server's answer; None: not said.
+        status_of: Reads the status, if there is one.
+        look: Reads the list in search of markers.
+        marked: Returns a request with a marker.
     """
 
     word: ResourceName
@@ -330,14 +330,14 @@ CONVERSATION: Final = Resource[
 RESOURCES: Final[Mapping[ResourceName, Resource[Any, Any, Any]]] = {
     one.word: one for one in (SESSION, CONVERSATION)
 }
-"""All of them, by their words."""
+"""All resources, by name."""
 
 
 def resource_of(request: object) -> Resource[Any, Any, Any]:
-    """What a request asks for, by its type.
+    """The resource of a request, by its type.
 
     Raises:
-        ConfigurationError: It is no request.
+        ConfigurationError: It is not a request.
     """
     for one in RESOURCES.values():
         if isinstance(request, one.request):

@@ -1,4 +1,4 @@
-"""One value for equal descriptions: many answers describe the same avatar and agent."""
+"""Share values of equal descriptions: many answers describe the same avatar and agent."""
 
 from __future__ import annotations
 

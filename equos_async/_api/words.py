@@ -1,4 +1,4 @@
-"""What a server says, without the client key and without tokens."""
+"""Mask keys and tokens in the server's texts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from urllib.parse import quote
 from equos_async._validate import Secret
 
 MAX_HEAD: Final = 16_384
-"""How many characters are looked at; the rest of a longer text is dropped."""
+"""Characters that are searched; the rest of a longer text is dropped."""
 
 SHORT_KEY: Final = 8
-"""A key of fewer characters may be part of words: only its header forms are masked."""
+"""A shorter key may be part of ordinary words: only its header forms are masked."""
 
 MAX_KEYS: Final = 1000
-"""How many secrets are masked: the newest."""
+"""The number of secrets that are masked: the newest."""
 
 # Compiled when they are first needed, which in most programs is never.
 _RUN = r"[\w.-]+"
@@ -24,12 +24,12 @@ _HEADER = r"""(?i:bearer|x-api-key)([\s:="'\\]|%20|\+)+"""
 
 
 class Masker:
-    """Takes secrets out of a text, however a server would echo them, and JWTs.
+    """Masks secrets in a text, in each form in which a server may echo them, and JWTs.
 
-    It takes time in proportion to the text.
+    Its time is proportional to the length of the text.
 
     Args:
-        secrets: What is masked from the beginning.
+        secrets: The secrets that are masked from the beginning.
     """
 
     def __init__(self, *secrets: str) -> None:
@@ -45,7 +45,7 @@ class Masker:
             del self._secrets[next(iter(self._secrets))]
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """Mask the secrets in a text."""
         cut = len(text) > MAX_HEAD
         text = text[:MAX_HEAD]
         for secret, forms in self._secrets.items():
@@ -59,7 +59,7 @@ class Masker:
 
 
 def _mask_jwt(run: str, *, cut: bool) -> str:
-    """Mask a JWT in a run of characters that one can consist of, even one that was cut."""
+    """Mask a JWT, even a truncated one, in a run of characters that may be one."""
     start = run.find("eyJ")
     if start < 0 or (run.count(".", start) < 2 and not cut):
         return run
@@ -67,7 +67,7 @@ def _mask_jwt(run: str, *, cut: bool) -> str:
 
 
 def _without_beginning(text: str, form: str) -> str:
-    """A text that was cut, without the beginning of a key at its end."""
+    """Remove the beginning of a key from the end of a truncated text."""
     for length in range(len(form) - 1, 3, -1):
         if text.endswith(form[:length]):
             return text[:-length] + "***"
