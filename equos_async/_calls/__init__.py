@@ -1,1 +1,1 @@
-"""Calls: from a caller's await to what became of it."""
+"""Calls: from a caller's await to the outcome."""

@@ -1,4 +1,4 @@
-"""A billed thing for a block of code: begun on the way in, ended on the way out."""
+"""The ``async with`` blocks of a client: start a session, and stop it on every way out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 async def hold(
     tasks: CallTasks, resource: Resource[Any, T, Any], request: object, deadline: float | None
 ) -> AsyncGenerator[T, None]:
-    """Begin something, and end it on every way out of the block.
+    """Start a session or conversation, and stop it on every way out of the block.
 
-    A failed end is raised, unless the block itself raised: then it is a note of that exception.
+    A failed stop is raised; if the block raised too, it becomes a note of the block's exception.
     """
     started = await tasks.begin(resource, request, deadline=deadline, holder=Holder.BLOCK)
     session_id = resource.id_of(started)

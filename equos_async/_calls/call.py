@@ -1,4 +1,4 @@
-"""One call: its operation, its holder, and how far it has come."""
+"""One call: its operation, its holder and its state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Holder(Enum):
 
 
 class Work(Enum):
-    """How far a call has come; whether its caller still waits is its future's state."""
+    """The state of a call's work; the state of its future says whether the caller still waits."""
 
     NEW = "its task has not run yet"
     QUEUED = "waits for a permit"
@@ -53,7 +53,7 @@ class Work(Enum):
 
 @frozen(eq=False, repr=False)
 class Tried:
-    """What one attempt brought, and what it means."""
+    """The result of one attempt, and its verdict."""
 
     reply: Reply | Failure
     outcome: Outcome
@@ -63,10 +63,10 @@ class Tried:
 
 
 def moved(current: StateT, old: StateT, new: StateT) -> StateT:
-    """A state that follows another one.
+    """Change a state, if the change is allowed.
 
     Raises:
-        RuntimeError: The current state is not the one to be left: a mistake of this library.
+        RuntimeError: The current state is another one, which is a bug of this library.
     """
     if current is not old:
         raise RuntimeError(f"cannot go from {old} to {new}: the state is {current}")
@@ -75,7 +75,7 @@ def moved(current: StateT, old: StateT, new: StateT) -> StateT:
 
 @define(eq=False, repr=False)
 class Target:
-    """What a call is about; each call has one, known by its identity."""
+    """The session that a call is about; compared by identity."""
 
     operation: OperationName
     resource: ResourceName | None
@@ -87,7 +87,7 @@ class Target:
 
     @property
     def id(self) -> str:
-        """The session's id, however many calls are about it; a start has one of its own."""
+        """The identity of the session, the same for all calls about it; a start has its own."""
         if self.session_id is None and not self.own_id:
             self.own_id = secrets.token_hex(8)
         return self.session_id or self.own_id
@@ -95,41 +95,41 @@ class Target:
 
 @define(eq=False, repr=False, kw_only=True)
 class Call(Generic[T]):
-    """One call, with what is known of it and the future that its caller waits for.
+    """One call: its state, and the future that its caller waits for.
 
     Attributes:
-        operation: What it does.
-        effect: What that means on the server.
-        target: What it is about.
-        url: Where it is sent.
-        request: What its body is made from.
-        resource: What it begins, where it begins something.
+        operation: The operation.
+        effect: Its effect on the server.
+        target: The session that it is about.
+        url: The URL of its requests.
+        request: The request of a start.
+        resource: The resource that it starts, if it is a start.
         began: When the caller made it, on the client's clock.
-        deadline: The time on the client's clock at which the call is over.
-        answer: What the caller gets; done or cancelled where nobody waits any more.
-        holder: Who gets it.
+        deadline: The call's deadline, on the client's clock.
+        answer: The caller's future; done or cancelled if the caller no longer waits.
+        holder: Who gets the result.
         task: The client's task that runs the call.
-        ending: The call, in the same task, that ends what this one began.
-        late: Whether it failed for its caller, and is asked for again.
-        in_doubt: Whether something may be running, as it was reported.
-        watch: What sees to it beyond its caller.
-        key: Whose session it is about, where a fleet said so.
-        work: How far it has come.
-        guard: Of the latest attempt.
-        head: What its requests carry.
-        carried: What the latest attempt carried.
-        permit: What its attempt holds while it is on the wire.
-        attempts: How many were made.
-        is_last: Whether no further one is to be made.
-        sent_at: When the latest of them began.
-        latest: What came of the latest of them.
-        retries: What was told of them.
-        is_marked: Whether it began with attempts that carry markers.
-        mark: Makes a request that carries a marker, where attempts do.
-        markers: Those of its attempts, from the first one on.
-        marker: That of the latest attempt.
-        lost: An attempt whose answer was lost, while this call waits for what becomes of it.
-        heir: The call that goes on for this one's caller, while this one only listens.
+        ending: The call, in the same task, that stops what this one started.
+        late: Whether it failed for its caller, and is repeated.
+        in_doubt: Whether it was reported that a session may be running.
+        watch: Follows the call beyond its caller.
+        key: The fleet's key of the session, if there is one.
+        work: The state of its work.
+        guard: The send guard of the latest attempt.
+        head: The headers of its requests.
+        carried: The headers of the latest attempt.
+        permit: The permit of an attempt on the wire.
+        attempts: The number of attempts.
+        is_last: Whether this attempt is the last one.
+        sent_at: When the latest attempt began.
+        latest: The result of the latest attempt.
+        retries: The retries, as they were reported.
+        is_marked: Whether its first attempts carried markers.
+        mark: Makes a request with a marker, if attempts carry one.
+        markers: The markers of its attempts, the first one first.
+        marker: The marker of the latest attempt.
+        lost: An attempt whose answer was lost, while this call waits for its settlement.
+        heir: The call that continues for this one's caller, while this one waits for a late answer.
     """
 
     operation: Operation[T]
@@ -167,41 +167,41 @@ class Call(Generic[T]):
 
     @property
     def current(self) -> Call[T]:
-        """The call that goes on for the caller: this one, unless it has an heir."""
+        """The call that continues for the caller: this one, unless it has an heir."""
         return self if self.heir is None else self.heir.current
 
     @property
     def status(self) -> int | None:
-        """What the latest attempt was answered with."""
+        """The status of the latest answer."""
         return None if self.latest is None else self.latest.outcome.status
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody still waits for the result."""
+        """Whether the caller still waits for the result."""
         return self.holder is not Holder.NOBODY and not self.answer.done()
 
     @property
     def is_on_server(self) -> bool:
-        """Whether the server accepted it, or may have read the attempt that is under way."""
+        """Whether the server accepted the call, or may have read the attempt in progress."""
         return self.is_sent or self.work in {Work.ACCEPTED, Work.SETTLING, Work.ENDING}
 
     @property
     def is_sent(self) -> bool:
-        """Whether the server may have read the attempt that is under way."""
+        """Whether the server may have read the attempt in progress."""
         return self.work is Work.ON_WIRE and self.guard is not None and self.guard.sent
 
     @property
     def is_refused(self) -> bool:
-        """Whether the latest answer was such that asking again would not change it."""
+        """Whether the latest answer is a final refusal."""
         return self.latest is not None and self.latest.verdict is Verdict.REFUSED
 
     @property
     def may_be_sent(self) -> bool:
-        """Whether somebody waits for it, or it is carried out without that."""
+        """Whether the caller waits, or the call continues without a caller."""
         return self.effect.alone is Alone.GOES_ON or not self.answer.done()
 
     def next_request(self) -> object:
-        """What the body of one attempt is made from, where each carries a marker of its own."""
+        """The request for one attempt, with its own marker if attempts carry one."""
         if self.mark is None:  # any more
             self.marker = None
             return self.request
@@ -212,7 +212,7 @@ class Call(Generic[T]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is running, now that it is over, and its caller was told otherwise."""
+        """Whether the call is over and nothing runs, although something was reported."""
         if self.in_doubt or (self.ending is not None and self.ending.in_doubt):
             return False
         if self.late or self.holder is Holder.NOBODY:
@@ -220,38 +220,38 @@ class Call(Generic[T]):
         return self.answer.cancelled() or self.answer.exception() is not None
 
     def tell_watch(self) -> None:
-        """Let its watch know where it is over and nothing is running; it may become so later."""
+        """Tell its watch if the call is over and nothing runs, which may become true later."""
         if self.watch is not None and self.work is Work.DONE and self.is_settled:
             self.watch.settle()
 
     @property
     def is_unsent(self) -> bool:
-        """Whether it is under way, and nothing was sent that the server may still act on."""
+        """Whether it is in progress, and nothing was sent that the server may still act on."""
         return self.work is not Work.DONE and not self.is_on_server
 
     def be_watched(self) -> None:
-        """Let whatever watches the context see to this call."""
+        """Let the watch of the current context follow this call."""
         watch = WATCH.get()
         if watch is not None and watch.take(lambda: self.current.is_unsent):
             self.watch, self.key, self.markers = watch, watch.key, watch.markers
 
     def move(self, old: Work, new: Work) -> None:
-        """Come further, from where it must be."""
+        """Move to another state of its work."""
         self.work = moved(self.work, old, new)
 
     def refuse(self, error: BaseException) -> None:
-        """Let the caller who still waits have an error; asyncio would tell of one without."""
+        """Give the error to a caller that still waits; without one, asyncio would log the error."""
         if self.is_wanted:
             self.answer.set_exception(error)
 
     def give_back(self) -> None:
-        """Give the permit back; harmless where that was done."""
+        """Return the permit; harmless if it was returned."""
         if self.permit is not None:
             self.permit.leave()
             self.permit = None
 
     def withdraw(self) -> None:
-        """Make sure that nothing more is sent, and end the task."""
+        """Forbid any further send, and end the task."""
         guard = (self.ending or self).guard
         if guard is not None:
             guard.withdraw()
@@ -259,10 +259,10 @@ class Call(Generic[T]):
 
 
 class CallGuard(SendGuard):
-    """The guard of one attempt, which looks for its caller in the moment of sending.
+    """The send guard of one attempt; it also checks that the caller still waits.
 
-    A caller that is cancelled takes one pass of the event loop to say so, in which the request
-    could leave.
+    The cancellation of a caller takes effect one pass of the event loop later. In that time the
+    request could be sent.
     """
 
     __slots__ = ("_call",)

@@ -1,4 +1,4 @@
-"""The keys of one client: given, or asked for, once for all calls that need one."""
+"""The keys of one client: strings, or callables that are called once for all waiting calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KeySource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 @frozen(kw_only=True, eq=False)
 class NoKey(Failure):
-    """A key could not be had, so nothing was sent."""
+    """There was no key, so nothing was sent."""
 
     sent: bool = False
 
@@ -32,9 +32,9 @@ class Keys:
     """The keys of a client, and the heads of its requests.
 
     Args:
-        sources: Each key that there is, or what returns it.
-        headers: What else each request carries.
-        mask: Learns each key, so that none is shown.
+        sources: Each key, or the callable that returns it.
+        headers: Further headers of each request.
+        mask: Masks keys in texts; it gets each new key.
         clock: The source of time.
     """
 
@@ -54,10 +54,10 @@ class Keys:
         self._firsts: dict[Sequence[Operation[Any]], Operation[Any]] = {}
 
     def head(self, operation: Operation[Any]) -> Head:
-        """What the requests of an operation carry.
+        """The headers for the requests of an operation.
 
         Raises:
-            ConfigurationError: The key that it needs is not there.
+            ConfigurationError: The client does not have the key that it needs.
         """
         try:
             return self._heads[operation]
@@ -73,11 +73,11 @@ class Keys:
         return head
 
     def has(self, operation: Operation[Any]) -> bool:
-        """Whether the key is there that an operation needs."""
+        """Whether the client has the key that an operation needs."""
         return operation.credential in self._keys
 
     def first(self, rows: Sequence[Operation[T]]) -> Operation[T]:
-        """The first of some operations whose key is there; the last where there is none."""
+        """The first of some operations whose key the client has, else the last one."""
         try:
             return self._firsts[rows]
         except KeyError:
@@ -87,17 +87,17 @@ class Keys:
 
 
 class Key:
-    """One key, and the question for it: asked once for all who wait for the answer.
+    """One key, and its callable, which is called once for all calls that wait for the key.
 
     Args:
-        credential: Which one.
-        source: The key, or what returns it; None where none is needed.
-        mask: Learns it.
+        credential: The kind of key.
+        source: The key, or its callable; None if no key is needed.
+        mask: Masks keys in texts.
         clock: The source of time.
 
     Attributes:
-        value: The key, as far as is known.
-        is_fresh: Whether it may be used without asking.
+        value: The key, if it is known.
+        is_fresh: Whether it may be used without a call of its callable.
     """
 
     def __init__(
@@ -116,18 +116,18 @@ class Key:
             self._learn(source)
 
     def carry(self, head: Head) -> None:
-        """Have a head renewed with each new value."""
+        """Update a head with each new value."""
         self._heads.append(head)
 
     def refuse(self) -> bool:
-        """The server refused the value; whether there may be another one."""
+        """The server refused the value; returns whether there may be another one."""
         if self._source is None:
             return False
         self.is_fresh = False
         return True
 
     async def ask(self, deadline: float) -> NoKey | None:
-        """Have the key asked for; whoever gives up last calls that off."""
+        """Wait for the key; the last waiter that gives up cancels the call of the callable."""
         loop = asyncio.get_running_loop()
         asking = self._asking
         if asking is None:
@@ -178,17 +178,17 @@ class Key:
 
 
 class Head:
-    """What the requests of one operation carry.
+    """The headers of the requests of one operation.
 
     Args:
-        operation: Which one.
+        operation: The operation.
         key: The key that it needs.
         headers: What else each request carries.
 
     Attributes:
         key: The key that it needs.
-        fields: The head, with the key as far as it is known; another one for each key, never
-            changed, for requests share it.
+        fields: The headers, with the key if it is known. A new key makes a new mapping; it is never
+            changed, because requests share it.
     """
 
     def __init__(self, operation: Operation[Any], key: Key, headers: Mapping[str, str]) -> None:
@@ -199,7 +199,7 @@ class Head:
         key.carry(self)
 
     def renew(self) -> None:
-        """The key is another one."""
+        """Use a new key."""
         self.fields = self._made()
 
     def _made(self) -> CIMultiDict[str]:

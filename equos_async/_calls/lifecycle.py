@@ -1,4 +1,4 @@
-"""How far a client has come."""
+"""The states of a client, from open to closed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lifecycle:
 
     @property
     def gave_up(self) -> bool:
-        """Whether nothing more is sent."""
+        """Whether the client sends nothing any more."""
         return self.state in {State.GIVING_UP, State.CLOSED}
 
     def move(self, old: State, new: State) -> None:
@@ -37,5 +37,5 @@ class Lifecycle:
 def closed_error(
     operation: OperationName | None = None, session_id: str | None = None
 ) -> ClientClosedError:
-    """For a call that comes too late."""
+    """The error for a call after the client was closed."""
     return ClientClosedError("the client is closed", operation=operation, session_id=session_id)

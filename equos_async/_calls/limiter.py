@@ -1,4 +1,4 @@
-"""Wait for a limit: the asyncio side of who goes next."""
+"""Wait for a limit: the asyncio side of a queue."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def _is_gone(admitted: asyncio.Future[bool]) -> bool:
 
 
 class Limiter:
-    """Lets calls through a limit, first come, first served. The queue decides, this waits.
+    """Admits calls to a limit, first come, first served. The queue decides, this class waits.
 
-    A waiter that is cancelled takes nothing with it.
+    A cancelled waiter keeps no permit.
 
     Args:
-        limit: What it lets calls through.
+        limit: The limit.
         clock: The source of time.
-        busy: The limiters before which somebody waits; whoever changes a limit makes each of
-            them :meth:`look`.
+        busy: The limiters with waiting calls. After a change of a limit, :meth:`look` must be
+            called for each of them.
     """
 
     def __init__(self, limit: Limit, clock: Clock, busy: set[Limiter]) -> None:
@@ -32,11 +32,11 @@ class Limiter:
         self._timer: Timer | None = None
 
     def enter_at_once(self, now: float) -> bool:
-        """Take a permit where nobody has to be waited for; False where one has to be."""
+        """Take a permit without waiting; False if the call has to wait."""
         return self._queue.enter(now)
 
     async def enter(self, deadline: float) -> bool:
-        """Wait for a permit; False where the deadline came first."""
+        """Wait for a permit; False if the deadline came first."""
         if self._queue.enter(self._clock.now()):
             return True
         admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -57,18 +57,18 @@ class Limiter:
                 self._busy.discard(self)
 
     def leave(self) -> None:
-        """Give the permit back and let the next one in."""
+        """Return the permit and admit the next call."""
         self._queue.leave()
         if self._queue.waiting:
             self.look()
 
     def turn_away(self, before: float) -> None:
-        """Let those wait no longer whose deadline does not come after a time."""
+        """End the wait of the calls whose deadline is not after a time."""
         for admitted in self._queue.before(before):
             set_unless_done(admitted, False)
 
     def look(self) -> None:
-        """Let in whom the limit takes now, and come back when it says."""
+        """Admit calls as far as the limit allows, and check again at the time that it names."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What became of a call, as a value, and the error that says so."""
+"""The outcome of a call, as a value and as an error."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Mask: TypeAlias = Callable[[str], str]
 
 @frozen(eq=False, repr=False)
 class Accepted(Generic[T]):
-    """The server did it."""
+    """The server accepted the call."""
 
     value: T
 
 
 @frozen(eq=False, repr=False)
 class Refused:
-    """The server answered that it did not, and no further attempt is made."""
+    """The server refused the call, and there is no further attempt."""
 
     reply: Reply
     retry_after: float | None
@@ -45,10 +45,10 @@ class Refused:
 
 @frozen(eq=False, repr=False)
 class Unsent:
-    """Nothing of it can have been done: no attempt was sent, or each was refused.
+    """Nothing was done: no attempt was sent, or each was refused.
 
     Attributes:
-        failure: Why the last attempt was not sent, where there was one.
+        failure: Why the last attempt was not sent, if there was one.
         pause: Seconds for which the server wants a pause that is too long for the call.
     """
 
@@ -58,11 +58,11 @@ class Unsent:
 
 @frozen(eq=False, repr=False)
 class Unknown:
-    """It was sent, and no answer came that can be used.
+    """The call was sent, and there was no usable answer.
 
     Attributes:
-        reply: What came instead.
-        unreadable: What is wrong with a 2xx answer.
+        reply: The answer or failure instead.
+        unreadable: The error in a 2xx answer.
     """
 
     reply: Reply | Failure
@@ -71,19 +71,19 @@ class Unknown:
 
 @frozen(eq=False)
 class Ended:
-    """Its answer was lost; what it began was found, and is confirmed to be over."""
+    """The answer was lost; the session was found, and its end is confirmed."""
 
 
 Result: TypeAlias = Accepted[T] | Refused | Unsent | Unknown | Ended
 
 
 def reason_of(reply: Reply | Failure, mask: Mask) -> str:
-    """What an attempt brought, in words."""
+    """The result of an attempt in words."""
     return f"status {reply.status}" if isinstance(reply, Reply) else shown(mask(reply.reason))
 
 
 def error_of(result: Refused | Unsent | Unknown | Ended, call: Call[Any], mask: Mask) -> EquosError:
-    """The error that a caller gets."""
+    """The error for the caller."""
     if isinstance(result, Refused):
         reply = result.reply
         error: EquosError = answers.status_error(
@@ -105,7 +105,7 @@ def error_of(result: Refused | Unsent | Unknown | Ended, call: Call[Any], mask: 
 
 
 def describe(error: ErrorT, call: Call[Any], reply: Reply | Failure | None = None) -> ErrorT:
-    """Complete an error with what is known of the call."""
+    """Add the facts of a call to an error."""
     error.operation = call.effect.name
     error.attempts = call.attempts
     error.session_id = error.session_id or call.target.session_id

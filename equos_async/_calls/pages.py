@@ -1,4 +1,4 @@
-"""A list, read part by part."""
+"""Read a list part by part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 async def read_all(
     tasks: CallTasks, resource: Resource[Any, Any, T], client: str | None
 ) -> AsyncGenerator[T, None]:
-    """Read all of a kind, or those of one client; no id comes twice."""
+    """Read all items, or those of one client; no id is returned twice."""
     query: dict[str, object] = {"take": PAGE}
     if client is not None:
         query["client"] = _validate.text("client", client)

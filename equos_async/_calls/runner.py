@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """Who is asked and told while a call is carried out."""
+    """The callbacks of a runner."""
 
     def may_retry(self, call: Call[Any]) -> bool:
-        """Whether a call is to be sent again at all."""
+        """Whether a call may be sent again."""
         ...
 
     def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
@@ -39,20 +39,20 @@ class Observer(Protocol):
         ...
 
     def on_pause(self, call: Call[Any], seconds: float) -> None:
-        """The server asked for time."""
+        """The server asked for a pause."""
         ...
 
     def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Fields of an answer held values of another type than the contract says."""
+        """Fields of an answer had values of a wrong type."""
         ...
 
     def on_overdue(self, call: Call[Any]) -> None:
-        """The time of an attempt is over that was sent; its answer is still listened for."""
+        """The time of a sent attempt is over; its answer is still awaited."""
         ...
 
 
 class CallRunner:
-    """Carries calls out: waits for a permit, sends, classifies, waits, and sends again."""
+    """Runs calls: waits for a permit, sends, classifies, waits, and sends again."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class CallRunner:
         self._gate = Limiter(throttle.gate, clock, self._busy)
 
     def deadline_of(self, effect: Effect) -> float:
-        """Seconds for a whole call, where its caller did not say."""
+        """Seconds for a whole call, if the caller set no deadline."""
         return effect.deadline(self._timeouts)
 
     async def run_again(self, call: Call[T]) -> Result[T] | None:
-        """Send a call again of which nothing is left on the server; None: it has no more tries."""
+        """Send a call again that has left nothing on the server; None: no attempt is left."""
         again = None if call.latest is None else self._again(call, call.latest)
         if call.latest is None or again is None:
             return None
@@ -89,7 +89,7 @@ class CallRunner:
         return await self.run(call, again.paid)
 
     async def run(self, call: Call[T], paid: float = 0.0) -> Result[T]:
-        """Send until the server accepts or refuses, or nothing more can be known."""
+        """Send until the server accepts or refuses, or the outcome is unknown."""
         call.work = Work.QUEUED  # also where it goes on after its task was cancelled
         rules, renewed = call.effect.retry, False
         while True:
@@ -114,9 +114,9 @@ class CallRunner:
             paid = again.paid
 
     async def _renew(self, call: Call[Any], tried: Tried) -> tuple[Tried, bool]:
-        """Have a key asked for that was refused; whether the call goes out again, with another.
+        """Get a new key after a refused one; returns whether the call is sent again with it.
 
-        Assumption: a 401 comes before anything is done, so that even a start may be sent again.
+        Assumption: the server does nothing before a 401, so that even a start may be sent again.
         """
         head, missing = call.head, None
         if head.fields is call.carried and not head.key.refuse():
@@ -156,7 +156,7 @@ class CallRunner:
         return again
 
     async def _pass_gate(self, call: Call[Any]) -> Tried | None:
-        """One more attempt, once the retry gate lets it pass."""
+        """Make one more attempt, after the retry gate admits it."""
         if not await self._gate.enter(call.deadline):
             return None
         try:
@@ -165,7 +165,7 @@ class CallRunner:
             self._gate.leave()
 
     async def _attempt(self, call: Call[Any], paid: float) -> Tried | None:
-        """Take a permit, send, and learn from what comes of it; None: there was no permit."""
+        """Take a permit, send, and evaluate the result; None: there was no permit."""
         effect = call.effect
         if not call.head.key.is_fresh:
             missing = await call.head.key.ask(call.deadline)
@@ -213,18 +213,18 @@ class CallRunner:
         )
 
     def _overdue(self, call: Call[Any]) -> None:
-        """The caller is told now; what is only listened for holds no permit."""
+        """The caller gets its error now; a call that only waits for a late answer has no permit."""
         call.give_back()
         self._observer.on_overdue(call)
 
     async def _enter(self, limiter: Limiter, call: Call[Any]) -> bool:
-        """Wait for a permit, unless the server wants a pause that is too long for the call."""
+        """Wait for a permit, unless the server asked for a pause that is too long for the call."""
         if self._clock.now() + self._pause_left(call) >= call.deadline:
             return False
         return await limiter.enter(call.deadline)
 
     def _left_waiting(self, call: Call[Any]) -> Refused | Unsent | Unknown:
-        """A call got no permit before its deadline: it ends with what is known of it."""
+        """A call got no permit before its deadline: it ends with the outcome so far."""
         left = self._pause_left(call)
         if left > 0:
             return Unsent(pause=left)
@@ -234,7 +234,7 @@ class CallRunner:
         return self._throttle.limits[call.effect.name].pause_left(self._clock.now())
 
     def _learn(self, call: Call[Any], reply: Reply | Failure, paid: float) -> Tried:
-        """Decode an answer, classify it, and let all that wait for a limit have another look."""
+        """Decode an answer, classify it, and check all queues again."""
         value: Any = None
         missed: tuple[str, ...] = ()
         unreadable: Unreadable | None = None
@@ -272,7 +272,7 @@ class CallRunner:
 
 
 def _last(tried: Tried) -> Refused | Unsent | Unknown:
-    """What an attempt means where no further one follows."""
+    """The outcome of the last attempt."""
     reply = tried.reply
     if isinstance(reply, Failure):
         return Unknown(reply) if reply.sent else Unsent(reply)

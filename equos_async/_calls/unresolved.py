@@ -1,4 +1,4 @@
-"""What may be running on the server and is in no one's hands."""
+"""Sessions that may be running and that no caller holds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from equos_async.events import MAX_REASON, Unresolved
 from .call import Call, Target
 
 MAX_UNRESOLVED: Final = 1000
-"""How many are kept: the newest."""
+"""The number that are kept: the newest."""
 
 
 class UnresolvedLog:
-    """Starts whose outcome never became known, and sessions that could not be stopped."""
+    """Starts of unknown outcome, and sessions that could not be stopped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -26,17 +26,17 @@ class UnresolvedLog:
 
     @property
     def all(self) -> tuple[Unresolved, ...]:
-        """All that are known, oldest first."""
+        """All entries, oldest first."""
         return tuple(found for found, _ in self._found.values())
 
     def add(self, call: Call[Any], reason: str) -> None:
-        """What a call is about may be running."""
+        """Add the session of a call, which may be running."""
         self._found[call.target.id] = self.describe(call.target, reason), call
         if len(self._found) > MAX_UNRESOLVED:
             del self._found[next(iter(self._found))]
 
     def describe(self, target: Target, reason: str) -> Unresolved:
-        """What would be kept."""
+        """Describe the session of a call."""
         return Unresolved(
             operation=target.operation,
             reason=reason[:MAX_REASON],
@@ -50,10 +50,10 @@ class UnresolvedLog:
         )
 
     def call_of(self, unresolved_id: str) -> Call[Any] | None:
-        """The call that one of them is about."""
+        """The call of an entry."""
         _, call = self._found.get(unresolved_id, (None, None))
         return call
 
     def drop(self, target: Target) -> None:
-        """What became of it is known after all."""
+        """Remove an entry whose outcome is known."""
         self._found.pop(target.id, None)

@@ -1,4 +1,4 @@
-"""What becomes of a call beyond what its caller is told, for one that cares for longer."""
+"""Follow a call beyond the result that its caller gets."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ def _never() -> bool:
 
 
 class Watch:
-    """Sees one call to its end: the first that is made in a context where it is set.
+    """Follows one call to its end: the first that is made in the context where it is set.
 
     Args:
-        key: Whose session it is about, for log records.
-        settled: Called when the call is over, nothing is running that it should have ended or
-            might have begun, and its caller was told otherwise, or did not wait; also when the
-            client, which closes, has ended what the call began.
-        markers: Those of its attempts, where they are known to others.
-        rests: Called when the call was answered with a failure, and waits to be sent again.
+        key: The fleet's key of the session, for log records.
+        settled: Called when the call is over and nothing runs, although its caller was told that
+            something may run, or did not wait. Also called when the closing client has stopped the
+            session.
+        markers: The markers of its attempts, if others know them.
+        rests: Called when the call has failed and waits for its next attempt.
 
     Attributes:
-        is_withdrawn: Whether it was called off before anything was sent.
+        is_withdrawn: Whether the call was withdrawn before anything was sent.
         is_settled: Whether ``settled`` was called.
         is_called_off: Whether nothing more is to be sent for it, although its caller waits.
         over: Called when the call is over, whatever came of it.
-        sent_at: When the last attempt of its call was sent, on the client's clock; None: none was.
+        sent_at: When the last attempt of the call was sent, on the client's clock; None: not sent.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Watch:
 
     @property
     def is_unsent(self) -> bool:
-        """Whether the call is under way, and nothing was sent that may still be acted on."""
+        """Whether the call is in progress, and the server has nothing to act on."""
         return self._is_unsent is not None and self._is_unsent()
 
     @property
@@ -60,31 +60,31 @@ class Watch:
         return self._is_unsent not in {None, _never}
 
     def take(self, is_unsent: Callable[[], bool]) -> bool:
-        """Be about a call from now on; false where it is about one already."""
+        """Follow a call from now on; False if it follows one already."""
         if self._is_unsent is not None:
             return False
         self._is_unsent = is_unsent
         return True
 
     def hand_over(self, release: Callable[[], object]) -> None:
-        """Its call is over, and what that began is in the hands of whoever watches."""
+        """Its call is over, and the owner of the watch holds the session."""
         self._release = release
 
     def release(self) -> None:
-        """Whoever watches sets out to end what it holds, or knows that it is over."""
+        """The owner of the watch begins to stop its session, or knows that it has ended."""
         self._release()
 
     def settle(self) -> None:
-        """The call is over, and so is what it was about."""
+        """The call and its session are over."""
         self.is_settled = True
         self._settled()
 
     def let_go(self) -> None:
-        """The call is over: a watch that held on to it would make a cycle of the two."""
+        """Forget the call, because the two would form a reference cycle."""
         self._is_unsent = _never
         self.over()
         self.over = _never
 
 
 WATCH: ContextVar[Watch | None] = ContextVar("WATCH", default=None)
-"""What sees to the next call that is made in this context."""
+"""The watch for the next call in this context."""
