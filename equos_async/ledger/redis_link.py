@@ -1,4 +1,4 @@
-"""The way to a ledger's Redis, whichever server, node or primary that is at the moment."""
+"""The connection to a ledger's Redis: to the present server, node or primary."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _ELSEWHERE_ERRORS: Final = (
 )
 _ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException)
 LOOK_AROUND: Final = 30.0
-"""Seconds between two looks at which nodes a cluster has."""
+"""Seconds between two reads of a cluster's nodes."""
 
 MOST_UNANSWERED: Final = 2
-"""Questions without an answer after which a listener's connection is known to be dead."""
+"""Unanswered checks after which a listener's connection counts as dead."""
 
 Way = tuple[str, str, int]
-"""A URL, and the node that is reached by its settings; an empty name is the URL's own."""
+"""A URL, and a node that is reached with its settings; an empty name is the URL's own node."""
 
 
 class Ways:
-    """The clients of a ledger that is reached by URLs.
+    """The clients of a ledger with one or more URLs.
 
     Args:
-        urls: Of one server, or of any nodes of a cluster.
-        settings: Of each client's pool.
+        urls: The URL of one server, or of some nodes of a cluster.
+        settings: Settings for the pool of each client.
 
     Raises:
-        ValueError: A URL is none of Redis.
+        ValueError: A URL is not one of Redis.
     """
 
     def __init__(self, urls: Sequence[str], settings: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Ways:
         self.way: Way = self._seeds[0]
 
     def __call__(self) -> Any:
-        """The client of the way that is taken."""
+        """The client that is in use."""
         return self._client(self.way)
 
     def __iter__(self) -> Iterator[Any]:
@@ -75,15 +75,15 @@ class Ways:
         return self._clients[way]
 
     def move(self, host: str, port: int) -> None:
-        """Go to the node on which all of the ledger's keys lie."""
+        """Use the node that has the ledger's keys."""
         self.way = (self.way[0], host, port)
 
     def learn(self, nodes: Sequence[tuple[str, int]]) -> None:
-        """Know the nodes of the cluster that may be asked when another one is gone."""
+        """Remember the nodes of the cluster, for the time when one fails."""
         self._nodes = [(self.way[0], host, port) for host, port in nodes]
 
     def go_on(self, failed: Way) -> None:
-        """Take the next way, unless somebody else did so since this one failed."""
+        """Use the next URL or node, unless that was done since this one failed."""
         if self.way == failed:
             ways = [*self._seeds, *self._nodes]
             after = ways.index(failed) + 1 if failed in ways else 0
@@ -91,13 +91,13 @@ class Ways:
 
 
 class RedisLink:
-    """Asks a ledger's server, and listens to it.
+    """Runs scripts on a ledger's server, and listens to its messages.
 
     Args:
-        make: Makes the ways; called anew in a process that was forked, for connections belong to
-            a process.
+        make: Makes the clients; called again after a fork, because connections belong to one
+            process.
         timeout: Seconds that a step may take.
-        owned: Whether the clients are to be closed.
+        owned: Whether to close the clients.
     """
 
     def __init__(self, make: Callable[[], Any], *, timeout: float, owned: bool = True) -> None:
@@ -112,7 +112,7 @@ class RedisLink:
         self.closed: bool = False
 
     async def aclose(self) -> None:
-        """Close the connections, where they are its own."""
+        """Close the connections, unless they are the caller's."""
         self.closed = True
         if self._owned and self._process == os.getpid():
             for client in self._ways:
@@ -121,10 +121,10 @@ class RedisLink:
                     await client.aclose()
 
     async def evaluate(self, digest: str, script: str, keys: int, words: Sequence[str]) -> Any:
-        """Run a script, once or twice.
+        """Run a script; again if the server names another node.
 
         Raises:
-            LedgerError: It was not run, or nobody knows whether it was.
+            LedgerError: It was not run, or it is not known whether it was.
         """
         self._check()
 
@@ -159,7 +159,7 @@ class RedisLink:
         raise failed(failure)
 
     async def _leave(self, way: Way, failure: Exception) -> None:
-        """After a failure: nothing is sent over the same connections, or to the same node."""
+        """After a failure, leave the connections and the node."""
         if not isinstance(failure, exceptions.ResponseError) or _is_elsewhere(failure):
             await self._drop()
         self._ways.go_on(way)
@@ -167,7 +167,7 @@ class RedisLink:
             self._look_at = 0.0
 
     async def _drop(self) -> None:
-        """Close what is idle of the connections; what is in use is dropped as it fails."""
+        """Close the idle connections; those in use are closed when they fail."""
         pool = getattr(self._ways(), "connection_pool", None)  # a cluster's client has its own way
         if pool is not None:
             with suppress(*_ERRORS, OSError, TimeoutError):
@@ -175,7 +175,7 @@ class RedisLink:
                     await pool.disconnect(inuse_connections=False)
 
     async def _look_around(self) -> None:
-        """Learn which other nodes may be asked, where this is a cluster."""
+        """Read the nodes of a cluster."""
         now = asyncio.get_running_loop().time()
         if self._look_at is None or now < self._look_at:
             return
@@ -191,10 +191,10 @@ class RedisLink:
             self._ways.learn(sorted(_nodes(slots)))
 
     async def listen(self, channel: str) -> AsyncIterator[str | None]:
-        """What is published, without end; None whenever something may have been missed.
+        """Yield the published messages, without end; None if some may have been missed.
 
-        A connection may die without a word: one over which no answer comes is made anew. What is
-        asked is the subscription again, for that has the same answer in each version of the wire.
+        A connection may die silently: one without answers is replaced. The check is to subscribe
+        again, because its answer is the same in each version of the protocol.
 
         Raises:
             LedgerError: The server cannot be reached.
@@ -225,14 +225,14 @@ class RedisLink:
 
 
 class _SilentError(Exception):
-    """A listener's connection has died without a word."""
+    """A listener's connection has died silently."""
 
 
 async def _heard(listener: Any, channel: str, message: object, unanswered: int) -> int:
-    """How often in a row a listener has asked and heard nothing; it asks again then.
+    """Check a silent connection again; returns the number of unanswered checks in a row.
 
     Raises:
-        _SilentError: Too often.
+        _SilentError: There were too many.
     """
     if message is not None:
         return 0
@@ -243,11 +243,11 @@ async def _heard(listener: Any, channel: str, message: object, unanswered: int) 
 
 
 class OneWay:
-    """A client that finds its server itself: one of the caller's, of a cluster, or by Sentinel.
+    """A client that finds its server itself: the caller's, one for a cluster, or one with Sentinel.
 
     Args:
-        client: It.
-        others: What is to be closed with it.
+        client: The client.
+        others: Further clients to close with it.
     """
 
     way: Final = ("", "", 0)
@@ -257,7 +257,7 @@ class OneWay:
         self._others = others
 
     def __call__(self) -> Any:
-        """It."""
+        """The client."""
         return self._client
 
     def __iter__(self) -> Iterator[Any]:
@@ -267,20 +267,20 @@ class OneWay:
         """There is no other way."""
 
     def learn(self, nodes: Sequence[tuple[str, int]]) -> None:
-        """It knows them itself."""
+        """Do nothing: the client knows the nodes."""
 
     def go_on(self, failed: Way) -> None:
         """There is no other way."""
 
 
 class Sentinels:
-    """Makes the way to the primary that Sentinels tell of.
+    """Makes clients of the primary that Sentinels name.
 
     Args:
         sentinels: Host and port of each.
-        service: What they call the primary.
-        timeout: Seconds that a step may take; each Sentinel is asked for a fourth of it.
-        settings: Of each connection to the primary; ``sentinel_kwargs`` to Sentinels.
+        service: The name of the primary.
+        timeout: Seconds that a step may take; each Sentinel gets a quarter of it.
+        settings: Settings of each connection to the primary; ``sentinel_kwargs`` for Sentinels.
     """
 
     def __init__(
@@ -302,14 +302,14 @@ class Sentinels:
         self._service = service
 
     def __call__(self) -> OneWay:
-        """A client of this process."""
+        """Make a client of this process."""
         kinds: Any = Sentinel
         told = kinds(self._sentinels, sentinel_kwargs=self._asked)
         return OneWay(told.master_for(self._service, **self._settings), *told.sentinels)
 
 
 def settings_of(timeout: float) -> dict[str, Any]:
-    """Of each connection."""
+    """The settings of each connection."""
     return {
         # One timeout is over a whole step. Not the client's own for each answer: it would be
         # another task each time, and loses cancellations on Python 3.11.
@@ -324,7 +324,7 @@ def settings_of(timeout: float) -> dict[str, Any]:
 
 
 def failed(error: Exception) -> LedgerError:
-    """What a ledger raises."""
+    """The error for a failure of the server."""
     return LedgerError(f"Redis: {error or type(error).__name__}")
 
 
@@ -339,7 +339,7 @@ def _nodes(slots: Any) -> set[tuple[str, int]]:
 
 
 def _decoded(told: Any) -> Any:
-    """A caller's client may answer with bytes."""
+    """Decode an answer, which is bytes with some clients of callers."""
     if isinstance(told, list):
         return [_decoded(one) for one in cast("Sequence[Any]", told)]
     return told.decode() if isinstance(told, bytes) else told

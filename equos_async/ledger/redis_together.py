@@ -1,4 +1,4 @@
-"""Steps of a ledger in Redis that are asked for at the same time, sent in one question."""
+"""Send steps of a ledger in Redis together that are called at the same time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, Final
 from equos_async.errors import LedgerError
 
 MOST: Final = 64
-"""Steps in one question: few enough that no other worker's waits for it by more than some ms."""
+"""Steps in one request: few enough that other workers wait for a few milliseconds only."""
 
 UNDER_WAY: Final = 4
-"""Questions that are under way at the same time; what is asked for meanwhile goes together."""
+"""Requests in flight; steps that are called meanwhile are sent together."""
 
 Words = Sequence[str]
 
 
 class Together:
-    """Sends steps as they come, and together where they come faster than answers do.
+    """Sends each step at once, and several together if they come faster than answers.
 
-    A step alone is sent at once, so it costs no time to be together.
+    A single step is not delayed.
 
     Args:
-        send: Sends some steps, and returns an answer to each.
+        send: Sends some steps, and returns an answer for each.
     """
 
     def __init__(self, send: Callable[[Sequence[Words]], Awaitable[Sequence[Any]]]) -> None:
@@ -33,10 +33,10 @@ class Together:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, words: Words) -> Any:
-        """The answer to a step.
+        """Run a step, and return its answer.
 
         Raises:
-            LedgerError: It was not done, or nobody knows whether it was.
+            LedgerError: It was not done, or it is not known whether it was.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # the first one, or this process was forked
@@ -53,7 +53,7 @@ class Together:
             del answer  # an error would hold what holds it
 
     async def aclose(self) -> None:
-        """Wait for what is under way, which ends within the timeout of a step."""
+        """Wait for the requests in flight, which end within the timeout of a step."""
         here = asyncio.get_running_loop()
         if tasks := [task for task in self._tasks if task.get_loop() is here]:
             await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""The file of a ledger in SQLite: opened, recognised, kept small, and left alone by forks."""
+"""The file of a ledger in SQLite: opened, recognised, kept small, and closed during forks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOT_MOVED: Final = (OSError, ImportError)
 
 
 class SQLiteFile:
-    """A connection in a thread of its own, so that the loop never waits for the disk."""
+    """A connection in its own thread, so that the event loop never waits for the disk."""
 
     def __init__(self, path: str, *, timeout: float) -> None:
         self.path = path
@@ -67,9 +67,9 @@ class SQLiteFile:
             self._thread.shutdown(wait=False)
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, write: bool) -> T:
-        """Do something in the thread, in one transaction.
+        """Run a step in the thread, in one transaction.
 
-        Those that write wait for the lock together, and are written together.
+        Steps that write wait for the lock together, and share a transaction.
         """
         if self._closed:
             raise LedgerError(f"{self.path}: the ledger is closed")
@@ -87,14 +87,14 @@ class SQLiteFile:
             del step, do  # an error would hold what holds it
 
     def _work_off(self, step: _Step) -> None:
-        """Do a step with all that stand there, unless one of them has done it."""
+        """Run a step together with all waiting ones, unless another one has run it."""
         while not step[0].done():
             count = min(len(self._steps), MOST_TOGETHER)
             steps = [self._steps.popleft() for _ in range(count)]
             self._do([one for one in steps if one[0].set_running_or_notify_cancel()], write=True)
 
     def _do(self, steps: Sequence[_Step], *, write: bool) -> None:
-        """Do some steps in one transaction; where one of them fails, each in one of its own."""
+        """Run some steps in one transaction; if one fails, each in its own transaction."""
         try:
             results = self._transact([work for _, work in steps], write=write)
         except Exception as error:
@@ -128,7 +128,7 @@ class SQLiteFile:
         return results
 
     def stand_still(self) -> None:
-        """Close the file until :meth:`go_on`: SQLite's locks are those of one process."""
+        """Close the file until :meth:`go_on`, because SQLite's locks belong to one process."""
         still = threading.Event()
 
         def wait() -> None:
@@ -142,16 +142,16 @@ class SQLiteFile:
         still.wait()
 
     def go_on(self) -> None:
-        """Use the file again, after a fork."""
+        """Open the file again, after a fork."""
         self._forked.set()
 
     def begin_anew(self) -> None:
-        """Use the file in a child, which has nothing of its parent's threads."""
+        """Open the file in a child, which has none of its parent's threads."""
         self._connection, self._recognised, self._knew = None, False, ""
         self._thread, self._steps = _thread(), deque()
 
     def _begin(self, *, write: bool) -> sqlite3.Connection:
-        """Begin a transaction, in a copy of the file where a stopped process keeps its lock."""
+        """Begin a transaction; in a copy of the file if a suspended process keeps its lock."""
         db = self._connect()
         if not write:
             db.execute("BEGIN")
@@ -171,13 +171,13 @@ class SQLiteFile:
         return db
 
     def _check(self, db: sqlite3.Connection) -> None:
-        """See after a write whether it counts, and how large the log is."""
+        """Check after a write that the file is still in use, and check the size of the log."""
         if not self._is_here():
             raise sqlite3.OperationalError("the file was moved while it was written to")
         self._keep_small(db)
 
     def _is_here(self) -> bool:
-        """Whether the path leads to the file that is open."""
+        """Whether the path names the open file."""
         return _inode(self.path) == self._inode
 
     def _connect(self) -> sqlite3.Connection:
@@ -198,7 +198,7 @@ class SQLiteFile:
         return self._connection
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Make the tables, unless another process has done so, were it at this moment."""
+        """Create the tables, unless another process has, perhaps at the same moment."""
         until = time.monotonic() + self._timeout
         # The one statement for which SQLite does not wait, lest two wait for each other.
         while not _write_ahead(db, last_try=time.monotonic() > until):
@@ -213,10 +213,10 @@ class SQLiteFile:
             add_columns(db)
 
     def _recognise(self, db: sqlite3.Connection) -> str:
-        """Which file this is; note where it may have forgotten rows.
+        """Identify the file; note if it may lack rows.
 
-        It may where it is a copy, which lies elsewhere than it says, and where it is new although
-        this ledger knew another one.
+        It may lack rows if it is a copy, whose place is not the one that it names, or if it is
+        new although this ledger has used another one.
         """
         inode = self._inode or 0
         db.execute(
@@ -230,7 +230,7 @@ class SQLiteFile:
         return str(born)
 
     def _keep_small(self, db: sqlite3.Connection) -> None:
-        """Begin the write-ahead log anew where it has grown, waiting for readers a moment."""
+        """Start the write-ahead log again if it has grown; wait a moment for readers."""
         log = f"{os.path.realpath(self.path)}-wal"
         if _size(log) <= MOST_LOG or time.monotonic() < self._small_at:
             return
@@ -259,7 +259,7 @@ def _thread() -> ThreadPoolExecutor:
 
 
 def _inode(path: str) -> int | None:
-    """Which file a path leads to now."""
+    """The identity of the file at a path."""
     try:
         return os.stat(path).st_ino  # noqa: PTH116 - before each step
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def _inode(path: str) -> int | None:
 
 
 def _size(path: str) -> int:
-    """How large a file is; 0 where there is none."""
+    """The size of a file; 0 if there is none."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 - after each step
     except FileNotFoundError:
@@ -275,7 +275,7 @@ def _size(path: str) -> int:
 
 
 def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
-    """Let readers and a writer not wait for each other; whether that is so now."""
+    """Set the mode in which readers and a writer do not block each other; returns success."""
     try:
         db.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError:
@@ -286,7 +286,7 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
 
 
 def missing(db: sqlite3.Connection) -> set[tuple[str, str]]:
-    """The columns of newer releases that the tables of a file lack."""
+    """The columns of newer releases that the tables lack."""
     return ADDED.keys() - set(
         db.execute(
             "SELECT tables.name, columns.name "
@@ -296,7 +296,7 @@ def missing(db: sqlite3.Connection) -> set[tuple[str, str]]:
 
 
 def add_columns(db: sqlite3.Connection) -> None:
-    """Add what the tables lack, unless another process did so just now."""
+    """Add the missing columns, unless another process has just done it."""
     db.execute("BEGIN IMMEDIATE")
     try:
         for table, column in sorted(missing(db)):
@@ -315,13 +315,13 @@ def before_fork() -> None:
 
 
 def in_parent() -> None:
-    """Go on after a fork."""
+    """Open the files again after a fork."""
     for file in list(_FILES):
         file.go_on()
 
 
 def in_child() -> None:
-    """Begin anew after a fork."""
+    """Open the files in the child after a fork."""
     for file in list(_FILES):
         file.begin_anew()
 

@@ -1,4 +1,4 @@
-"""A ledger's SQLite file, moved away from a process that holds it up."""
+"""Move a ledger's SQLite file away from a process that blocks it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from pathlib import Path
 from typing import Final, Literal
 
 STUCK: Final = 3.0
-"""Seconds without a write after which the process that has the lock is taken to be stopped."""
+"""Seconds without a write after which the process with the lock counts as suspended."""
 
 
 def is_stuck(path: str) -> bool:
-    """Whether nothing was written to a file for a while, although its lock is taken."""
+    """Whether nothing was written to a file for a time, although its lock is taken."""
     log = _beside(Path(path).resolve(), "-wal")
     return time.time() - log.stat().st_mtime > STUCK
 
 
 def move(path: str, db: sqlite3.Connection, how: Literal["BEGIN", "BEGIN IMMEDIATE"]) -> None:
-    """Let a path lead to a copy of its file, in which everybody works from now on.
+    """Make a path a link to a copy of its file, which all processes use from now on.
 
-    SQLite's locks belong to a file, so that those of a stopped process stay with the old one.
-    What that process has begun to write is not in the copy: it looks where the path leads when it
-    has written, and its step fails. Should it go on in the very moment of the move, a row may be
-    missing of which it thinks that it is written: then the copy counts as one that may have
-    forgotten rows.
+    SQLite's locks belong to a file, so the lock of a suspended process stays with the old one.
+    The unfinished write of that process is not in the copy: after a write a process checks the
+    path, and its step fails. If it continues at the very moment of the move, a row that it believes
+    to be written may be missing. Then the copy counts as one that may lack rows.
 
     Args:
-        path: Where the ledger is; afterwards a link to the newest copy, which lies beside it.
-        db: A connection to its file, which is of no use afterwards.
-        how: How to begin: ``"BEGIN IMMEDIATE"`` where the lock is free.
+        path: The path of the ledger; afterwards a link to the newest copy beside it.
+        db: A connection to its file; it cannot be used afterwards.
+        how: The statement to begin with: ``"BEGIN IMMEDIATE"`` if the lock is free.
 
     Raises:
-        OSError: Another process moves a file here, or the system cannot do this.
+        OSError: Another process is moving a file here, or the system does not support this.
         ImportError: The system has no such locks.
         sqlite3.Error: The file could not be copied.
     """
@@ -77,7 +76,7 @@ def _copied(here: Path, there: Path) -> sqlite3.Connection:
 
 
 def _base(path: Path) -> Path:
-    """The path at which links end that were not made here."""
+    """The path without the links that this module made."""
     while path.is_symlink() and not _is_ours(path):
         path = path.parent / path.readlink()
     return path.parent.resolve() / path.name
@@ -88,13 +87,13 @@ def _is_ours(link: Path) -> bool:
 
 
 def _next(base: Path, here: Path) -> Path:
-    """The next copy; no name is used twice, for a process may close an old one at any time."""
+    """The next copy; no name is used twice, because a process may still use an old one."""
     number = 0 if here == base else int(here.suffix[1:])
     return _beside(base, f".{number + 1}")
 
 
 def _lead(base: Path, there: Path) -> None:
-    """Let a path be a link to a copy, from one moment to the next."""
+    """Make a path a link to a copy, in one atomic step."""
     link = _beside(there, "-link")
     _remove(link)
     link.symlink_to(there.name)
@@ -112,7 +111,7 @@ def _remove(*paths: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Generator[None, None, None]:
-    """Be the only process that moves a file of a folder."""
+    """Lock a folder, so that only one process moves a file in it."""
     locks = import_module("fcntl")  # Windows has none, and cannot rename what is open either
     lock = os.open(folder, os.O_RDONLY)
     try:
