@@ -1,1 +1,1 @@
-"""Many sessions under one limit."""
+"""Fleets: many sessions under one limit."""

@@ -1,4 +1,4 @@
-"""One drain of a fleet: what it still waits for, and what ended."""
+"""One drain of a fleet: the sessions that it waits for, and how the others ended."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STOP_LATE: Final = "its stop was not answered in time"
 
 
 class Drain:
-    """A drain that is under way.
+    """A drain in progress.
 
     Attributes:
-        pending: What has not ended, with what to say of it at the deadline.
-        ends: What did.
-        done: Done when nothing is pending, at the deadline, or when it is given up.
+        pending: The sessions that have not ended, with the reasons for the report at the deadline.
+        ends: The sessions that have ended.
+        done: Done when nothing is pending, at the deadline, or when the drain is given up.
     """
 
     def __init__(
@@ -34,25 +34,25 @@ class Drain:
         self.timer: Timer = call_at(deadline, set_unless_done, self.done, None)
 
     def settle(self, subject: SessionRecord, end: SessionEnd | None) -> None:
-        """Something is over, or failed for now; None: there was nothing."""
+        """A session has ended, or its stop failed for now; None: there was no session."""
         if self.pending.pop(subject, None) is not None:
             if end is not None:
                 self.ends.append(end)
             self.check()
 
     def arrived(self, record: SessionRecord) -> None:
-        """A start that was on its way brought a session after all."""
+        """A start in progress was answered with a session."""
         if record in self.pending:
             del self.pending[record]  # to stand behind those that were live before
             self.pending[record] = STOP_LATE
 
     def check(self) -> None:
-        """Be done when nothing is pending, and all who are to know of it do."""
+        """Finish if nothing is pending and ``on_end`` has returned for all."""
         if not self.pending and self._are_told():
             set_unless_done(self.done, None)
 
     def report(self) -> DrainReport[Any]:
-        """What is known now."""
+        """The report as of now."""
         ends = self.ends + [
             subject.ended_as("unresolved", reason) for subject, reason in self.pending.items()
         ]

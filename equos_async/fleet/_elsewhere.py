@@ -1,4 +1,4 @@
-"""The end of a key's sessions that other workers hold."""
+"""Stop the sessions of a key that other workers have."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ._rows import key_of
 from .values import AnyEnded
 
 AGAIN: Final = 0.05
-"""Seconds between two looks whether a start that was called off is over."""
+"""Seconds between two checks whether a start that was called off is over."""
 
 
 class Elsewhere:
-    """Ends what other workers have for a key, while they live.
+    """Stops the sessions and starts that living workers have for a key.
 
     Args:
-        ledger: Where it is written down.
-        client: What stops it.
-        engine: What the ledger is asked through.
-        worker: Who asks.
+        ledger: The ledger.
+        client: Stops the sessions.
+        engine: Calls the ledger.
+        worker: The id of this worker.
         clock: The source of time.
-        ended: Called with each session that was ended and is to be told of here.
+        ended: Called with each session that was stopped and whose end is reported by this worker.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Elsewhere:
         self._ended = ended
 
     async def stop(self, key: str) -> AnyEnded | None:
-        """End the sessions of a key, and wait for the ends of its starts.
+        """Stop the sessions of a key, and wait until its starts are over.
 
         Args:
-            key: As rows have it.
+            key: The key, as in rows.
 
         Returns:
-            What the server said of the session at last, where it did.
+            The server's last answer about the session, if there is one.
 
         Raises:
-            LedgerError: The engine failed; a session may have been ended.
+            LedgerError: The engine failed; a session may have been stopped.
             EquosError: A session may still be running.
         """
         if not isinstance(self._ledger, KeyedLedger):

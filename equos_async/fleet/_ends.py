@@ -1,4 +1,4 @@
-"""Who is told of each session's end."""
+"""Call a fleet's ``on_end`` hook."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .values import K, SessionEnd
 OnEnd = Callable[[SessionEnd[K]], Awaitable[object] | None]
 
 PATIENCE: Final = 2.0
-"""Seconds after all else for which the end of a fleet waits for its hook."""
+"""Seconds for which a closing fleet waits for its hook at the end."""
 
 
 class Ends:
-    """Calls a fleet's ``on_end``, and keeps what of it is still running.
+    """Calls a fleet's ``on_end``, and tracks its running tasks.
 
     Args:
-        hook: A function or a coroutine function; its failures are logged, and nobody else's.
+        hook: A function or a coroutine function; its failures are only logged.
     """
 
     def __init__(self, hook: OnEnd[Any] | None) -> None:
@@ -33,7 +33,7 @@ class Ends:
 
     @property
     def are_told(self) -> bool:
-        """Whether nothing of the hook is running."""
+        """Whether no call of the hook is running."""
         return not self._running
 
     def tell(self, end: SessionEnd) -> None:
@@ -57,7 +57,7 @@ class Ends:
         self.settled()
 
     async def leave(self) -> None:
-        """Wait a moment for what the fleet's last ends have set going."""
+        """Wait a limited time for the running calls of the hook."""
         if self._running:
             await asyncio.wait(self._running, timeout=PATIENCE)
 

@@ -1,4 +1,4 @@
-"""The questions that one process asks a ledger's engine: a few at a time, each answered in time."""
+"""Calls of a ledger's engine: a few at a time, each with a time limit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from equos_async.ledger.protocol import KeyedLedger, SessionLedger
 T = TypeVar("T")
 
 PATIENCE: Final = 2.0
-"""Seconds that any answer of an engine is waited for, whatever its own timeout is."""
+"""Seconds for any step of an engine, whatever its own timeout is."""
 
 AT_ONCE: Final = 64
-"""Concurrent questions of each kind: what an engine can be sent together, and answers in time."""
+"""Concurrent steps of each kind, which an engine can answer in time."""
 
 
 def removal(ledger: SessionLedger, worker: str) -> Callable[[str], Awaitable[bool | None]]:
@@ -28,10 +28,10 @@ def removal(ledger: SessionLedger, worker: str) -> Callable[[str], Awaitable[boo
 
 
 class Engine:
-    """A ledger's engine as its users see it: it answers, or it fails for all of them.
+    """A ledger's engine for all its callers: it works, or it fails for all of them.
 
     Args:
-        on_failure: Called with each failure that is noted.
+        on_failure: Called with each failure.
     """
 
     def __init__(self, on_failure: Callable[[], None] | None = None) -> None:
@@ -44,10 +44,10 @@ class Engine:
         self.stops: Final = asyncio.Semaphore(AT_ONCE)
 
     async def ask(self, answer: Awaitable[T]) -> T:
-        """An answer of the engine, in time.
+        """Run a step of the engine, with a time limit.
 
         Raises:
-            LedgerError: There is none, for whatever reason.
+            LedgerError: The step failed or took too long.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelled = task.cancelling()
@@ -69,9 +69,9 @@ class Engine:
                 raise asyncio.CancelledError
 
     async def in_turn(self, lane: asyncio.Semaphore, step: Callable[[], Awaitable[T]]) -> T:
-        """A step for one session. However many there are, each has all of the engine's time.
+        """Run a step for one session in the queue of such steps; its time limit begins at its turn.
 
-        Those that waited while the engine failed fail with it, or each would wait in vain.
+        Steps that waited while the engine failed also fail, instead of waiting for another failure.
 
         Raises:
             LedgerError: As :meth:`ask`.
@@ -83,7 +83,7 @@ class Engine:
             return await self.ask(step())
 
     def failed(self, error: LedgerError) -> None:
-        """Note a failure; the log tells the first of a row."""
+        """Note a failure; the first one in a row is logged."""
         if not self.is_failing:
             self.is_failing = True
             logger.warning("the ledger failed: %s", error)
@@ -91,7 +91,7 @@ class Engine:
             self._on_failure()
 
     def works(self) -> None:
-        """Note that all is well, and everything written down."""
+        """Note that the engine works again, and has all rows."""
         if self.is_failing:
             self.is_failing = False
             logger.info("the ledger works again, and has all sessions of this worker")

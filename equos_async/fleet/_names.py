@@ -1,4 +1,4 @@
-"""The name of a worker: who has it, and whether that process is dead."""
+"""The names of workers: which worker has one, and whether its process is dead."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from equos_async.ledger.protocol import NamedLedger, Namesake
 from ._engine import Engine
 
 _INSTANCE: Final = "#"
-"""Stands in a worker's id between its name and a random word, which no other process has."""
+"""Separates a worker's name in its id from a random word, which is new for each process."""
 
 PROC: Final = Path("/proc")
-"""Where Linux tells of its processes; other systems do not tell enough."""
+"""Where Linux describes its processes; other systems do not describe enough."""
 _OVER: Final = {"Z", "X", "x"}
-"""The states of a process that has ended, and is only still listed."""
+"""The states of a process that has ended but is still listed."""
 
 
 def checked(name: str) -> str:
-    """A name that a worker may have.
+    """Check a worker's name.
 
     Raises:
-        ConfigurationError: It is not one.
+        ConfigurationError: It is not a valid name.
     """
     _validate.text("worker", name)
     if name.startswith(".") or "\0" in name:
@@ -38,25 +38,25 @@ def checked(name: str) -> str:
 
 
 def new_id(name: str | None) -> str:
-    """The id of a worker that begins now; it belongs to this process, so not before a fork."""
+    """Make the id of a worker, in the process that it is for, not before a fork."""
     if name is None:
         return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     return f"{name}{_INSTANCE}{secrets.token_hex(4)}"
 
 
 def name_of(worker: str) -> str:
-    """What users call a worker, by its id."""
+    """The name of a worker for users, from its id."""
     return worker.rpartition(_INSTANCE)[0] or worker
 
 
 async def take(
     ledger: NamedLedger, engine: Engine, *, name: str, worker: str, lease: float, clock: Clock
 ) -> str | None:
-    """Take a name; the id of the worker that had it, if that is proved to be dead.
+    """Take a name; returns the id of its last worker if that one is proved to be dead.
 
-    Where the death of its process cannot be proved, its heartbeats are watched: one that does not
-    send any for its lease, which is three heartbeats, has stalled. What that one left is claimed as
-    from any worker that has stalled.
+    If the death of its process cannot be proved, its heartbeats are watched: without one for its
+    lease, which is the time of three heartbeats, it has stalled. Its rows are then claimed as those
+    of any stalled worker.
 
     Raises:
         ConfigurationError: A living worker has the name.
@@ -84,17 +84,17 @@ async def take(
 
 
 def own_process(proc: Path = PROC) -> str:
-    """What tells this process from all others that can be seen from where it runs."""
+    """The identity of this process among all processes that can be seen from it."""
     pid = os.getpid()
     return json.dumps({**_place(proc), "pid": pid, "started": _stat(proc, pid).get("started")})
 
 
 def is_dead(process: str, proc: Path = PROC) -> bool:
-    """Whether a process is proved to be dead; one of another machine or container never is.
+    """Whether a process is proved to be dead; never true for another machine or container.
 
     Args:
-        process: What it told of itself, by :func:`own_process`.
-        proc: Where the system tells of its processes.
+        process: Its identity, by :func:`own_process`.
+        proc: The folder in which the system describes its processes.
     """
     try:
         told = dict(json.loads(process))
@@ -115,10 +115,10 @@ def is_dead(process: str, proc: Path = PROC) -> bool:
 
 
 def _place(proc: Path) -> dict[str, Any]:
-    """Where the numbers of processes mean what they mean here: one boot of one kernel, as a rule.
+    """The scope of process ids: usually one boot of one kernel.
 
-    A host's name is not enough: a container is made anew under the same one. None where the system
-    does not tell; then no death can be proved.
+    The host's name is not enough, because a new container may have the same one. None if the system
+    does not say; then no death can be proved.
     """
     try:
         return {
@@ -131,7 +131,7 @@ def _place(proc: Path) -> dict[str, Any]:
 
 
 def _stat(proc: Path, pid: int) -> dict[str, str]:
-    """The state of a process, and when it was started; nothing where the system does not tell."""
+    """The state of a process and its start time; nothing if the system does not say."""
     try:
         # After its name, which may hold anything: proc(5), fields 3 and 22.
         fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""What a fleet has in the place of a worker and its rows where it has no ledger."""
+"""Stand-ins for a worker and its rows in a fleet without a ledger."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .values import AnyRequest
 
 
 class NoRows:
-    """The rows of no worker: nothing is written."""
+    """Writes no rows."""
 
     waiting: Final = 0
     worker: Final = None
     waiting_groups: Final[AbstractSet[str | None]] = frozenset()
 
     def waiting_of(self, group: str | None) -> int:
-        """There is no line."""
+        """There is no queue."""
         return 0
 
     def entry(
@@ -31,7 +31,7 @@ class NoRows:
         *,
         group: str | None,
     ) -> Entry:
-        """As :meth:`RowWriter.entry`, as all that follow."""
+        """As :meth:`RowWriter.entry`; so are the methods below."""
         return NO_ENTRY
 
     async def place(
@@ -49,7 +49,7 @@ class NoRows:
         """There is no limit but the fleet's own."""
 
     def turn_away(self, entry: Entry, error: EquosError) -> None:
-        """Nobody waits."""
+        """No start waits here."""
 
     async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
         """There is nothing to write to."""
@@ -62,7 +62,7 @@ class NoRows:
 
 
 class NoWorker:
-    """The worker of a fleet that no other one knows of."""
+    """A worker without a ledger."""
 
     is_reached: None = None
     name: None = None
@@ -71,10 +71,10 @@ class NoWorker:
         self.rows: Final = NoRows()
 
     async def take_name(self) -> None:
-        """Nobody asks for it."""
+        """There are no names without a ledger."""
 
     def enter(self) -> None:
-        """Nobody left anything."""
+        """There are no rows of other workers."""
 
     async def stop(self, key: Hashable) -> None:
         """There are no other workers."""
@@ -84,4 +84,4 @@ class NoWorker:
         return False
 
     async def leave(self) -> None:
-        """Nobody else has heard of it."""
+        """There is no lease to give up."""

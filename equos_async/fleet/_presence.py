@@ -1,4 +1,4 @@
-"""Whether anybody uses a session that ends where nobody does."""
+"""Track the use of a session that ends if nobody uses it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from equos_async import _validate
 
 @define(eq=False)
 class Presence:
-    """Whether anybody uses a session that ends where nobody does.
+    """The use of a session that ends if nobody uses it.
 
     Attributes:
-        join_within: Seconds in which somebody must join; None: it does not matter.
-        idle_after: Seconds without use after which it is ended; None: it is not.
-        has_joined: Whether anybody has used it.
-        seen: When that was the last time, on the clock; before that, when it became live.
-        is_asked: Whether nothing is to be done about it: the server is asked whether somebody has
-            joined, or it is being ended.
+        join_within: Seconds in which somebody must join; None: no limit.
+        idle_after: Seconds without use after which it is stopped; None: no limit.
+        has_joined: Whether somebody has used it.
+        seen: The time of the last use, on the clock; before the first, when it became live.
+        is_asked: Whether its timer has nothing to do now: the server is asked whether somebody has
+            joined, or it is being stopped.
     """
 
     join_within: float | None
@@ -27,19 +27,19 @@ class Presence:
     is_asked: bool = False
 
     def touch(self, now: float) -> None:
-        """Somebody uses it."""
+        """Note that somebody uses it."""
         self.has_joined, self.seen = True, now
 
     def carried_on(self) -> Presence:
-        """For what replaces the session: who has joined that one joins this one, too."""
+        """The presence for its replacement: who has joined this session joins that one."""
         return Presence(None if self.has_joined else self.join_within, self.idle_after)
 
 
 def presence_of(join_within: float | None, idle_after: float | None) -> Presence | None:
-    """What a start asks for; None where it asks for nothing.
+    """The presence that a start asks for, if it asks for any.
 
     Raises:
-        ConfigurationError: One of them is no number of seconds.
+        ConfigurationError: One of them is not a number of seconds.
     """
     for name, seconds in (("join_within", join_within), ("idle_after", idle_after)):
         if seconds is not None:

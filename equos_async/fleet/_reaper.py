@@ -1,4 +1,4 @@
-"""The end of sessions that stalled workers left in a ledger."""
+"""Stop the sessions that stalled workers left in a ledger."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .values import AnyEnded
 
 
 def resource_in(row: LedgerRow) -> Resource[Any, Any, Any] | None:
-    """What a row is about; None where only a newer release knows."""
+    """The resource of a row; None if only a newer release knows it."""
     return next((one for word, one in RESOURCES.items() if word == row.resource), None)
 
 
 @frozen
 class Reaped:
-    """What became of one session that a stalled worker left.
+    """The end of one session that a stalled worker left.
 
     Attributes:
-        row: As it was found, with the session's id where that became known.
+        row: The row as it was found, with the session's id if that became known.
         outcome: ``"stopped"``; ``"failed"``: it may still be running; ``"unresolved"``: the
-            outcome of its start is unknown, and there is nothing that could be stopped.
-        reason: Why, in words, where there is something to say.
-        last: What the server said of it when it was stopped, where it did.
-        is_told: Whether another worker tells of its end, which removed the row before.
-        is_left: Whether it was stopped, and its row could not be removed.
+            outcome of its start is unknown, and no session was found to stop.
+        reason: Why, in words, if there is something to say.
+        last: The server's answer to its stop, if there is one.
+        is_told: Whether another worker has removed the row and reports its end.
+        is_left: Whether it was stopped, but its row could not be removed.
     """
 
     row: LedgerRow
@@ -50,7 +50,7 @@ class Reaped:
 async def end_of(
     row: LedgerRow, client: EquosClient, *, deadline: float | None = None
 ) -> AnyEnded | None:
-    """End the session of a row by its id.
+    """Stop the session of a row by its id.
 
     Raises:
         EquosError: It may still be running.
@@ -63,14 +63,14 @@ async def end_of(
 
 
 class Reaper:
-    """Claims what stalled workers hold, and ends it.
+    """Claims the rows of stalled workers, and stops their sessions.
 
     Args:
-        ledger: Where they wrote it down.
-        client: What stops it.
-        engine: What the ledger is asked through.
-        worker: Who claims.
-        lease: Seconds for which that worker need not be heard of again.
+        ledger: The ledger.
+        client: Stops the sessions.
+        engine: Calls the ledger.
+        worker: The id of the worker that claims.
+        lease: The lease of that worker, in seconds.
         deadline: Seconds for each stop; by default the client's.
     """
 
@@ -101,7 +101,7 @@ class Reaper:
     async def claims(
         self, *, at_once: bool = False, of: str | None = None
     ) -> AsyncIterator[Sequence[LedgerRow]]:
-        """All that stalled workers hold now, as it is claimed.
+        """Claim all rows of stalled workers, and yield them.
 
         Args:
             at_once: As ``SessionLedger.claim``.
@@ -115,15 +115,15 @@ class Reaper:
             yield rows
 
     def may_settle(self, row: LedgerRow) -> bool:
-        """Whether it can be looked for what a start began, and was claimed for that."""
+        """Whether the session of a claimed start can be searched for."""
         is_known = row.session_id is None and row.marker is not None
         return is_known and self._settling is not None and row.endpoint == self._client.endpoint
 
     async def end(self, row: LedgerRow) -> Reaped:
-        """Stop what was claimed, and forget its row when that is confirmed.
+        """Stop the session of a claimed row, and remove the row when the end is confirmed.
 
-        What its worker did not know the id of is looked for first. A row that cannot be forgotten
-        now is found again by its worker's next renewal.
+        A session without an id is searched for first. If the row cannot be removed now, the next
+        renewal of this worker finds it again.
         """
         if row.session_id is None:
             return await self._settle(row)
@@ -134,7 +134,7 @@ class Reaper:
         return await self._stopped(row, last)
 
     async def _settle(self, row: LedgerRow) -> Reaped:
-        """Look for what a start began, and end it; where nothing is found, it is nobody's."""
+        """Search for the session of a start, and stop it; if none is found, give the row up."""
         ledger = self._settling
         unresolved = Reaped(row, "unresolved", f"may run for {row.remaining:.0f} s")
         if ledger is None or not self.may_settle(row):
@@ -155,7 +155,7 @@ class Reaper:
         return await self._stopped(known, None)
 
     async def _found(self, row: LedgerRow) -> Mapping[str, bool]:
-        """The sessions of a start, by their ids: whether the end of each is confirmed."""
+        """The ids of a start's sessions, each with whether its end is confirmed."""
         resource = resource_in(row)
         if resource is None:
             return {}  # only a newer release knows where to look
@@ -167,7 +167,7 @@ class Reaper:
         return await starts.adopt(resource, about, key=key, marker=marker, ago=row.age)
 
     async def _stopped(self, row: LedgerRow, last: AnyEnded | None) -> Reaped:
-        """Forget the row of what was stopped."""
+        """Remove the row of a session that was stopped."""
         try:
             removed = await self._removed(row.id)
         except LedgerError as error:
@@ -176,7 +176,7 @@ class Reaper:
         return Reaped(row, "stopped", last=last, is_told=removed is False)
 
     async def forget(self, row_id: str) -> None:
-        """Remove a row of which nothing runs any more, if the engine works."""
+        """Remove a row whose session has ended, if the engine works."""
         try:
             await self._removed(row_id)
         except LedgerError as error:

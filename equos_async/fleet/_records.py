@@ -9,14 +9,14 @@ from ._states import KEYED, NEXT, State
 
 
 class Recorded(Protocol):
-    """What the records need to know of a session."""
+    """What the records need of a session."""
 
     key: Hashable
     state: State
 
     @property
     def session_id(self) -> str | None:
-        """Its id, from ``LIVE`` on."""
+        """Its id, from the state ``LIVE`` on."""
         ...
 
 
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Recorded)
 
 
 class Records(Mapping[Hashable, R]):
-    """Every session of a fleet that has not ended; as a mapping, the live ones by their keys."""
+    """All sessions of a fleet that have not ended; as a mapping, the live ones by key."""
 
     def __init__(self) -> None:
         self._by_state: dict[State, dict[R, None]] = {state: {} for state in State}
@@ -33,16 +33,16 @@ class Records(Mapping[Hashable, R]):
         self._live_holders = 0
 
     def add(self, record: R, *, holds_key: bool) -> None:
-        """Take a new session up, which waits."""
+        """Add a new session, in the state of waiting."""
         self._by_state[record.state][record] = None
         if holds_key:
             self._holders[record.key] = record
 
     def move(self, record: R, to: State) -> None:
-        """Let a session be in another state.
+        """Move a session to another state.
 
         Raises:
-            RuntimeError: That state cannot follow.
+            RuntimeError: The transition is not allowed.
         """
         if to not in NEXT[record.state]:
             raise RuntimeError(f"a session that is {record.state.value} cannot be {to.value}")
@@ -61,25 +61,25 @@ class Records(Mapping[Hashable, R]):
                 del self._holders[record.key]
 
     def hand_key(self, old: R, new: R) -> None:
-        """Let one live session hold another one's key."""
+        """Pass the key of one live session to another."""
         if self.holder(old.key) is not old or not (_is_live(old) and _is_live(new)):
             raise RuntimeError("only a live session can pass its key on, and only to a live one")
         self._holders[old.key] = new
 
     def holder(self, key: Hashable) -> R | None:
-        """Whoever holds a key, live or not."""
+        """The session that has a key, live or not."""
         return self._holders.get(key)
 
     def by_id(self, session_id: str) -> R | None:
-        """The live session with an id, whether it holds its key or not."""
+        """The live session with an id, also if another one has its key."""
         return self._by_id.get(session_id)
 
     def count(self, *states: State) -> int:
-        """How many are in any of some states."""
+        """The number of sessions in some states."""
         return sum(len(self._by_state[state]) for state in states)
 
     def every(self, *states: State) -> list[R]:
-        """Those in some states, in the order of the states."""
+        """The sessions in some states, in the order of the states."""
         return [record for state in states for record in self._by_state[state]]
 
     def __getitem__(self, key: Hashable) -> R:

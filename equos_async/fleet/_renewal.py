@@ -1,4 +1,4 @@
-"""The replacement of a session before its end."""
+"""Replace sessions before their ends."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .values import AnyRequest
 
 
 class Renewals:
-    """The replacements of one fleet that are under way.
+    """The renewals of one fleet that are in progress.
 
     Args:
         records: The fleet's sessions.
-        fulfil: Starts a session, once it has its place.
-        stop: Sets out to stop one.
-        tell: Tells of what happened to one.
-        is_closed: Whether nothing is to be started any more.
+        fulfil: Starts a session, when it has a slot.
+        stop: Begins to stop a session.
+        tell: Reports what happened to a session.
+        is_closed: Whether nothing may be started any more.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Renewals:
         self._tasks: set[asyncio.Task[LiveSession[Any]]] = set()
 
     def begin(self, old: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
-        """Set out to replace a session, unless that is under way.
+        """Begin to replace a session, unless that is in progress.
 
         Raises:
-            EquosError: It is not live, or was replaced already.
+            EquosError: It is not live, or was already replaced.
         """
         if self._is_closed():
             raise closed_error()
@@ -62,7 +62,7 @@ class Renewals:
         return old.renewing
 
     def cancel(self) -> None:
-        """Begin none of them any more."""
+        """Cancel all renewals."""
         for task in self._tasks:
             task.cancel()
 
@@ -132,7 +132,7 @@ class Renewals:
         return raised
 
     def _raised(self, old: SessionRecord, hook: str, error: BaseException) -> EquosError:
-        """For a hook that failed; what ends the whole program is raised as it is."""
+        """Handle the failure of a hook; an exception that ends the program is raised again."""
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error
         logger.error("%s raised for %r: its old session goes on", hook, old.key, exc_info=error)
@@ -153,6 +153,6 @@ async def _call(hook: Callable[..., Any], *handles: LiveSession[Any]) -> Any:
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody wants this task to end; a hook may raise the same exception."""
+    """Whether this task was cancelled; a hook may also raise ``CancelledError`` itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

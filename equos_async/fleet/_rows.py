@@ -1,4 +1,4 @@
-"""One row of a ledger as its worker sees it: what it is to be, and what it is known to be."""
+"""One row of a ledger at its worker: its desired and its confirmed state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from equos_async.errors import ConfigurationError, EquosError
 from equos_async.ledger.protocol import LedgerRow
 
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
-"""How a whole number is written; no engine is asked to carry more digits."""
+"""The form of a whole number, with a limit of digits for all engines."""
 
 
 class Desired(Enum):
-    """What is to be written."""
+    """The state that the row should have."""
 
     PLACE = "a place, which a start waits for"
     INTENT = "that a start is under way, or how it ended is unknown"
@@ -28,7 +28,7 @@ class Desired(Enum):
 
 
 class Confirmed(Enum):
-    """What the engine is known to hold."""
+    """The state that the engine is known to have."""
 
     NOTHING = "nothing"
     QUEUED = "a turn in the line"
@@ -39,7 +39,7 @@ class Confirmed(Enum):
 
 
 class Step(Enum):
-    """What a worker does next about a row."""
+    """What a worker does next with a row."""
 
     REST = "nothing"
     PLACE = "ask for the place"
@@ -65,7 +65,7 @@ _TOWARDS: Final = {
 
 
 def step(desired: Desired, confirmed: Confirmed) -> Step:
-    """What is to be done so that a row becomes what it is to be."""
+    """The next step from the confirmed to the desired state."""
     if confirmed not in _AGREED[desired]:
         return _TOWARDS[desired]
     return Step.FORGET if desired is Desired.ABSENT else Step.REST
@@ -73,14 +73,14 @@ def step(desired: Desired, confirmed: Confirmed) -> Step:
 
 @define(eq=False)
 class Wish:
-    """What a start that has no place yet wants.
+    """The wishes of a start that has no slot yet.
 
     Attributes:
-        seconds: After which its session is over, whenever in its time it is started.
-        wait: Whether it waits for a place.
-        renews: Whether it comes before newcomers.
+        seconds: Seconds after which its session ends at the latest.
+        wait: Whether it waits for a slot.
+        renews: Whether it comes before new starts.
         waits: Called when it has to wait.
-        turn: Done when it has its place, or cannot have one.
+        turn: Done when it has its slot, or cannot have one.
     """
 
     seconds: float
@@ -92,19 +92,19 @@ class Wish:
 
 @define(eq=False)
 class Entry:
-    """What the ledger holds, or should hold, of one session.
+    """What the ledger has, or should have, of one session.
 
     Attributes:
-        row: As it is to be written.
-        claimed: Called with the worker that claimed it, or with ``NOBODY`` where another one
-            has ended it, or called its start off.
-        group: Whose limit holds for it, where there is one.
-        until: When the session is over at the latest, on the clock.
-        wish: While its start has no place.
-        writer: Whoever is at it now; one at a time, so that no old news comes after new.
-        is_called: Whether something may have happened to it since the engine was asked.
-        removed: Once it is, as ``KeyedLedger.remove``.
-        markers: Those of its start's attempts, where the row has what they begin with.
+        row: The row to write.
+        claimed: Called with the worker that claimed it, or with ``NOBODY`` if another worker
+        has stopped the session or called its start off.
+        group: The group whose limit applies, if there is one.
+        until: When the session ends at the latest, on the clock.
+        wish: The wishes of its start, while that has no slot.
+        writer: The task that writes it; one at a time, so that no old state overwrites a new one.
+        is_called: Whether it may have changed since the last step of the engine.
+        removed: When it is removed, the answer of ``KeyedLedger.remove``.
+        markers: The markers of its start's attempts, if the row has their beginning.
     """
 
     row: LedgerRow
@@ -121,17 +121,17 @@ class Entry:
 
     @property
     def step(self) -> Step:
-        """What is to be done about it."""
+        """The next step for it."""
         return step(self.desired, self.confirmed)
 
     def call(self) -> None:
-        """Its turn may have come, or another worker has ended it: it is to ask."""
+        """Check it again: its turn may have come, or another worker has stopped it."""
         self.is_called = True
         if self.confirmed in {Confirmed.QUEUED, Confirmed.INTENT, Confirmed.SESSION}:
             self.confirmed = Confirmed.UNSURE
 
     def compare(self, held: Mapping[str, str | None]) -> None:
-        """Know what the ledger holds of it."""
+        """Take the state that the ledger has of it."""
         if self.desired is Desired.PLACE or self.confirmed is Confirmed.CLAIMED:
             return  # in the line, or another worker's
         if self.row.id not in held:
@@ -144,29 +144,29 @@ class Entry:
 
 
 def _claimed_by_nobody(_: str) -> None:
-    """For the entry that stands for none."""
+    """Used by the entry that stands for no row."""
 
 
 NO_ENTRY: Final = Entry(
     LedgerRow(id="", key="", name="", owner="", endpoint=""), claimed=_claimed_by_nobody
 )
-"""What stands in a session's record where nothing is to be written."""
+"""The entry of a session without a row."""
 
 
 def called_off() -> EquosError:
-    """For a start whose key was stopped on another worker."""
+    """The error for a start whose key was stopped on another worker."""
     told = "stop() on another worker came before the session was started"
     return EquosError(told, operation="start")
 
 
 def text_of(key: Hashable) -> str:
-    """A key as a row holds it.
+    """The text of a key in a row.
 
-    Whole numbers are written as they always were. A string that could be taken for one stands in
-    quotation marks, so that 1 and "1" are two keys, and come back as what they were.
+    Whole numbers are written as digits. A string that looks like one is written in quotation marks,
+    so that 1 and "1" are two keys.
 
     Raises:
-        ConfigurationError: Other machines could not read the key as the same.
+        ConfigurationError: Other machines could not read the same key.
     """
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise ConfigurationError(
@@ -181,7 +181,7 @@ def text_of(key: Hashable) -> str:
 
 
 def key_of(text: str) -> str | int:
-    """The key that a row's text stands for."""
+    """The key from its text in a row."""
     if _WHOLE.fullmatch(text):
         return int(text)
     is_quoted = len(text) > 1 and text[0] == text[-1] == '"'

@@ -1,4 +1,4 @@
-"""What a fleet counts, and tells as events and numbers."""
+"""Count what happens in a fleet, and report it as events and numbers."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Tally:
         self._sum_began = 0.0
 
     def began(self, record: SessionRecord) -> None:
-        """A session is live."""
+        """A session has become live."""
         self._sum_began += record.began
 
     def ended(self, record: SessionRecord, seconds: float) -> None:
-        """One is so no more."""
+        """A live session has ended."""
         self._sum_began -= record.began
         self._seconds_ended += seconds
 
@@ -56,7 +56,7 @@ class Tally:
         *,
         session_id: str | None = None,
     ) -> None:
-        """Count what happened to a session of this fleet and tell of it."""
+        """Count and report an event of a session of this fleet."""
         self.emit(
             kind,
             record.key,
@@ -76,7 +76,7 @@ class Tally:
         group: str | None = None,
         reason: str = "",
     ) -> None:
-        """Count what happened and tell of it."""
+        """Count and report an event."""
         self._counts[kind] += 1
         self._emitter.emit(
             FleetEvent(

@@ -1,4 +1,4 @@
-"""Those that wait for their turns, in groups that take turns."""
+"""Queues of groups that take turns."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """Queues, one for each group, of which one after the other gives its first.
+    """One queue for each group; the groups take turns.
 
     Within a group it is first come, first served. A group that is held has no turns until it is
-    resumed; then it stands behind all others. None is a group, too: of those without one.
+    resumed; then it is last. None is the group of those without one.
     """
 
     def __init__(self) -> None:
@@ -26,18 +26,18 @@ class Turns(Generic[T]):
 
     @property
     def groups(self) -> AbstractSet[str | None]:
-        """Those of which anybody waits."""
+        """The groups with waiting members."""
         return self._queues.keys()
 
     def count(self, group: str | None) -> int:
-        """How many of a group wait."""
+        """The number of a group's waiting members."""
         return len(self._queues.get(group, ()))
 
     def __len__(self) -> int:
         return self._count
 
     def join(self, group: str | None, who: Hashable, what: T, *, first: bool = False) -> None:
-        """Stand in the queue of a group: at its end, or before all others."""
+        """Join the queue of a group, at its end or at its front."""
         queue = self._queues.setdefault(group, OrderedDict())
         queue[who] = what
         self._count += 1
@@ -47,14 +47,14 @@ class Turns(Generic[T]):
             self._order.setdefault(group)
 
     def leave(self, group: str | None, who: Hashable) -> T | None:
-        """Wait no more; what was said on joining, where it was still waited for."""
+        """Leave the queue; returns the value given on joining, or None if it was not in it."""
         queue = self._queues.get(group)
         if queue is None or who not in queue:
             return None
         return self._take_out(group, who)
 
     def next(self) -> tuple[str | None, T] | None:
-        """Take out whose turn it is."""
+        """Remove and return the next one."""
         if not self._order:
             return None
         group = next(iter(self._order))

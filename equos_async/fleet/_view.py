@@ -10,7 +10,7 @@ from .values import K
 
 
 class LiveView(Mapping[K, LiveSession[K]]):
-    """The live sessions as handles, by key.
+    """A mapping of keys to the handles of live sessions.
 
     Args:
         records: The fleet's sessions.

@@ -1,4 +1,4 @@
-"""What is done about live sessions at their times."""
+"""Timers of live sessions: for their end, their renewal, and sessions that nobody uses."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ._states import Reason, State
 
 
 class Watchdog:
-    """Ends sessions at their times, and those that nobody uses; has them renewed before.
+    """Stops sessions at their ends, and those that nobody uses; renews them before.
 
-    Each session has one timer, for what comes first. :meth:`LiveSession.touch` does not move it:
-    when it goes off it is set again, if nothing is due yet.
+    Each session has one timer, for its next event. :meth:`LiveSession.touch` does not move it: if
+    nothing is due when it expires, it is set again.
 
     Args:
-        client: What is asked whether somebody has joined a conversation.
+        client: Looks up whether somebody has joined a conversation.
         timers: The fleet's timers.
         clock: The source of time.
-        stop: Sets out to stop a session, for a reason.
-        renew: Sets out to replace one.
+        stop: Begins to stop a session, for a reason.
+        renew: Begins to replace a session.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class Watchdog:
         self._asking: set[asyncio.Task[None]] = set()
 
     def watch(self, record: SessionRecord) -> None:
-        """Set the timer of a live session for what is to be done next."""
+        """Set the timer of a live session for its next event."""
         self.unwatch(record)
         when, _ = self._next(record)
         record.timer = self._timers.at(when, self._ring, record)
 
     def unwatch(self, record: SessionRecord) -> None:
-        """Nothing is to be done about it at its time any more."""
+        """Remove the timer of a session."""
         if record.timer is not None:
             self._timers.cancel(record.timer)
             record.timer = None
 
     def cancel(self) -> None:
-        """Ask nothing any more."""
+        """Cancel all look-ups."""
         for task in self._asking:
             task.cancel()
 
@@ -88,7 +88,7 @@ class Watchdog:
             act(record)
 
     def _expire(self, record: SessionRecord) -> None:
-        """The time is over: stop it, for the server may have forgotten to."""
+        """Stop a session at its end, because the server may not."""
         record.timer = None
         self._stop(record, Reason.EXPIRED)
 
@@ -126,7 +126,7 @@ class Watchdog:
             self.watch(record)
 
     def _end(self, record: SessionRecord, reason: Reason) -> None:
-        """End what nobody uses; where that fails, it is ended at its time."""
+        """Stop a session that nobody uses; if that fails, it is stopped at its end."""
         self._last_look(record)
         self._stop(record, reason)
 
