@@ -272,8 +272,14 @@ class LedgerWorker:
     def _tell(self, kind: FleetEventKind, row: LedgerRow, reason: str) -> None:
         resource = resource_in(row)
         word = None if resource is None else resource.word
-        key = key_of(row.key)
-        self._emit(kind, key, session_id=row.session_id, resource=word, reason=reason)
+        self._emit(
+            kind,
+            key_of(row.key),
+            session_id=row.session_id,
+            resource=word,
+            group=row.group,
+            reason=reason,
+        )
 
     async def _end(self, row: LedgerRow) -> None:
         """Stop what nobody holds; where that fails, the next renewal finds it again."""

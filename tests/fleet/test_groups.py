@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from equos_async import (
+    APIConnectionError,
     ConfigurationError,
     FleetFullError,
     GroupStats,
@@ -17,6 +18,7 @@ from equos_async import (
     SessionFleet,
     SessionLedger,
 )
+from equos_async.fleet.values import REPORTED
 from tests.clocks import FakeClock, settle
 from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient
 
@@ -184,6 +186,58 @@ async def test_it_is_told(scripted: ScriptedClient, events: Events) -> None:
         assert hash(fleet.stats())
     assert {end.key: end.group for end in ends} == {1: "a", 2: None}
     assert {(event.key, event.group) for event in events.all} == {(1, "a"), (2, None)}
+
+
+async def test_each_end_has_its_group(
+    scripted: ScriptedClient, still: FakeClock, events: Events
+) -> None:
+    """However the session ended; and so do all events of it."""
+    ends: list[SessionEnd] = []
+    async with SessionFleet(
+        scripted,
+        clock=still,
+        group=client_of,
+        on_end=ends.append,
+        on_event=events,
+        drain_deadline=1,
+    ) as fleet:
+        await start(fleet, "stopped", 1)
+        await fleet.stop(1)
+        gone = await start(fleet, "already_ended", 2)
+        del scripted.live[gone.session.id]
+        await fleet.stop(2)
+        marked = await start(fleet, "marked_ended", 3)
+        await fleet.mark_ended(marked.session.id)
+        await start(fleet, "replaced", 4)
+        await start(fleet, "stopped", 4, if_taken="replace")
+        live = await start(fleet, "renewed", 5)
+        await live.renew()
+        await fleet.stop(5)
+        await start(fleet, "never_joined", 6, join_within=5)
+        await start(fleet, "idle", 7, idle_after=5)
+        still.advance(5)
+        await settle()
+        await fleet.stop(4)
+        await start(fleet, "expired", 8)
+        still.advance(600)
+        await settle()
+        await start(fleet, "failed", 9)
+        scripted.stop_errors = [APIConnectionError("down")]
+        still.advance(600)
+        await settle()
+        await start(fleet, "unresolved", 10)
+        scripted.stops_go.clear()
+        closing = asyncio.create_task(fleet.aclose())
+        await settle()
+        still.advance(1)
+        await closing
+    scripted.stops_go.set()
+    await settle()
+    assert {(end.group, end.outcome) for end in ends} == {
+        (end.outcome, end.outcome) for end in ends
+    } | {("renewed", "stopped")}
+    assert {end.outcome for end in ends} == set(REPORTED) - {"lost", "reaped", "stopped_elsewhere"}
+    assert all(event.group is not None for event in events.all)
 
 
 @pytest.mark.parametrize(

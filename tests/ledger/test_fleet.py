@@ -557,11 +557,17 @@ class TestOthers:
     ) -> None:
         """It lets go of what another worker claimed, once, and says by whom."""
         events = Events()
-        async with fleet_of(scripted, ledger, still, on_event=events) as one:
+        ends: list[SessionEnd] = []
+        settings: dict[str, Any] = {
+            "group": lambda request: request.name,
+            "on_event": events,
+            "on_end": ends.append,
+        }
+        async with fleet_of(scripted, ledger, still, **settings) as one:
             live = await one.start(REQUEST, key="a")
             await quiet(ledger)
             await other.renew(str(one.worker), lease=0)
-            async with fleet_of(scripted, other, still) as two:
+            async with fleet_of(scripted, other, still, **settings) as two:
                 await two.start(REQUEST, key="b")
                 await eventually(lambda: two.stats().reaped)
                 await beat(still, ledger)
@@ -572,6 +578,12 @@ class TestOthers:
                 assert ("lost", "a") in events.kinds
                 await beat(still, ledger)
                 assert await ledger.owners() == {"b": "s2"}
+        assert {(told.outcome, told.group) for told in [end, *ends]} == {
+            ("lost", REQUEST.name),
+            ("reaped", REQUEST.name),
+            ("stopped", REQUEST.name),
+        }
+        assert {event.group for event in events.all} == {REQUEST.name}
 
     async def test_a_start_that_comes_too_late(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock

@@ -19,7 +19,7 @@ from equos_async import (
     SQLiteLedger,
 )
 from tests.clocks import eventually
-from tests.fleet.support import ScriptedClient
+from tests.fleet.support import Events, ScriptedClient
 from tests.fleet.test_groups import client_of, start
 from tests.ledger.conftest import RedisServer
 
@@ -92,13 +92,20 @@ async def test_who_gives_up_is_not_in_the_way(join: Join) -> None:
         assert (await asyncio.wait_for(following, 10)).key == "a2"
 
 
-async def test_an_end_that_another_worker_tells(join: Join) -> None:
-    """It brings the group, for the bill."""
+async def test_ends_that_another_worker_tells(join: Join) -> None:
+    """They bring the group, for the bill; so do the events."""
     ends: list[SessionEnd] = []
-    async with join() as one, join(on_end=ends.append) as two:
+    events = Events()
+    async with join(on_event=events) as one, join(on_end=ends.append, on_event=events) as two:
         await start(one, "a", "a0")
         await two.stop("a0")
-    assert [(end.outcome, end.group) for end in ends] == [("stopped_elsewhere", "a")]
+        marked = await start(one, "b", "b0")
+        await two.mark_ended(marked.session.id)
+    assert {(end.outcome, end.group) for end in ends} == {
+        ("stopped_elsewhere", "a"),
+        ("marked_ended", "b"),
+    }
+    assert {event.group for event in events.all} == {"a", "b"}
 
 
 async def test_turns_over_all_workers(join: Join) -> None:
