@@ -490,8 +490,10 @@ class FleetSupervisor:
             self._timers.clear()
             # With a ledger it is told by whoever stops them, and removes their rows.
             self._is_over = self._rows.worker is None
-            for end in report.left if self._is_over else ():
-                if end.started_at is not None:
+            running = self._records.every(State.LIVE, State.STOPPING) if self._is_over else ()
+            ids = {record.session_id for record in running}
+            for end in report.left:  # those that failed when their time was over were told then
+                if end.session_id in ids:
                     self._ends.tell(end)
         return report
 

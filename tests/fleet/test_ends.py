@@ -227,3 +227,18 @@ async def test_what_cannot_be_called(scripted: ScriptedClient) -> None:
     """It is refused."""
     with pytest.raises(ConfigurationError, match="on_end must be callable, not int"):
         SessionFleet(scripted, on_end=cast("Any", 7))
+
+
+async def test_one_that_failed_while_the_fleet_winds_down(
+    scripted: ScriptedClient, still: FakeClock, bill: Bill
+) -> None:
+    """It was told when its time was over; the report has it, too, and it is not told again."""
+    async with SessionFleet(scripted, clock=still, on_end=bill) as fleet:
+        await fleet.start(evolve(REQUEST, max_duration=5), key="k")
+        scripted.stop_errors = [APIConnectionError("down")]
+        winding_down = asyncio.create_task(fleet.wind_down())
+        await settle()
+        still.advance(5)
+        report = await winding_down
+    assert [end.outcome for end in report.failed] == ["failed"]
+    assert bill.outcomes == [("k", "failed")]
