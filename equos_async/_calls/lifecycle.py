@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from equos_async._api.effects import Alone, Effect
 from equos_async.errors import ClientClosedError, OperationName
 
 from .call import moved
@@ -28,6 +29,16 @@ class Lifecycle:
     def gave_up(self) -> bool:
         """Whether the client sends nothing any more."""
         return self.state in {State.GIVING_UP, State.CLOSED}
+
+    def check(self, effect: Effect, session_id: str | None = None) -> None:
+        """See whether a call may begin.
+
+        Raises:
+            ClientClosedError: It comes too late.
+        """
+        closing = self.state is State.CLOSING and effect.alone is Alone.GOES_ON
+        if self.state is not State.OPEN and not closing:
+            raise closed_error(effect.name, session_id)
 
     def move(self, old: State, new: State) -> None:
         """Come further, from where it must be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -18,11 +17,12 @@ from .endings import Endings
 from .held import Held
 from .keys import Keys
 from .lifecycle import Lifecycle, State, closed_error
+from .looker import Ask
 from .outcome import Accepted, Ended, Mask, Refused, Result, Unknown, Unsent, error_of, reason_of
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
-from .settle import Ask, Settling
+from .settle import Settling
 
 T = TypeVar("T")
 
@@ -103,15 +103,10 @@ class Starts:
 
     async def carry(self, call: Call[Any]) -> None:
         """Send a start, and see to what came of it."""
-        try:
-            if call.is_marked:
-                result = await self._outcome_of(call)
-            else:
-                result = await self._runner.run(call)
-        except asyncio.CancelledError:
-            if call.heir is None and call.is_on_server:
-                self.cut_off(call)
-            raise
+        if call.is_marked:
+            result = await self._outcome_of(call)
+        else:
+            result = await self._runner.run(call)
         if result is None:
             return
         resource = cast("Resource[Any, Any, Any]", call.resource)
@@ -124,6 +119,15 @@ class Starts:
                 # Refused late: nothing exists after all.
                 self._reports.resolved(call)
             self.refuse(call, result)
+
+    def overdue(self, call: Call[Any], late: Failure) -> None:
+        """Let a start's caller wait no longer for an attempt; a late answer is still heard."""
+        if self.settling.may_settle(call, Unknown(late)):
+            self._launch(self.settling.inherit(call, late))
+            call.holder = Holder.NOBODY
+            call.answer = call.answer.get_loop().create_future()
+        else:
+            self.refuse(call, Unknown(late))
 
     async def adopt(
         self,
@@ -216,12 +220,6 @@ class Starts:
             self.settling.ended(start, lost, session_id, confirmed=confirmed)
 
         self._launch(call, work=see_ended())
-
-    def cut_off(self, call: Call[Any]) -> None:
-        """The task of a call was cancelled, and what it sent may have been done."""
-        gave_up = self._lifecycle.gave_up
-        reason = "the client was closed" if gave_up else "the event loop shut down"
-        self.refuse(call, Unknown(Failure(sent=True, reason=reason)))
 
     def refuse(self, call: Call[Any], result: Refused | Unsent | Unknown | Ended) -> None:
         """Let the caller have an error, and keep what may be running now."""

@@ -8,29 +8,28 @@ from functools import partial
 from typing import Any, TypeVar
 
 from equos_async import _validate
-from equos_async._api.effects import Alone, Effect, Stake
-from equos_async._api.operations import RESOURCES, Operation, Resource
+from equos_async._api.effects import Alone
+from equos_async._api.operations import Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
 from equos_async.clock import Clock, in_loop, set_unless_done
-from equos_async.errors import ConfigurationError
 from equos_async.events import Event, Unresolved
 from equos_async.settings import Limits, RetryPolicy, Settle, Timeouts
 
-from .call import Call, Holder, Target, Work
+from .call import Call, Holder, Target
 from .closing import Closing
 from .endings import Endings
-from .grace import CallTask, LastGrace
+from .factory import CallFactory
 from .keys import Keys
+from .launcher import Launcher
 from .lifecycle import Lifecycle, State, closed_error
-from .outcome import Accepted, Unknown, describe, error_of
+from .outcome import Accepted, error_of
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
 from .starts import Starts
-from .watch import Watch
 
 T = TypeVar("T")
 
@@ -68,24 +67,19 @@ class CallTasks:
         emitter: Emitter[Event],
         settle: Settle | None,
     ) -> None:
-        self._base = base
         self._transport = transport
         self._timeouts = timeouts
-        self.policy: RetryPolicy = policy
-        self.throttle: ClientThrottle = ClientThrottle(policy, limits)
         self._clock = clock
         self._keys = keys
         self._mask = keys.mask
+        self.policy: RetryPolicy = policy
+        self.throttle: ClientThrottle = ClientThrottle(policy, limits)
         self._lifecycle = Lifecycle()
-        self._running = Running()
-        self._calls: set[Call[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
-        calls = self._calls
-        self._last_grace = LastGrace(lambda: [call.task for call in calls], self._end_held)
-        self._closing = Closing(
-            calls=calls, lifecycle=self._lifecycle, clock=clock, close=self._close
+        self._factory = CallFactory(
+            base=base, keys=keys, transport=transport, timeouts=timeouts, clock=clock
         )
+        self._make = self._factory.make
+        self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
         self._runner = CallRunner(
             transport=transport,
             throttle=self.throttle,
@@ -93,15 +87,29 @@ class CallTasks:
             clock=clock,
             observer=self,
         )
+        running = Running()
         self._endings = Endings(
             runner=self._runner,
             reports=self._reports,
-            running=self._running,
+            running=running,
             lifecycle=self._lifecycle,
             clock=clock,
             mask=self._mask,
-            make=self._call,
+            make=self._make,
             keys=keys,
+        )
+        self._launcher = Launcher(
+            carry=self._carry,
+            end_held=self._end_held,
+            endings=self._endings,
+            reports=self._reports,
+            lifecycle=self._lifecycle,
+            clock=clock,
+            mask=self._mask,
+        )
+        self._calls = self._launcher.calls
+        self._closing = Closing(
+            calls=self._calls, lifecycle=self._lifecycle, clock=clock, close=self._close
         )
         self.starts: Starts = Starts(
             settle,
@@ -109,13 +117,13 @@ class CallTasks:
             runner=self._runner,
             endings=self._endings,
             reports=self._reports,
-            running=self._running,
+            running=running,
             lifecycle=self._lifecycle,
             clock=clock,
             mask=self._mask,
-            make=self._call,
+            make=self._make,
             ask=self._look,
-            launch=self._launch_alone,
+            launch=self._launcher.launch_alone,
         )
         self._settling = self.starts.settling
         self._held = self.starts.held
@@ -128,8 +136,8 @@ class CallTasks:
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """What may be running and is in nobody's hands, oldest first."""
-        known = self._reports.unresolved.all
-        if self._loop is None or not self._loop.is_closed():
+        known, loop = self._reports.unresolved.all, self._factory.loop
+        if loop is None or not loop.is_closed():
             return known
         # It was closed under them: nothing more will become known.
         why = "the event loop was closed"
@@ -181,11 +189,11 @@ class CallTasks:
         """
         if operation.takes_id:
             _validate.session_id(session_id)
-        self._check_open(operation.effect, session_id)
+        self._lifecycle.check(operation.effect, session_id)
         target = Target(operation.effect.name, operation.resource, session_id)
-        call = self._call(operation, target, deadline, query)
+        call = self._make(operation, target, deadline, query)
         call.be_watched()
-        self._launch(call)
+        self._launcher.launch(call)
         return call
 
     async def answer_of(self, call: Call[T]) -> T:
@@ -215,7 +223,7 @@ class CallTasks:
             EquosError: It failed; the class says what that means.
         """
         operation = resource.create
-        self._check_open(operation.effect)
+        self._lifecycle.check(operation.effect)
         _validate.instance("request", request, resource.request)
         target = Target(
             operation.effect.name,
@@ -224,18 +232,18 @@ class CallTasks:
             client=request.client,
             max_duration=resource.seconds_of(request),
         )
-        call = self._call(operation, target, deadline)
+        call = self._make(operation, target, deadline)
         call.request, call.resource, call.holder = request, resource, holder
         if self._settling.is_on:
             self._settling.prepare(call, resource)
         call.be_watched()
-        self._launch(call)
+        self._launcher.launch(call)
         value = await self.answer_of(call)
         if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
             # The client began to close between the answer and this caller's turn.
             session_id = resource.id_of(value)
             if call.watch is None:  # else the closing has ended it
-                self._launch_orphan(resource, session_id)
+                self._launcher.launch_orphan(resource, session_id)
             raise closed_error(operation.effect.name, session_id)
         return value
 
@@ -246,8 +254,9 @@ class CallTasks:
 
     def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began that cannot wait for it: its coroutine is being closed."""
-        if self._loop is not None and self._held.take(session_id):
-            in_loop(self._loop, partial(self._launch_orphan, resource, session_id))
+        loop = self._factory.loop
+        if loop is not None and self._held.take(session_id):
+            in_loop(loop, partial(self._launcher.launch_orphan, resource, session_id))
 
     def resolve(self, unresolved_id: str) -> bool:
         """Believe that somebody else saw to what is unresolved; whether that was needed."""
@@ -267,7 +276,7 @@ class CallTasks:
             What may be running then and is in nobody's hands.
         """
         if self._lifecycle.state is State.OPEN:
-            self._bind()
+            self._factory.bind()
             self._lifecycle.move(State.OPEN, State.CLOSING)
             for call in self._calls:
                 alone = call.effect.alone
@@ -308,100 +317,9 @@ class CallTasks:
         if not call.answer.done():
             seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
             late = Failure(sent=True, reason=f"no answer within {seconds:g} s", timed_out=True)
-            if self._settling.may_settle(call, Unknown(late)):
-                self._launch(self._settling.inherit(call, late), told=False)
-                call.holder = Holder.NOBODY
-                call.answer = call.answer.get_loop().create_future()
-            else:
-                self.starts.refuse(call, Unknown(late))
+            self.starts.overdue(call, late)
 
     # The life of a call.
-
-    def _bind(self) -> asyncio.AbstractEventLoop:
-        try:
-            self._loop = self._transport.bind()
-        except RuntimeError:
-            raise ConfigurationError(
-                "no asyncio event loop is running here: this library runs on asyncio only, "
-                "with anyio on its asyncio backend, and not on trio"
-            ) from None
-        return self._loop
-
-    def _call(
-        self,
-        operation: Operation[T],
-        target: Target,
-        deadline: float | None = None,
-        query: Mapping[str, object] | None = None,
-    ) -> Call[T]:
-        effect = operation.effect
-        seconds = (
-            effect.deadline(self._timeouts)
-            if deadline is None
-            else _validate.number("deadline", deadline)
-        )
-        loop = self._bind()
-        began = self._clock.now()
-        return Call(
-            operation=operation,
-            effect=effect,
-            target=target,
-            url=operation.url(self._base, target.session_id, query),
-            began=began,
-            deadline=began + seconds,
-            answer=loop.create_future(),
-            head=self._keys.head(operation),
-        )
-
-    def _check_open(self, effect: Effect, session_id: str | None = None) -> None:
-        state = self._lifecycle.state
-        closing = state is State.CLOSING and effect.alone is Alone.GOES_ON
-        if state is not State.OPEN and not closing:
-            raise closed_error(effect.name, session_id)
-
-    def _launch(
-        self,
-        call: Call[Any],
-        *,
-        told: bool = True,
-        work: Coroutine[Any, Any, None] | None = None,
-    ) -> None:
-        """Run a call in a task of the client's own: its caller's end is not its end."""
-        call.task = CallTask(
-            self._carry(call) if work is None else work,
-            loop=call.answer.get_loop(),
-            clock=self._clock,
-            spared=partial(self._is_spared, call),
-        )
-        self._calls.add(call)
-        self._last_grace.arm()
-        if told:
-            self._reports.watch(call)
-        call.task.add_done_callback(partial(self._settle, call))
-
-    def _launch_alone(
-        self, call: Call[Any], *, told: bool = False, work: Coroutine[Any, Any, None] | None = None
-    ) -> None:
-        """Run a call of the client's own accord."""
-        self._launch(call, told=told, work=work)
-        if self._lifecycle.gave_up:
-            call.withdraw()  # there is no time for it any more: it is reported
-
-    def _is_spared(self, call: Call[Any]) -> bool:
-        """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
-
-        The answer to a start that was sent is awaited. A stop is cut off once, so that it neither
-        waits for its turn nor for an answer that may not come, and is sent again in its grace; one
-        that was only just launched begins.
-        """
-        current = call.ending or call
-        alone = current.effect.alone
-        if alone is Alone.ENDS or self._lifecycle.gave_up:
-            return False
-        if alone is Alone.LISTENS:
-            return current.is_sent
-        waits = current.work in {Work.QUEUED, Work.BACKOFF}
-        return current.work is Work.NEW or (call.task.in_grace and (waits or current.is_sent))
 
     async def _carry(self, call: Call[Any]) -> None:
         """What the task of a call does."""
@@ -427,8 +345,8 @@ class CallTasks:
     ) -> Call[T]:
         """Launch a call that reads, for the client itself: also while that closes."""
         target = Target(operation.effect.name, operation.resource, session_id)
-        call = self._call(operation, target, None, query)
-        self._launch_alone(call)
+        call = self._make(operation, target, None, query)
+        self._launcher.launch_alone(call)
         return call
 
     def _abandon(self, call: Call[Any]) -> None:
@@ -445,64 +363,14 @@ class CallTasks:
             # The answer and the cancellation fell in one tick: nobody has seen that session.
             session_id = call.resource.id_of(call.answer.result())
             self._held.take(session_id)
-            self._launch_orphan(call.resource, session_id)
-
-    def _launch_orphan(
-        self, resource: Resource[Any, Any, Any], session_id: str, watch: Watch | None = None
-    ) -> None:
-        call = self._endings.orphan(resource, session_id)
-        if watch is not None:
-            call.watch, call.key = watch, watch.key
-        self._launch_alone(call, told=True)
+            self._launcher.launch_orphan(call.resource, session_id)
 
     def _end_held(self) -> None:
         """Those who hold things will not end them any more."""
         for session_id, resource, watch in self._held.take_all():
-            self._launch_orphan(resource, session_id, watch)
+            self._launcher.launch_orphan(resource, session_id, watch)
 
     async def _close(self) -> None:
         await self._settling.stop()
-        await self._last_grace.disarm()
+        await self._launcher.close()
         await self._transport.close()
-
-    def _settle(self, call: Call[Any], task: asyncio.Task[None]) -> None:
-        """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
-        self._calls.discard(call)
-        cancelled = task.cancelled()
-        if not cancelled and (error := task.exception()) is not None:
-            self._struck(call, error)
-        work, call.work = call.work, Work.DONE
-        if cancelled:
-            if work is Work.NEW and call.effect.stake is Stake.RUNNING:
-                self._reports.failed(call, "cancelled before it was sent")
-            if work is Work.SETTLING:
-                self.starts.cut_off(call)
-            if self._lifecycle.gave_up:
-                call.refuse(describe(closed_error(), call))
-            call.answer.cancel()
-        if call.watch is not None:
-            call.tell_watch()
-            call.watch.let_go()
-        call.guard = None  # it refers to the call
-        call.task.forget()
-
-    def _struck(self, call: Call[Any], error: BaseException) -> None:
-        """A mistake of this library, or what a signal handler raised, ended a call's task."""
-        reason = f"{type(error).__name__} ended its task"
-        ending = call.ending or call
-        if ending.effect.stake is Stake.RUNNING:
-            self._reports.failed(ending, reason)
-        elif call.effect.stake is Stake.BEGUN and call.is_on_server:
-            self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
-        if not isinstance(error, Exception):
-            # It has left the event loop already; once more, it would break the loop's clean-up.
-            call.answer.cancel()
-            if ending.effect.stake is Stake.RUNNING:
-                resource = RESOURCES[ending.target.resource or "session"]
-                self._launch_orphan(resource, str(ending.target.session_id), call.watch)
-        elif call.is_wanted:
-            call.refuse(error)
-        else:  # no caller can be told of it: the loop's handler is
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": reason, "exception": error}
-            )

@@ -18,7 +18,7 @@ from equos_async import (
 )
 from equos_async._api.answers import Looked, Unreadable
 from equos_async._api.operations import CONVERSATION, MAX_LIST, SESSION
-from equos_async._calls import settle as module
+from equos_async._calls import looker as module
 from equos_async._marker import VARIABLE
 from tests import wires
 from tests.clocks import until

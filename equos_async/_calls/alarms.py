@@ -1,0 +1,40 @@
+"""Wake what waits for something to be told, or for a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from equos_async.clock import Clock, set_unless_done
+
+
+class Alarms:
+    """One waits for each thing at a time; a ring that nobody waits for is not kept.
+
+    Args:
+        clock: The source of time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._alarms: dict[object, asyncio.Future[None]] = {}
+
+    async def wait(self, about: object, until: float = math.inf) -> None:
+        """Wait until something is told about it, or a time on the clock."""
+        alarm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._alarms[about] = alarm
+        timer = None
+        if until < math.inf:
+            timer = self._clock.call_at(until, set_unless_done, alarm, None)
+        try:
+            await alarm
+        finally:
+            del self._alarms[about]
+            if timer is not None:
+                timer.cancel()
+
+    def ring(self, about: object) -> None:
+        """Something is told about it."""
+        alarm = self._alarms.get(about)
+        if alarm is not None:
+            set_unless_done(alarm, None)

@@ -1,0 +1,96 @@
+"""Make calls: each has an address, a head, a deadline, and a future in the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TypeVar
+
+from equos_async import _validate
+from equos_async._api.operations import Operation
+from equos_async._http.transport import Transport
+from equos_async.clock import Clock
+from equos_async.errors import ConfigurationError
+from equos_async.settings import Timeouts
+
+from .call import Call, Target
+from .keys import Keys
+
+T = TypeVar("T")
+
+
+class CallFactory:
+    """Makes the calls of one client.
+
+    Args:
+        base: The URL before an operation's path.
+        keys: What requests carry.
+        transport: What carries requests, and belongs to one event loop.
+        timeouts: How long things may take.
+        clock: The source of time.
+
+    Attributes:
+        loop: The event loop of the client; None: it has done nothing yet.
+    """
+
+    def __init__(
+        self, *, base: str, keys: Keys, transport: Transport, timeouts: Timeouts, clock: Clock
+    ) -> None:
+        self._base = base
+        self._keys = keys
+        self._transport = transport
+        self._timeouts = timeouts
+        self._clock = clock
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Belong to the running event loop from now on.
+
+        Raises:
+            ConfigurationError: None is running, or the client belongs to another one.
+        """
+        try:
+            self.loop = self._transport.bind()
+        except RuntimeError:
+            raise ConfigurationError(
+                "no asyncio event loop is running here: this library runs on asyncio only, "
+                "with anyio on its asyncio backend, and not on trio"
+            ) from None
+        return self.loop
+
+    def make(
+        self,
+        operation: Operation[T],
+        target: Target,
+        deadline: float | None = None,
+        query: Mapping[str, object] | None = None,
+    ) -> Call[T]:
+        """Make a call that begins now.
+
+        Args:
+            operation: What it does.
+            target: What it is about.
+            deadline: Seconds until it is over; None: those of its effect.
+            query: What its address says besides.
+
+        Raises:
+            ConfigurationError: A bad deadline, or no event loop for it.
+        """
+        effect = operation.effect
+        seconds = (
+            effect.deadline(self._timeouts)
+            if deadline is None
+            else _validate.number("deadline", deadline)
+        )
+        loop = self.bind()
+        began = self._clock.now()
+        return Call(
+            operation=operation,
+            effect=effect,
+            target=target,
+            url=operation.url(self._base, target.session_id, query),
+            began=began,
+            deadline=began + seconds,
+            answer=loop.create_future(),
+            head=self._keys.head(operation),
+        )

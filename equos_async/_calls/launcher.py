@@ -1,0 +1,173 @@
+"""Run each call in a task of the client's own: its caller's end is not its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from equos_async._api.effects import Alone, Stake
+from equos_async._api.operations import RESOURCES, Resource
+from equos_async._http.request import Failure
+from equos_async.clock import Clock
+
+from .call import Call, Work
+from .endings import Endings
+from .grace import CallTask, LastGrace
+from .lifecycle import Lifecycle, closed_error
+from .outcome import Mask, Unknown, describe, error_of
+from .reports import CallReports
+from .watch import Watch
+
+
+class Launcher:
+    """Launches calls, and lets go of them when their tasks are over.
+
+    Args:
+        carry: What the task of a call does.
+        end_held: Ends what blocks and fleets hold, in the last moment of an event loop.
+        endings: Make calls that end what nobody holds.
+        reports: Where it is told.
+        lifecycle: How far the client has come.
+        clock: The source of time.
+        mask: Takes secrets out of what is told.
+
+    Attributes:
+        calls: What is under way.
+    """
+
+    def __init__(
+        self,
+        *,
+        carry: Callable[[Call[Any]], Coroutine[Any, Any, None]],
+        end_held: Callable[[], None],
+        endings: Endings,
+        reports: CallReports,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        mask: Mask,
+    ) -> None:
+        calls: set[Call[Any]] = set()
+        self.calls: set[Call[Any]] = calls
+        self._carry = carry
+        self._endings = endings
+        self._reports = reports
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._mask = mask
+        self._last_grace = LastGrace(lambda: [call.task for call in calls], end_held)
+
+    def launch(
+        self,
+        call: Call[Any],
+        *,
+        told: bool = True,
+        work: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
+        """Run a call for its caller.
+
+        Args:
+            call: Which one.
+            told: Whether its end is an event.
+            work: What its task does; None: what those of its kind do.
+        """
+        call.task = CallTask(
+            self._carry(call) if work is None else work,
+            loop=call.answer.get_loop(),
+            clock=self._clock,
+            spared=partial(self._is_spared, call),
+        )
+        self.calls.add(call)
+        self._last_grace.arm()
+        if told:
+            self._reports.watch(call)
+        call.task.add_done_callback(partial(self._let_go, call))
+
+    def launch_alone(
+        self, call: Call[Any], *, told: bool = False, work: Coroutine[Any, Any, None] | None = None
+    ) -> None:
+        """Run a call of the client's own accord, as :meth:`launch`."""
+        self.launch(call, told=told, work=work)
+        if self._lifecycle.gave_up:
+            call.withdraw()  # there is no time for it any more: it is reported
+
+    def launch_orphan(
+        self, resource: Resource[Any, Any, Any], session_id: str, watch: Watch | None = None
+    ) -> None:
+        """End what nobody holds; its watch is told when that is confirmed."""
+        call = self._endings.orphan(resource, session_id)
+        if watch is not None:
+            call.watch, call.key = watch, watch.key
+        self.launch_alone(call, told=True)
+
+    async def close(self) -> None:
+        """Nothing is launched any more."""
+        await self._last_grace.disarm()
+
+    def _is_spared(self, call: Call[Any]) -> bool:
+        """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
+
+        The answer to a start that was sent is awaited. A stop is cut off once, so that it neither
+        waits for its turn nor for an answer that may not come, and is sent again in its grace; one
+        that was only just launched begins.
+        """
+        current = call.ending or call
+        alone = current.effect.alone
+        if alone is Alone.ENDS or self._lifecycle.gave_up:
+            return False
+        if alone is Alone.LISTENS:
+            return current.is_sent
+        waits = current.work in {Work.QUEUED, Work.BACKOFF}
+        return current.work is Work.NEW or (call.task.in_grace and (waits or current.is_sent))
+
+    def _let_go(self, call: Call[Any], task: asyncio.Task[None]) -> None:
+        """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
+        self.calls.discard(call)
+        cancelled = task.cancelled()
+        if not cancelled and (error := task.exception()) is not None:
+            self._struck(call, error)
+        elif cancelled:
+            self._cut_off(call)
+        call.work = Work.DONE
+        if call.watch is not None:
+            call.tell_watch()
+            call.watch.let_go()
+        call.guard = None  # it refers to the call
+        call.task.forget()
+
+    def _cut_off(self, call: Call[Any]) -> None:
+        """The client closes, or the event loop does: the task of a call was cancelled."""
+        gave_up = self._lifecycle.gave_up
+        if call.work is Work.NEW and call.effect.stake is Stake.RUNNING:
+            self._reports.failed(call, "cancelled before it was sent")
+        is_followed = call.heir is not None or call.ending is not None
+        if call.effect.stake is Stake.BEGUN and call.is_on_server and not is_followed:
+            reason = "the client was closed" if gave_up else "the event loop shut down"
+            unknown = Unknown(Failure(sent=True, reason=reason))
+            self._reports.unknown(call, unknown, reason)
+            call.refuse(error_of(unknown, call, self._mask))
+        if gave_up:
+            call.refuse(describe(closed_error(), call))
+        call.answer.cancel()
+
+    def _struck(self, call: Call[Any], error: BaseException) -> None:
+        """A mistake of this library, or what a signal handler raised, ended a call's task."""
+        reason = f"{type(error).__name__} ended its task"
+        ending = call.ending or call
+        if ending.effect.stake is Stake.RUNNING:
+            self._reports.failed(ending, reason)
+        elif call.effect.stake is Stake.BEGUN and call.is_on_server:
+            self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
+        if not isinstance(error, Exception):
+            # It has left the event loop already; once more, it would break the loop's clean-up.
+            call.answer.cancel()
+            if ending.effect.stake is Stake.RUNNING:
+                resource = RESOURCES[ending.target.resource or "session"]
+                self.launch_orphan(resource, str(ending.target.session_id), call.watch)
+        elif call.is_wanted:
+            call.refuse(error)
+        else:  # no caller can be told of it: the loop's handler is
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": reason, "exception": error}
+            )

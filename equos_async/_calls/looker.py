@@ -1,0 +1,194 @@
+"""Look through the lists of one resource for what starts began whose answers were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from equos_async._api.answers import Looked
+from equos_async._api.operations import PAGE, Operation, Resource
+from equos_async._http.request import Reply
+from equos_async._marker import MarkerUse
+from equos_async._retry.backoff import http_date
+from equos_async._retry.pages import ListMemory, Part, read, since
+from equos_async._retry.search import Fate, Look, LostAttempt, Search
+from equos_async.clock import Clock
+from equos_async.errors import APIStatusError, EquosError, OverloadedError
+
+from .alarms import Alarms
+from .call import Call
+from .reports import CallReports
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Launches a call that reads, for the client itself and also while that closes."""
+
+    def __call__(
+        self,
+        operation: Operation[T],
+        session_id: str | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+    ) -> Call[T]:
+        """Launch it."""
+        ...
+
+
+class Looker:
+    """One task for all that is lost of a resource, while there is something to look for.
+
+    Args:
+        resource: Which one.
+        look_for: Seconds for which a start is looked for.
+        reports: Where it is told that the server refuses to list.
+        clock: The source of time.
+        alarms: Wake those who wait for what became of a start.
+        ask: Launches a call that reads.
+        end: Launches what ends a session that was found, until that is confirmed.
+
+    Attributes:
+        use: What the server makes of markers.
+    """
+
+    def __init__(
+        self,
+        resource: Resource[Any, Any, Any],
+        look_for: float,
+        *,
+        reports: CallReports,
+        clock: Clock,
+        alarms: Alarms,
+        ask: Ask,
+        end: Callable[[Call[Any], LostAttempt, str], None],
+    ) -> None:
+        self.use: MarkerUse = MarkerUse()
+        self._resource = resource
+        self._search = Search(look_for)
+        self._reports = reports
+        self._clock = clock
+        self._alarms = alarms
+        self._ask = ask
+        self._end = end
+        self._memories: dict[str | None, ListMemory] = {}
+        self._calls: dict[str, Call[Any]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def lose(self, call: Call[Any]) -> LostAttempt:
+        """Look from now on for what the latest attempt of a start began."""
+        lost = LostAttempt(
+            marker=str(call.marker),
+            client=call.target.client,
+            sent_at=call.sent_at,
+            lost_at=self._clock.now(),
+        )
+        self._calls[lost.marker] = call
+        self._search.add(lost)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._look())
+            self._task.add_done_callback(self._looked)
+        self._alarms.ring(self)
+        return lost
+
+    def is_open(self, lost: LostAttempt) -> bool:
+        """Whether a start may still be found, or what it began is being ended."""
+        is_looked_for = lost.fate is Fate.LOST and lost.marker in self._search.lost
+        return is_looked_for or lost.fate is Fate.ENDING
+
+    def hurry(self) -> None:
+        """Look at once."""
+        self._search.hurry()
+        self._alarms.ring(self)
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _look(self) -> None:
+        while (at := self._search.next_at()) < math.inf:
+            if at > self._clock.now():
+                await self._alarms.wait(self, at)
+                continue
+            look = self._search.begin(self._clock.now())
+            await self._look_once(look)
+            self._let_go(look)
+        self._task = None  # what is lost from now on has another one
+        self._memories.clear()
+        self._calls.clear()
+
+    async def _look_once(self, look: Look) -> None:
+        counted: list[Call[Looked]] = []
+        try:
+            for client in look.clients:
+                await self._read(look, client, counted)
+        except EquosError as error:
+            now, asked = self._clock.now(), None
+            if isinstance(error, (APIStatusError, OverloadedError)):
+                asked = error.retry_after
+            if isinstance(error, APIStatusError) and error.status in {401, 403, 404}:
+                self._give_up(f"the server refused to list, with status {error.status}")
+            else:
+                self._search.fail(now, pages=_requests(counted), retry_after=asked)
+        else:
+            self._search.finish(look, self._clock.now(), pages=_requests(counted))
+
+    async def _read(self, look: Look, client: str | None, counted: list[Call[Looked]]) -> None:
+        """Read one list, and take what it shows."""
+        filtered = {} if client is None else {"client": client}
+        reading = read(self._memories.setdefault(client, ListMemory()))
+        span = next(reading)
+        while True:
+            query = {"take": min(span.take, PAGE), "skip": span.skip, **filtered}
+            call = self._ask(self._resource.look, query=query)
+            counted.append(call)
+            looked = await call.answer
+            for session_id, marker in looked.items:
+                lost = self._search.find(marker, session_id)
+                if lost is not None:
+                    self._end(self._calls[lost.marker], lost, session_id)
+            try:
+                span = reading.send(self._part(call, looked, look))
+            except StopIteration:
+                return
+
+    def _part(self, call: Call[Looked], looked: Looked, look: Look) -> Part | None:
+        if looked.is_cut:
+            return None
+        reply = None if call.latest is None else call.latest.reply
+        date = http_date(reply.headers.get("Date", "")) if isinstance(reply, Reply) else None
+        ago = self._clock.now() - look.since
+        return Part(looked.count, looked.total, looked.created, since(date, ago))
+
+    def _let_go(self, look: Look) -> None:
+        """Wake those for whom it was looked long enough."""
+        self._search.next_at()
+        for marker in self._calls.keys() - self._search.lost.keys():
+            del self._calls[marker]
+        for lost in look.attempts:
+            if lost.marker not in self._search.lost:
+                self._alarms.ring(lost)
+
+    def _give_up(self, reason: str) -> None:
+        self.use.is_on = False
+        self._search.give_up()
+        self._reports.settling_off(next(reversed(self._calls.values())), reason)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        """The looker ended before its time: the loop ends, or it was a mistake of this library."""
+        if self._task is not task:
+            return
+        self._task = None
+        for lost in self._search.give_up():
+            self._alarms.ring(lost)
+        if not task.cancelled():
+            task.result()  # raises, for the loop's handler
+
+
+def _requests(calls: list[Call[Looked]]) -> int:
+    """How often the server was asked: an attempt that failed is work for it, too."""
+    return sum(call.attempts for call in calls)
