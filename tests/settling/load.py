@@ -3,7 +3,8 @@
 The outage model of :mod:`tests.bench.outage`, in which each client also looks for the starts that
 it lost, with the library's own schedule and way through a list. The worst list is assumed: all
 processes share it, no filter makes it shorter, and it is as long as the history. Newest first.
-The exit code is 1 where looks are more than 5 % of what the server is sent without them.
+Each outage has several runs, each with a seed of its own. The exit code is 1 where looks are, in
+any of them, more than 5 % of what the server is sent without them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from bisect import insort
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
 
 from attrs import define, field, frozen
 
@@ -58,6 +60,11 @@ class Books:
     starts: int = 0
     looks: int = 0
     lost: int = 0
+
+    @property
+    def share(self) -> float:
+        """Looks for each attempt of a start."""
+        return self.looks / self.starts
 
 
 class LookingClient(OurClient):
@@ -139,18 +146,28 @@ class LookingClient(OurClient):
 
 @frozen
 class Row:
-    """One outage."""
+    """All runs of one kind of outage."""
 
     kind: Kind
-    books: Books
+    runs: tuple[Books, ...]
 
     @property
-    def share(self) -> float:
-        """Looks for each attempt of a start."""
-        return self.books.looks / self.books.starts
+    def most(self) -> float:
+        """Looks for each attempt of a start, in the worst of them."""
+        return max(books.share for books in self.runs)
+
+    def __str__(self) -> str:
+        columns = (
+            f"{median(one.starts for one in self.runs):.0f}",
+            f"{median(one.lost for one in self.runs):.0f}",
+            f"{median(one.looks for one in self.runs):.0f}",
+            f"{median(one.share for one in self.runs):.1%}",
+            f"{self.most:.1%}",
+        )
+        return f"| {self.kind.value} | {' | '.join(columns)} |"
 
 
-def run(kind: Kind, *, callers: int, seed: int) -> Row:
+def run(kind: Kind, *, callers: int, seed: int) -> Books:
     """One outage of one kind."""
     rng, world, books = random.Random(seed), World(), Books()
     server = Server(world, kind, callers * CAPACITY_PER_CALLER, rng)
@@ -166,23 +183,24 @@ def run(kind: Kind, *, callers: int, seed: int) -> Row:
     for number in range(callers):
         world.spawn(caller(clients[number % len(clients)]))
     world.run()
-    return Row(kind, books)
+    return books
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, print, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--callers", type=int, default=10_000)
-    callers = parser.parse_args(arguments).callers
-    rows = [run(kind, callers=callers, seed=1) for kind in Kind]
-    print("| outage | starts sent | lost | looks | looks for each start |\n|---|---|---|---|---|")
-    for row in rows:
-        books = row.books
-        print(
-            f"| {row.kind.value} | {books.starts} | {books.lost} | {books.looks} "
-            f"| {row.share:.1%} |"
-        )
-    return 1 if any(row.share > MOST for row in rows) else 0
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    print("| outage | starts sent | lost | looks | looks for each start | in the worst run |")
+    print("|---|---|---|---|---|---|")
+    for kind in Kind:
+        seeds = range(1, given.seeds + 1)
+        row = Row(kind, tuple(run(kind, callers=given.callers, seed=seed) for seed in seeds))
+        print(row, flush=True)
+        rows.append(row)
+    return 1 if any(row.most > MOST for row in rows) else 0
 
 
 if __name__ == "__main__":

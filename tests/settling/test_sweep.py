@@ -1,4 +1,4 @@
-"""A start is being settled, and at each pass of the event loop its caller leaves; virtual time."""
+"""Starts that are being settled, each way by itself where the state machine draws; virtual time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import asyncio
 import pytest
 from attrs import evolve
 
-from tests.settling.server import KINDS
+from tests.settling.face import FATES
+from tests.settling.server import KINDS, Kind
 from tests.settling.test_machine import AT_LAST, Settling
 
 PLAIN = evolve(KINDS[0], limited=0.0, cut=0.0)
 LOST = ("dropped", "late", "late refusal", "no id", "twice, dropped", "made later")
 
 
-def begun(fate: str, word: str) -> Settling:
+def begun(fate: str, word: str, *, kind: Kind = PLAIN, patience: float = 60.0) -> Settling:
     """A start whose first answer is lost, and whose second one is not, a pass after it was made."""
     one = Settling()
-    one.begin(kind=PLAIN, word=word, patience=60.0, seed=7)
+    one.begin(kind=kind, word=word, patience=patience, seed=7)
     one.start(client="a", fates=[fate], in_block=False, deadline=None, steps=0)
     return one
 
@@ -52,6 +53,16 @@ def test_a_caller_leaves_at_each_pass(fate: str, times: int) -> None:
         alive = [each.id for each in one.face.server.sessions.values() if not each.ended]
         assert alive == held
         assert one.client.unresolved == ()
+        one.teardown()
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+@pytest.mark.parametrize("fate", sorted(set(FATES)))
+def test_each_fate_on_each_server(fate: str, patience: float) -> None:
+    """What could be found or was named is ended, and the rest is reported."""
+    for kind in KINDS:
+        one = begun(fate, "session", kind=kind, patience=patience)
+        one.start(client="b", fates=[fate, fate], in_block=True, deadline=None, steps=0)
         one.teardown()
 
 
