@@ -263,7 +263,7 @@ def _report(reaped: Sequence[Told], whose: str, *, as_json: bool) -> None:
         return
     for one in reaped:
         reason = one["reason"] and f": {one['reason']}"
-        what = f"{plain(one['resource'])} {one['session_id'] or '(id unknown)'}"
+        what = f"{plain(one['resource'])} {plain(one['session_id'] or '(id unknown)')}"
         print(f"{one['outcome']} {what} of {one['key']!a} {whose} {plain(one['worker'])}{reason}")
     print(f"{sum(one['outcome'] == 'stopped' for one in reaped)} stopped")
 

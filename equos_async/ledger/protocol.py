@@ -12,6 +12,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 from attrs import frozen
 
 T = TypeVar("T")
+ROW_VERSION = 1
+"""The version of the rows that this release writes, and the newest that it claims."""
+
 NOBODY = ""
 """The owner of a start of unknown outcome whose worker has stalled."""
 
@@ -35,6 +38,8 @@ class LedgerRow:
             and its worker has the server key. With it another worker can search for the session.
         resource: ``"session"`` or ``"conversation"``; a newer release may write another word.
         group: The group of the request, if the fleet has groups.
+        version: The version of its meaning, which a release raises only if older workers must not
+            end such a session. They then leave the row to newer ones until it expires.
         started: The time when the intent was written.
         expires: The time when the session ends at the latest, by its ``max_duration``.
         read_at: The time when the row was read.
@@ -50,6 +55,7 @@ class LedgerRow:
     marker: str | None = None
     resource: str = "session"
     group: str | None = None
+    version: int = ROW_VERSION
     started: float = 0.0
     expires: float = 0.0
     read_at: float = 0.0
@@ -188,7 +194,8 @@ class SessionLedger(Protocol):
 
         Their sessions then belong to ``worker``, which must stop them; call it again until it
         returns none. Intents get ``NOBODY`` as owner: they keep their slots until they expire,
-        because their sessions may exist. Rows in the queue are removed.
+        because their sessions may exist. Rows in the queue are removed. Rows of a version above
+        ``ROW_VERSION`` are left to newer workers.
 
         Args:
             worker: The worker that takes them over.

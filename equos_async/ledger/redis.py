@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
-from attrs import asdict, fields
+from attrs import asdict
 
 from equos_async import _validate
 from equos_async.errors import ConfigurationError
 
 from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
+from .reading import row_of
 from .redis_script import SCRIPT
 from .redis_together import Together
 
-_logger: Final = logging.getLogger("equos_async")
 # Rows that are recorded in one step.
 AT_ONCE: Final = 200
-_FIELDS: Final = frozenset(one.name for one in fields(LedgerRow))
 # What the script's keys are called, in the order in which it unpacks them.
 _KEYS: Final = (
     "rows",
@@ -315,14 +313,15 @@ def _text(row: LedgerRow) -> str:
 
 
 def _rows(texts: Sequence[str], now: str) -> list[LedgerRow]:
-    """The rows that can be read; further fields of newer releases are ignored."""
-    found: list[LedgerRow] = []
-    for text in texts:
-        try:
-            given: dict[str, Any] = json.loads(text)
-            known = {name: given[name] for name in _FIELDS & given.keys()}
-            known["read_at"] = float(now)
-            found.append(LedgerRow(**known))
-        except (ValueError, TypeError, AttributeError):
-            _logger.warning("a row of the ledger cannot be read: %s...", text[:20])
-    return found
+    """The rows that can be read."""
+    found = (row_of(_given(text), float(now)) for text in texts)
+    return [row for row in found if row is not None]
+
+
+def _given(text: str) -> dict[str, Any]:
+    """What a row's text says; nothing where it is no JSON."""
+    try:
+        given: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None
+    return cast("dict[str, Any]", given) if isinstance(given, dict) else {}

@@ -27,7 +27,7 @@ local function standing(command, from, to, length)
   while true do
     local found = redis.call(command, STANDING, from, to, 'LIMIT', 0, 1)[1]
     local id = found and string.sub(found, length + 18)
-    local ticket = id and decoded(redis.call('HGET', TICKETS, id))
+    local ticket = id and ticket_of(id)
     if not found or ticket and ticket.turn then return id, ticket end
     redis.call('ZREM', STANDING, found)
   end
@@ -41,9 +41,7 @@ end
 
 -- Leave the line; unless it is placed, the next of its group has its turn.
 local function leave_line(id, is_placed)
-  local ticket = redis.call('HGET', TICKETS, id)
-  if not ticket then return end
-  ticket = decoded(ticket)
+  local ticket = ticket_of(id)
   redis.call('HDEL', TICKETS, id)
   redis.call('ZREM', LINE, id)
   redis.call('ZREM', PARKED, id)
@@ -88,12 +86,13 @@ end
 
 -- Stand in the line, behind the others of the group; who stands there stays.
 local function join(id, ticket)
-  local before = decoded(redis.call('HGET', TICKETS, id))
+  local before = ticket_of(id)
   if before and before.turn then
     if before.most ~= ticket.most then
       before.most = ticket.most
       set_ticket(id, before)
     end
+    if not redis.call('ZSCORE', LINE, id) then stand(id, before) end -- the line was evicted
     return
   end
   if before then leave_line(id) end
@@ -104,7 +103,7 @@ end
 
 -- Have a key, but no turn.
 local function park(id, ticket)
-  local before = decoded(redis.call('HGET', TICKETS, id))
+  local before = ticket_of(id)
   if before and before.turn then freed = freed + 1 end -- its turn is another's
   if before then leave_line(id) end
   ticket.most = 0
@@ -116,13 +115,13 @@ end
 -- rows or others that have places. One whose own limit is reached stands in nobody's way.
 local function walk(visit, least)
   local taken, first = redis.call('HLEN', ROWS), 0
-  local most = math.max(tonumber(redis.call('HGET', ENGINE, 'most') or math.huge), least or 0)
+  local most = math.max(tonumber(redis.call('HGET', ENGINE, 'most')) or math.huge, least or 0)
   while taken < most and first < MOST_PASSED do
     local last = first + math.max(8, math.min(most - taken, PORTION)) - 1
     local ids = redis.call('ZRANGE', LINE, first, last)
     if #ids == 0 then return taken end
     for place, text in ipairs(redis.call('HMGET', TICKETS, unpack(ids))) do
-      local ticket = decoded(text)
+      local ticket = ticket_in(text)
       if ticket and taken < ticket.most then
         if visit(ids[place], ticket, taken) then return taken end
         taken = taken + 1

@@ -317,6 +317,7 @@ def settings_of(timeout: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout,
         "health_check_interval": 5,
         "decode_responses": True,
+        "encoding_errors": "replace",  # nonsense in one row must not stop what is done with all
         # A connection that the server closed meanwhile is made anew, once: each step may be
         # done twice. What takes its time is not tried again, for a start must fail fast.
         "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
@@ -342,4 +343,4 @@ def _decoded(told: Any) -> Any:
     """Decode an answer, which is bytes with some clients of callers."""
     if isinstance(told, list):
         return [_decoded(one) for one in cast("Sequence[Any]", told)]
-    return told.decode() if isinstance(told, bytes) else told
+    return told.decode(errors="replace") if isinstance(told, bytes) else told

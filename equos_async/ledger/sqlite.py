@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -13,9 +13,11 @@ from attrs import fields
 
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
+from .protocol import NOBODY, ROW_VERSION, LedgerRow, LedgerWorker, Namesake, Placing, batched
+from .reading import row_of
 from .sqlite_file import SQLiteFile
 from .sqlite_line import join, leave, park, take, with_places
+from .sqlite_mend import counter, limit_ends, time_of
 
 T = TypeVar("T")
 # Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
@@ -41,9 +43,9 @@ _LATE: Final = (
     "AND owner = coalesce(:of, owner))"
 )
 _LATE_ROWS: Final = (
-    f"{_SELECT} WHERE {_LATE} AND session_id IS NULL "
-    f"UNION ALL {_SELECT} "
-    f"WHERE {_LATE} AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
+    f"{_SELECT} WHERE {_LATE} AND version <= {ROW_VERSION} AND session_id IS NULL "
+    f"UNION ALL {_SELECT} WHERE {_LATE} AND version <= {ROW_VERSION} "
+    "AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
 )
 _LATE_TURNS: Final = f"SELECT id FROM line WHERE {_LATE}"  # noqa: S608 - our own names
 _DROP_LATE_WORKERS: Final = (
@@ -53,7 +55,8 @@ _DROP_LATE_WORKERS: Final = (
 _WORKERS: Final = (
     "SELECT owner, until - ?, count(line.id) + "
     "(SELECT count(*) FROM rows WHERE rows.owner = workers.owner) "
-    "FROM workers LEFT JOIN line USING (owner) GROUP BY owner ORDER BY owner"
+    "FROM workers LEFT JOIN line USING (owner) WHERE typeof(owner) = 'text' "
+    "GROUP BY owner ORDER BY owner"
 )
 
 
@@ -120,7 +123,7 @@ class SQLiteLedger:
             if holder := _holder(db, row):
                 leave(db, row.id)
                 return Placing(placed=False, holder=holder)
-            (counted,) = db.execute("SELECT counted FROM memory").fetchone()
+            counted = counter(db, "SELECT counted FROM memory")
             is_full = group_limit is not None and _group_size(db, row) >= group_limit
             if not is_full and counted <= now and take(db, row, limit, renews=renews):
                 db.execute(_INSERT, _values(row, now, now + seconds))
@@ -140,7 +143,7 @@ class SQLiteLedger:
         """As :meth:`SessionLedger.record`."""
 
         def work(db: sqlite3.Connection) -> str:
-            return _record(db, row, _now(db), seconds)
+            return _record(db, row, time_of(db), seconds)
 
         return await self._run(work)
 
@@ -181,10 +184,10 @@ class SQLiteLedger:
         """As :meth:`KeyedLedger.call_off`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
-            now = _now(db)
+            now = time_of(db)
             others = "WHERE key = :key AND owner NOT IN (:worker, :nobody)"
             scope = {"key": key, "worker": worker, "nobody": NOBODY}
-            found = [_row(values, now) for values in db.execute(f"{_SELECT} {others}", scope)]
+            found = _rows(db.execute(f"{_SELECT} {others}", scope), now)
             starts = [(row.owner, row.id) for row in found if row.session_id is None]
             turns = f"SELECT owner, id FROM line {others}"  # noqa: S608 - our own words
             for owner, row_id in starts + db.execute(turns, scope).fetchall():
@@ -206,7 +209,7 @@ class SQLiteLedger:
                 "UNION ALL SELECT id, NULL FROM line WHERE owner = :worker",
                 {"worker": worker},
             )
-            return dict(held.fetchall())
+            return {row_id: known for row_id, known in held if isinstance(row_id, str)}
 
         return await self._run(work)
 
@@ -231,6 +234,7 @@ class SQLiteLedger:
             holder = db.execute(
                 "SELECT owner, process, until FROM names JOIN workers USING (owner), engine "
                 "WHERE name = :name AND owner NOT IN (:worker, :dead) "
+                "AND typeof(process) || typeof(until) = 'textreal' "
                 "AND (until > :now OR :now - since < :lease)",
                 {
                     "name": name,
@@ -261,7 +265,7 @@ class SQLiteLedger:
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
             now = _hear(db, worker, lease)
-            (since,) = db.execute("SELECT since FROM engine").fetchone()
+            since = counter(db, "SELECT since FROM engine")
             if now - since < lease and not at_once and of is None:
                 return []
             scope = {
@@ -271,12 +275,17 @@ class SQLiteLedger:
                 "endpoint": endpoint,
                 "most": MOST_CLAIMED,
             }
-            claimed = [_row(values, now) for values in db.execute(_LATE_ROWS, scope)]
+            limit_ends(db, now)
+            late = db.execute(_LATE_ROWS, scope).fetchall()
+            claimed = _rows(late, now)
+            owners = dict.fromkeys((values[0] for values in late), NOBODY)  # nonsense is nobody's
             for row in claimed:
                 may_settle = settles and row.marker is not None and row.endpoint == endpoint
-                by = worker if row.session_id is not None or may_settle else NOBODY
-                db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row.id])
-                db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row.id, by, now])
+                if row.session_id is not None or may_settle:
+                    owners[row.id] = worker
+            for row_id, by in owners.items():
+                db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row_id])
+                db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row_id, by, now])
             for (row_id,) in db.execute(_LATE_TURNS, scope).fetchall():
                 leave(db, row_id)
             if db.execute(_DROP_LATE_WORKERS, scope).rowcount:
@@ -304,8 +313,8 @@ class SQLiteLedger:
         """As :meth:`SessionLedger.rows`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
-            now = _now(db)
-            return [_row(values, now) for values in db.execute(f"{_SELECT} ORDER BY started")]
+            now = time_of(db)
+            return _rows(db.execute(f"{_SELECT} ORDER BY started"), now)
 
         return await self._run(work, write=False)
 
@@ -313,7 +322,7 @@ class SQLiteLedger:
         """The workers that the engine knows, by their ids; for people who watch them."""
 
         def work(db: sqlite3.Connection) -> list[LedgerWorker]:
-            known = db.execute(_WORKERS, [_now(db)])
+            known = db.execute(_WORKERS, [time_of(db)])
             return [LedgerWorker(*values) for values in known]
 
         return await self._run(work, write=False)
@@ -345,19 +354,13 @@ class SQLiteLedger:
         return await self._file.run(work, write=write)
 
 
-def _now(db: sqlite3.Connection) -> float:
-    """Seconds since the epoch by the engine's clock, to the millisecond."""
-    (now,) = db.execute("SELECT (julianday('now') - 2440587.5) * 86400.0").fetchone()
-    return float(now)
-
-
 def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     """Note a heartbeat, remove expired rows, and return the time."""
-    now = _now(db)
+    now = time_of(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
         return now  # who leaves is not heard: that would hide a while of silence
-    (heard,) = db.execute("SELECT heard FROM engine").fetchone()
+    heard = counter(db, "SELECT heard FROM engine")
     if now < heard:
         # The clock was set back: everybody has as long as before.
         db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
@@ -374,7 +377,9 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
 
 def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) -> str:
     """As :meth:`SessionLedger.record`."""
-    found = db.execute("SELECT owner, started FROM rows WHERE id = ?", [row.id]).fetchone()
+    readable = "typeof(owner) || typeof(started) = 'textreal'"
+    before = f"SELECT owner, started FROM rows WHERE id = ? AND {readable}"  # noqa: S608 - our words
+    found = db.execute(before, [row.id]).fetchone()
     if found is None:
         if (claimer := _claimer(db, row.id)) is not None:
             return NOBODY if _is_over(claimer) else claimer
@@ -385,8 +390,7 @@ def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) 
             return NOBODY  # its start was called off
         # It came all the same, and is there to be ended.
         db.execute("DELETE FROM claimed WHERE id = ?", [row.id])
-    if found:
-        db.execute("DELETE FROM rows WHERE id = ?", [row.id])
+    db.execute("DELETE FROM rows WHERE id = ?", [row.id])
     db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
     leave(db, row.id, placed=True)
     # It may have been late, and forgotten: if it says no more, it must be late again.
@@ -406,7 +410,7 @@ def _is_over(claimer: str | None) -> bool:
 
 def _call(db: sqlite3.Connection, owner: str, row_id: str, by: str | None) -> None:
     """Tell a worker that its session is over, or its start called off."""
-    now = _now(db)
+    now = time_of(db)
     over = OVER + (by or NOBODY)
     db.execute("INSERT OR IGNORE INTO claimed VALUES (?, ?, ?)", [row_id, over, now])
     db.execute("INSERT INTO calls (owner, id, at) VALUES (?, ?, ?)", [owner, row_id, now])
@@ -415,8 +419,8 @@ def _call(db: sqlite3.Connection, owner: str, row_id: str, by: str | None) -> No
 def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
     """The other worker that has the row's key."""
     holder = db.execute(
-        "SELECT owner FROM rows WHERE key = :key AND owner NOT IN (:owner, :nobody) "
-        "UNION ALL SELECT owner FROM line WHERE key = :key AND owner <> :owner",
+        "SELECT owner FROM (SELECT key, owner FROM rows UNION ALL SELECT key, owner FROM line) "
+        "WHERE key = :key AND owner NOT IN (:owner, :nobody) AND typeof(owner) = 'text'",
         {"key": row.key, "owner": row.owner, "nobody": NOBODY},
     ).fetchone()
     return holder and str(holder[0])
@@ -434,5 +438,7 @@ def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:
     return {**given, "started": started, "expires": expires}
 
 
-def _row(values: Sequence[Any], now: float) -> LedgerRow:
-    return LedgerRow(**dict(zip(_COLUMNS, values, strict=True)), read_at=now)
+def _rows(found: Iterable[Sequence[Any]], now: float) -> list[LedgerRow]:
+    """Those that can be read."""
+    read = (row_of(dict(zip(_COLUMNS, values, strict=True)), now) for values in found)
+    return [row for row in read if row is not None]

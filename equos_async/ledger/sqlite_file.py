@@ -17,12 +17,12 @@ from weakref import WeakSet
 
 from equos_async.errors import LedgerError
 
+from .sqlite_mend import mend
 from .sqlite_move import is_stuck, move
-from .sqlite_schema import ADDED, INDEXES, NEWEST, SCHEMA
+from .sqlite_schema import migrate
 
 T = TypeVar("T")
 _Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
-SCHEMA_VERSION: Final = 1
 # Steps in one transaction, so that it takes some ms at most, which other processes wait for.
 MOST_TOGETHER: Final = 64
 # Seconds between two tries at what SQLite itself does not wait for.
@@ -188,6 +188,8 @@ class SQLiteFile:
             db = self._connection = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None
             )
+            # A text that is none, as all other nonsense, must not stop what is done with all rows.
+            db.text_factory = _text
             self._inode = _inode(self.path)
             if inode not in {None, self._inode}:
                 self._disconnect()  # it was moved: which one is open is not known
@@ -204,13 +206,7 @@ class SQLiteFile:
         while not _write_ahead(db, last_try=time.monotonic() > until):
             time.sleep(AGAIN)
         db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in {0, SCHEMA_VERSION}:
-            raise sqlite3.DatabaseError(f"written by another release, with schema {version}")
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [NEWEST]).fetchone():
-            db.executescript(SCHEMA)
-        if missing(db):
-            add_columns(db)
+        migrate(db)
 
     def _recognise(self, db: sqlite3.Connection) -> str:
         """Identify the file; note if it may lack rows.
@@ -219,6 +215,7 @@ class SQLiteFile:
         new although this ledger has used another one.
         """
         inode = self._inode or 0
+        mend(db)
         db.execute(
             "INSERT INTO memory SELECT hex(randomblob(8)), ?, 0 "
             "WHERE NOT EXISTS (SELECT 1 FROM memory)",
@@ -258,6 +255,10 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
 
 
+def _text(read: bytes) -> str:
+    return read.decode(errors="replace")
+
+
 def _inode(path: str) -> int | None:
     """The identity of the file at a path."""
     try:
@@ -283,29 +284,6 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
             raise
         return False
     return True
-
-
-def missing(db: sqlite3.Connection) -> set[tuple[str, str]]:
-    """The columns of newer releases that the tables lack."""
-    return ADDED.keys() - set(
-        db.execute(
-            "SELECT tables.name, columns.name "
-            "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns"
-        )
-    )
-
-
-def add_columns(db: sqlite3.Connection) -> None:
-    """Add the missing columns, unless another process has just done it."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        for table, column in sorted(missing(db)):
-            kind = ADDED[table, column]
-            db.execute(f'ALTER TABLE {table} ADD COLUMN "{column}" {kind}')
-        for index in INDEXES:
-            db.execute(index)
-    finally:
-        db.execute("COMMIT")
 
 
 def before_fork() -> None:

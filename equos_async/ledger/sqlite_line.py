@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from .protocol import LedgerRow
+from .reading import FAR
+from .sqlite_mend import counter
 
 # So many groups can have turns in one round; SQLite's whole numbers have 63 bits.
 ROUND: Final = 2**20
@@ -26,16 +28,19 @@ NEWCOMERS: Final = range(2**61)
 PARKED: Final = range(2**61, 2**62)
 # How far those are looked for who have places, behind others whose own limits are reached.
 MOST_PASSED: Final = 2000
+# What is no number is none.
+_TURN: Final = "CASE typeof(turn) WHEN 'integer' THEN turn ELSE seq END"
+_SKIPPED: Final = f"CASE WHEN abs(skipped) < {FAR} THEN CAST(skipped AS INTEGER) ELSE 0 END"
 
 
 def take(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) -> bool:
     """Whether a slot is free for a row, after all rows before it; then it leaves the queue."""
-    (live,) = db.execute("SELECT live FROM engine").fetchone()
+    live = counter(db, "SELECT live FROM engine")
     if live >= limit:
         return False
     if db.execute("SELECT 1 FROM line WHERE most > 0 LIMIT 1").fetchone():
         join(db, row, limit, renews=renews)
-        if not _has_place(db, row.id, limit, limit - live):
+        if not _has_place(db, row.id, limit - live):
             return False
     leave(db, row.id, placed=True)
     return True
@@ -63,7 +68,7 @@ def park(db: sqlite3.Connection, row: LedgerRow) -> None:
 
 def leave(db: sqlite3.Connection, row_id: str, *, placed: bool = False) -> None:
     """Leave the queue; unless the row is placed, the next of its group has its turn."""
-    columns = 'SELECT seq, "group", coalesce(turn, seq), skipped FROM line WHERE'
+    columns = f'SELECT seq, "group", {_TURN}, {_SKIPPED} FROM line WHERE'  # noqa: S608
     found = db.execute(f"{columns} id = ?", [row_id]).fetchone()
     if found is None:
         return
@@ -85,10 +90,11 @@ def leave(db: sqlite3.Connection, row_id: str, *, placed: bool = False) -> None:
 
 def with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """The rows in the queue that may be placed now, with their owners."""
-    (taken,) = db.execute("SELECT live FROM engine").fetchone()
-    (most,) = db.execute("SELECT max(most) FROM line").fetchone()
+    taken = counter(db, "SELECT live FROM engine")
+    (most,) = db.execute("SELECT max(most) FROM line WHERE most < ?", [FAR]).fetchone()
     line = db.execute(
-        "SELECT id, owner, most FROM line WHERE most > 0 ORDER BY seq LIMIT ?", [MOST_PASSED]
+        "SELECT id, owner, most FROM line WHERE most > 0 AND most < ? ORDER BY seq LIMIT ?",
+        [FAR, MOST_PASSED],
     )
     while most is not None and taken < most and (first := line.fetchone()):
         row_id, owner, limit = first
@@ -97,7 +103,7 @@ def with_places(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             taken += 1
 
 
-def _has_place(db: sqlite3.Connection, row_id: str, limit: int, free: int) -> bool:
+def _has_place(db: sqlite3.Connection, row_id: str, free: float) -> bool:
     (ahead,) = db.execute(
         "SELECT count(*) FROM (SELECT 1 FROM line WHERE most > 0 "
         "AND seq < (SELECT seq FROM line WHERE id = ?) LIMIT ?)",
@@ -111,7 +117,7 @@ def _has_place(db: sqlite3.Connection, row_id: str, limit: int, free: int) -> bo
 def _turn(db: sqlite3.Connection, group: str | None, lane: range) -> int:
     """The turn of one that joins: a round behind its group, or behind all others in this round."""
     last = db.execute(
-        'SELECT coalesce(turn, seq) FROM line WHERE "group" IS ? AND seq >= ? AND seq < ? '
+        f'SELECT {_TURN} FROM line WHERE "group" IS ? AND seq >= ? AND seq < ? '  # noqa: S608
         "ORDER BY seq DESC LIMIT 1",
         [group, lane.start, lane.stop],
     ).fetchone()

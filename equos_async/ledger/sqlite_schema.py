@@ -1,12 +1,39 @@
-"""The tables of a ledger in SQLite, as SQL."""
+"""The tables of a ledger in SQLite, and the numbered steps that bring a file up to date."""
 
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
 from typing import Final
 
-# In a module, not in a file of its own: what freezes programs collects modules only.
-SCHEMA: Final = """\
--- The tables of a ledger, made where they are missing, were another process doing so just now.
-BEGIN IMMEDIATE;
+from attrs import frozen
 
+VERSION: Final = 1
+"""The version that SQLite keeps of a file. Older workers open no other one, so it stays."""
+
+
+@frozen
+class Migration:
+    """One step, done in a file that has what it adds.
+
+    What it adds must mean nothing to older workers, which go on using the file beside newer ones:
+    tables, indexes and triggers that they do not know, and columns with a default.
+
+    Attributes:
+        adds: The names of its tables, indexes and triggers, or of its column after its table's.
+        sql: Statements; those of a migration with several names may be repeated.
+    """
+
+    adds: tuple[str, ...]
+    sql: str
+
+
+# In a module, not in files of their own: what freezes programs collects modules only.
+# A number that is there is never changed or used again.
+MIGRATIONS: Final[dict[int, Migration]] = {
+    1: Migration(
+        ("rows", "line", "workers", "claimed", "engine", "one_more", "one_less"),
+        """\
 CREATE TABLE IF NOT EXISTS rows (
     id TEXT PRIMARY KEY,
     key TEXT NOT NULL,
@@ -15,17 +42,11 @@ CREATE TABLE IF NOT EXISTS rows (
     owner TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     session_id TEXT,
-    resource TEXT NOT NULL DEFAULT 'session',
-    marker TEXT,
     started REAL NOT NULL,
     expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
 CREATE INDEX IF NOT EXISTS rows_by_owner ON rows (owner, expires);
-CREATE INDEX IF NOT EXISTS rows_by_end ON rows (expires);
--- A claim reads what it may take, and nothing else.
-CREATE INDEX IF NOT EXISTS rows_by_endpoint ON rows (owner, endpoint);
-CREATE INDEX IF NOT EXISTS intents ON rows (owner) WHERE session_id IS NULL;
 
 -- Who waits for a place, with the limit that it goes by, in the order of their turns.
 CREATE TABLE IF NOT EXISTS line (
@@ -35,7 +56,6 @@ CREATE TABLE IF NOT EXISTS line (
     owner TEXT NOT NULL,
     most INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS line_by_most ON line (most);
 
 -- Until when a worker need not be heard of.
 CREATE TABLE IF NOT EXISTS workers (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
@@ -55,49 +75,91 @@ CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON rows
     BEGIN UPDATE engine SET live = live + 1; END;
 CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     BEGIN UPDATE engine SET live = live - 1; END;
-
--- Which file this is and where it lies, and from when on places are counted; below 0 where that is
--- a lease after the next word of any worker.
-CREATE TABLE IF NOT EXISTS memory (
-    born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL
-);
-
--- What others have done with a worker's rows, for it to look at them.
-CREATE TABLE IF NOT EXISTS calls (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    owner TEXT NOT NULL,
-    id TEXT NOT NULL,
-    at REAL NOT NULL
-);
-
--- Which worker has a name, and what it told of its process.
-CREATE TABLE IF NOT EXISTS names (
-    name TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    process TEXT NOT NULL
-) WITHOUT ROWID;
-
--- Older workers open no other version: what is added since must mean nothing to them.
-PRAGMA user_version = 1;
-COMMIT;
-"""
-
-# What was added last: a file that has it needs nothing.
-NEWEST: Final = "names"
-
-# What the tables of files that are older lack; those who do not know it leave it as it is.
-ADDED: Final = {
-    ("rows", "resource"): "TEXT NOT NULL DEFAULT 'session'",
-    ("rows", "marker"): "TEXT",
-    ("rows", "group"): "TEXT",
+""",
+    ),
+    # A claim reads what it may take, and nothing else.
+    2: Migration(("rows_by_end",), "CREATE INDEX rows_by_end ON rows (expires);"),
+    3: Migration(("rows_by_endpoint",), "CREATE INDEX rows_by_endpoint ON rows (owner, endpoint);"),
+    4: Migration(("intents",), "CREATE INDEX intents ON rows (owner) WHERE session_id IS NULL;"),
+    5: Migration(("line_by_most",), "CREATE INDEX line_by_most ON line (most);"),
+    # Which file this is and where it lies, and from when on places are counted; below 0 where that
+    # is a lease after the next word of any worker.
+    6: Migration(
+        ("memory",),
+        "CREATE TABLE memory (born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL);",
+    ),
+    7: Migration(
+        ("rows.resource",), "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session';"
+    ),
+    # What others have done with a worker's rows, for it to look at them.
+    8: Migration(
+        ("calls",),
+        "CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, "
+        "owner TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL);",
+    ),
+    # Which worker has a name, and what it told of its process.
+    9: Migration(
+        ("names",),
+        "CREATE TABLE names "
+        "(name TEXT PRIMARY KEY, owner TEXT NOT NULL, process TEXT NOT NULL) WITHOUT ROWID;",
+    ),
+    10: Migration(("rows.marker",), "ALTER TABLE rows ADD COLUMN marker TEXT;"),
+    11: Migration(("rows.group",), 'ALTER TABLE rows ADD COLUMN "group" TEXT;'),
+    12: Migration(
+        ("rows_by_group",),
+        'CREATE INDEX rows_by_group ON rows ("group") WHERE "group" IS NOT NULL;',
+    ),
+    13: Migration(
+        ("rows.version",), "ALTER TABLE rows ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
+    ),
     # The queue takes turns: which group a row is of, what its turn was when it joined, and how many
     # turns before it were not used since.
-    ("line", "group"): "TEXT",
-    ("line", "turn"): "INTEGER",
-    ("line", "skipped"): "INTEGER NOT NULL DEFAULT 0",
+    14: Migration(("line.group",), 'ALTER TABLE line ADD COLUMN "group" TEXT;'),
+    15: Migration(("line.turn",), "ALTER TABLE line ADD COLUMN turn INTEGER;"),
+    16: Migration(
+        ("line.skipped",), "ALTER TABLE line ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;"
+    ),
+    17: Migration(("line_by_group",), 'CREATE INDEX line_by_group ON line ("group", seq);'),
 }
-# Of columns that even a new file gets only here.
-INDEXES: Final = (
-    'CREATE INDEX IF NOT EXISTS rows_by_group ON rows ("group") WHERE "group" IS NOT NULL',
-    'CREATE INDEX IF NOT EXISTS line_by_group ON line ("group", seq)',
-)
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Do what a file lacks, unless another process does so at this moment.
+
+    Where it fails, the connection is of no use afterwards.
+
+    Raises:
+        sqlite3.DatabaseError: The file is not one that this release understands.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version not in {0, VERSION}:
+        raise sqlite3.DatabaseError(f"written by another release, with schema {version}")
+    if not lacked(db):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for migration in lacked(db):
+        for statement in _statements(migration.sql):
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute("COMMIT")
+
+
+def lacked(db: sqlite3.Connection) -> list[Migration]:
+    """The migrations of which a file lacks something, in order."""
+    there = {
+        name
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master UNION SELECT tables.name || '.' || columns.name "
+            "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns"
+        )
+    }
+    return [one for _, one in sorted(MIGRATIONS.items()) if not there.issuperset(one.adds)]
+
+
+def _statements(sql: str) -> Iterator[str]:
+    statement = ""
+    for line in sql.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

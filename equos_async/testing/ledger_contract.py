@@ -23,8 +23,8 @@ from attrs import evolve
 
 from equos_async.ledger.protocol import (
     NOBODY,
+    ROW_VERSION,
     BulkLedger,
-    KeyedLedger,
     LedgerRow,
     SessionLedger,
 )
@@ -469,6 +469,22 @@ class LedgerContract:
         await ledger.renew("worker-1", lease=0)
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
 
+    async def test_a_row_of_a_newer_version(self, open_ledger: OpenLedger) -> None:
+        """It keeps its slot and its key, and is left to newer workers; others are claimed."""
+        ledger = open_ledger()
+        newer = row("new", version=ROW_VERSION + 1)
+        await live(ledger, newer, "s1")
+        assert await place(ledger, row("intent", version=ROW_VERSION + 1))
+        await live(ledger, row("old"), "s2")
+        await ledger.renew("worker-1", lease=0)
+        for _ in range(2):
+            claimed = {one.session_id for one in await claim(ledger, "worker-2")}
+            assert claimed <= {"s2"}
+        (first, *_) = [one for one in await ledger.rows() if one.id == newer.id]
+        assert (first.owner, first.version) == ("worker-1", ROW_VERSION + 1)
+        assert not await place(ledger, row("b", "worker-2"), limit=3, wait=False)
+        assert not await place(ledger, row("new", "worker-2"), wait=False)
+
     async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
         """When the engine was not heard of for a while, all workers have a lease to come back."""
         ledger = open_ledger()
@@ -507,115 +523,3 @@ class BulkLedgerContract:
         assert await ledger.record_all("worker-1", [], lease=LEASE) == []
         ends = {one.remaining > 500 for one in await ledger.rows()}
         assert ends == {True}
-
-
-@pytest.mark.asyncio
-class KeyedLedgerContract:
-    """The tests for an engine that is a :class:`KeyedLedger`, too; with the same fixture."""
-
-    async def test_a_session_that_is_removed(self, open_ledger: Callable[[], KeyedLedger]) -> None:
-        """Its owner is told, and learns that the session is over, as long as it asks."""
-        ledger = open_ledger()
-        assert isinstance(ledger, KeyedLedger)
-        turns = await listening(ledger)
-        session = await live(ledger, row("a"), "s1")
-        other = await live(ledger, row("b"), "s2")
-        (found,) = await ledger.call_off("a", worker="worker-2")
-        assert (found.id, found.session_id) == (session.id, "s1")
-        assert await ledger.record(session, seconds=600) == "worker-1", "it was only looked at"
-        assert await ledger.remove(session.id, worker="worker-2") is True
-        assert await asyncio.wait_for(anext(turns), 5) == session.id
-        for _ in range(2):
-            assert await ledger.record(session, seconds=600) == NOBODY
-        assert await ledger.remove(session.id, worker="worker-1") is False, "worker-2 tells of it"
-        assert await ledger.remove(session.id, worker="worker-3") is False
-        assert await ledger.call_off("a", worker="worker-2") == []
-        assert await ledger.renew("worker-1", lease=LEASE) == {other.id: "s2"}
-        assert await place(ledger, row("a", "worker-2")), "the key is free"
-
-    async def test_a_row_that_its_owner_removes(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """Nothing more is known of it: another worker that comes late removes nothing."""
-        ledger = open_ledger()
-        session = await live(ledger, row("a"), "s1")
-        assert await ledger.remove(session.id, worker="worker-1") is True
-        assert await ledger.remove(session.id, worker="worker-2") is None
-        assert await ledger.remove(session.id, worker="worker-1") is None
-        assert await ledger.record(session, seconds=600) == "worker-1", "the engine had lost it"
-
-    async def test_a_row_that_a_person_removes(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """Its owner is told that the session is over, and that it is the one to tell of it."""
-        ledger = open_ledger()
-        turns = await listening(ledger)
-        session = await live(ledger, row("a"), "s1")
-        await ledger.remove(session.id)
-        assert await asyncio.wait_for(anext(turns), 5) == session.id
-        assert await ledger.record(session, seconds=600) == NOBODY
-        assert await ledger.remove(session.id, worker="worker-1") is None
-
-    async def test_who_tells_of_what_was_claimed(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """The worker that removes the row first, be it the claimer or the one that had stalled."""
-        ledger = open_ledger()
-        for first, second in (("worker-1", "worker-2"), ("worker-2", "worker-1")):
-            session = await live(ledger, row(f"for {first}"), "s1")
-            await ledger.renew("worker-1", lease=0)
-            assert len(await claim(ledger, "worker-2")) == 1
-            assert await ledger.remove(session.id, worker=first) is True
-            assert await ledger.remove(session.id, worker=second) is False
-            assert await ledger.record(session, seconds=600) == "worker-2"
-
-    async def test_a_start_in_the_queue_is_called_off(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """It is out of the queue, its owner is told, and learns why when it asks again."""
-        ledger = open_ledger()
-        turns = await listening(ledger)
-        await place(ledger, row("a"), limit=1)
-        queued = row("b")
-        assert not await place(ledger, queued, limit=1)
-        assert await ledger.call_off("b", worker="worker-1") == []
-        assert await ledger.call_off("b", worker="worker-2") == []
-        assert await asyncio.wait_for(anext(turns), 5) == queued.id
-        placing = await ledger.place(queued, seconds=600, limit=9, wait=True, lease=LEASE)
-        assert (placing.placed, placing.called_off) == (False, True)
-        assert (await ledger.renew("worker-1", lease=LEASE)).keys() == {"worker-1/a"}
-
-    async def test_a_start_on_its_way_is_called_off(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """Its intent stays, and its owner is told; a session that comes is there to be ended."""
-        ledger = open_ledger()
-        turns = await listening(ledger)
-        intent = row("a")
-        await place(ledger, intent)
-        assert await ledger.record(intent, seconds=600) == "worker-1"
-        for _ in range(2):
-            (found,) = await ledger.call_off("a", worker="worker-2")
-            assert (found.id, found.session_id) == (intent.id, None)
-        assert await asyncio.wait_for(anext(turns), 5) == intent.id
-        placing = await ledger.place(intent, seconds=600, limit=9, wait=True, lease=LEASE)
-        assert placing.called_off, "the answer to its first call was lost"
-        assert await ledger.record(intent, seconds=600) == NOBODY
-        assert await ids(ledger) == [intent.id], "its slot is still taken"
-        session = evolve(intent, session_id="s1")
-        assert await ledger.record(session, seconds=600) == "worker-1"
-        (found,) = await ledger.call_off("a", worker="worker-2")
-        assert found.session_id == "s1"
-        assert await ledger.remove(session.id, worker="worker-1") is True
-        assert await ledger.record(session, seconds=600) == "worker-1", "no old news is left"
-
-    async def test_nobodys_intent_is_left_alone(
-        self, open_ledger: Callable[[], KeyedLedger]
-    ) -> None:
-        """No worker can call it off; it holds no key."""
-        ledger = open_ledger()
-        await place(ledger, row("a"))
-        await ledger.renew("worker-1", lease=0)
-        assert len(await claim(ledger, "worker-2")) == 1
-        assert await ledger.call_off("a", worker="worker-2") == []
-        assert await ids(ledger) == ["worker-1/a"]

@@ -14,6 +14,7 @@ NEED_MORE = {
     "equos_async.testing.callsites": "pytest",
     "equos_async.testing.grouped_ledger_contract": "pytest",
     "equos_async.testing.turns_contract": "pytest",
+    "equos_async.testing.keyed_ledger_contract": "pytest",
     "equos_async.testing.ledger_contract": "pytest",
     "equos_async.testing.named_ledger_contract": "pytest",
     "equos_async.testing.settling_contract": "pytest",

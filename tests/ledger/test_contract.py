@@ -10,12 +10,8 @@ import pytest
 
 from equos_async import RedisLedger, SQLiteLedger
 from equos_async.testing.grouped_ledger_contract import GroupedLedgerContract
-from equos_async.testing.ledger_contract import (
-    BulkLedgerContract,
-    KeyedLedgerContract,
-    LedgerContract,
-    OpenLedger,
-)
+from equos_async.testing.keyed_ledger_contract import KeyedLedgerContract
+from equos_async.testing.ledger_contract import BulkLedgerContract, LedgerContract, OpenLedger
 from equos_async.testing.named_ledger_contract import NamedLedgerContract
 from equos_async.testing.settling_contract import SettlingLedgerContract
 from equos_async.testing.turns_contract import TurnsContract

@@ -14,12 +14,12 @@ from tests.ledger.conftest import RedisServer
 SESSIONS = 450
 
 
-async def test_a_newer_workers_rows(redis: RedisServer) -> None:
-    """Fields that nobody knows are kept for those who do, and stop nobody."""
+async def test_fields_of_a_newer_worker(redis: RedisServer) -> None:
+    """They are kept for those who know them, and stop nobody."""
     async with RedisLedger(redis.url) as ledger:
         await live(ledger, row("a"), "s1")
         text = redis.ask("HGET", "{equos}:rows", "worker-1/a").strip()
-        newer = json.dumps(json.loads(text.partition("s1")[2]) | {"version": 2, "mood": ["good"]})
+        newer = json.dumps(json.loads(text.partition("s1")[2]) | {"mood": ["good"]})
         redis.ask("HSET", "{equos}:rows", "worker-1/a", f"2:s1{newer}")
         assert [one.session_id for one in await ledger.rows()] == ["s1"]
         await ledger.renew("worker-1", lease=0)

@@ -301,10 +301,10 @@ class Counted(SQLiteLedger):
         self.steps: list[str] = []
         self.placed: list[LedgerRow] = []
 
-    async def place(self, row: LedgerRow, **settings: Any) -> Any:
+    async def place_in_group(self, row: LedgerRow, **settings: Any) -> Any:
         self.steps.append("place")
         self.placed.append(row)
-        return await super().place(row, **settings)
+        return await super().place_in_group(row, **settings)
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
         self.steps.append("record")

@@ -1,0 +1,46 @@
+"""Rows as an engine gives them, where they can be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import fields
+
+from .protocol import LedgerRow
+
+FAR: Final = 1e12
+"""Seconds since the epoch beyond which a time is nonsense."""
+
+_logger: Final = logging.getLogger("equos_async")
+_NAMES: Final = frozenset(one.name for one in fields(LedgerRow))
+
+
+def row_of(given: Mapping[str, Any], read_at: float) -> LedgerRow | None:
+    """A row of these values; what only newer releases know is left out.
+
+    Nonsense is None, and a WARNING, so that it does not stop what is done with all other rows.
+    """
+    known = {name: given[name] for name in _NAMES & given.keys()}
+    known["read_at"] = read_at
+    try:
+        row = LedgerRow(**known)
+    except TypeError:  # a field is missing
+        row = None
+    if row is not None and _is_sound(row):
+        return row
+    _logger.warning("a row of the ledger cannot be read: %.40s", ascii(given.get("id")))
+    return None
+
+
+def _is_sound(row: LedgerRow) -> bool:
+    """Whether the fields are of the types that they are declared with."""
+    texts: list[Any] = [row.id, row.key, row.name, row.owner, row.endpoint, row.resource]
+    may_be: list[Any] = [row.client, row.session_id, row.marker, row.group]
+    numbers: list[Any] = [row.started, row.expires, row.version]
+    return (
+        all(isinstance(one, str) for one in texts)
+        and all(one is None or isinstance(one, str) for one in may_be)
+        and all(isinstance(one, int | float) and -FAR < one < FAR for one in numbers)
+    )
