@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,15 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 from attrs import frozen
 
-BOT = {"id": "1", "username": "bot", "discriminator": "0", "avatar": None, "global_name": None}
+Json = dict[str, Any]
+
+BOT: Json = {
+    "id": "1",
+    "username": "bot",
+    "discriminator": "0",
+    "avatar": None,
+    "global_name": None,
+}
 GUILD = 42
 CHANNEL = 43
 EPHEMERAL = 64
@@ -62,7 +70,7 @@ class Discord:
         token = f"token-{next(self._numbers)}"
         self._waiting[token] = asyncio.get_running_loop().create_future()
         user = {**BOT, "id": str(person), "username": name.lower(), "global_name": name}
-        member = {
+        member: Json = {
             "user": user,
             "roles": [],
             "joined_at": "2026-01-01T00:00:00+00:00",
@@ -71,7 +79,7 @@ class Discord:
             "mute": False,
             "flags": 0,
         }
-        interaction = {
+        interaction: Json = {
             "id": str(next(self._numbers)),
             "application_id": BOT["id"],
             "type": 2,
@@ -108,7 +116,7 @@ class Discord:
         return _reply({**about, **rights, "owner": BOT})
 
     async def _sync(self, request: web.Request) -> web.Response:
-        wanted: list[dict[str, Any]] = await request.json()
+        wanted: list[Json] = await request.json()
         self.commands = [one["name"] for one in wanted]
         own = {"application_id": BOT["id"], "version": "1"}
         return _reply([{**one, **own, "id": str(next(self._numbers))} for one in wanted])
@@ -116,7 +124,7 @@ class Discord:
     async def _respond(self, request: web.Request) -> web.Response:
         """The first response to a command: it decides who sees the answer."""
         token, wanted = request.match_info["token"], await request.json()
-        data = wanted.get("data") or {}
+        data: Json = wanted.get("data") or {}
         assert token not in self._flags, "responded twice"
         self._flags[token] = data.get("flags", 0)
         if "content" in data:
@@ -129,7 +137,7 @@ class Discord:
         assert data.get("flags", 0) == self._flags[token], "the first response decides who sees it"
         self._answer(token, data["content"])
         lists = ("attachments", "embeds", "mentions", "mention_roles", "components")
-        message = {
+        message: Json = {
             "id": str(next(self._numbers)),
             "channel_id": str(CHANNEL),
             "author": BOT,
@@ -155,21 +163,21 @@ class Discord:
         self.left.set()
         return self._socket
 
-    async def _take(self, payload: dict[str, Any]) -> None:
+    async def _take(self, payload: Json) -> None:
         if payload["op"] == HEARTBEAT:
             await self._socket.send_json({"op": ACK})
         elif payload["op"] == IDENTIFY:
-            about = {"user": BOT, "application": {"id": BOT["id"], "flags": 0}, "guilds": []}
+            about: Json = {"user": BOT, "application": {"id": BOT["id"], "flags": 0}, "guilds": []}
             session = {"v": 10, "session_id": "s", "resume_gateway_url": f"{self.url}/gateway"}
             await self._dispatch("READY", {**about, **session})
 
-    async def _dispatch(self, name: str, data: dict[str, Any]) -> None:
+    async def _dispatch(self, name: str, data: Json) -> None:
         number = next(self._numbers)
         await self._socket.send_json({"op": DISPATCH, "t": name, "s": number, "d": data})
 
 
 @asynccontextmanager
-async def discord() -> AsyncIterator[Discord]:
+async def discord() -> AsyncGenerator[Discord]:
     """A Discord on loopback."""
     discord = Discord()
     async with TestServer(discord.app()) as server:
