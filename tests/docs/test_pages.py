@@ -41,6 +41,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 SETTINGS = ROOT / ".docs" / "settings.md"
 ERRORS = ROOT / ".docs" / "errors.md"
+FLEET = ROOT / ".docs" / "fleet.md"
 PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
@@ -223,6 +224,19 @@ def test_the_tree_of_errors_is_whole() -> None:
     for name, status in rows:
         if status[:1].isdecimal():
             assert status_error_class(int(status.replace("xx", "00"))).__name__ == name
+
+
+def test_a_handler_has_an_answer_to_each_error() -> None:
+    """The table of the page on fleets has a row for each error, or for one that it is a kind of."""
+    (table,) = re.findall(r"^\| error of `start` .*\n((?:\|.*\n)+)", TEXT[FLEET], re.MULTILINE)
+    rows = re.findall(r"^\| (.*?) \| (\d{3}) \|", table, re.MULTILINE)
+    told = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    public = [getattr(equos_async, name) for name in equos_async.__all__ if name[:1].isupper()]
+    kinds = {one: {kind.__name__ for kind in one.__mro__} for one in public}
+    errors = {one: kinds[one] for one in public if issubclass(one, EquosError)}
+    unanswered = [one for one, names in errors.items() if not names & told - {"EquosError"}]
+    assert unanswered == [EquosError]
+    assert "EquosError" in told
 
 
 def test_the_table_of_settings_is_whole() -> None:
