@@ -283,7 +283,7 @@ class SessionFleet(Generic[K]):
             group=group,
         )
         self._admission.reserve(record)
-        await self._supervisor.fulfil(record, request, wait=wait)
+        await self._supervisor.starts.fulfil(record, request, wait=wait)
         return record.handle
 
     def _group_of(self, request: AnyRequest) -> str | None:
@@ -315,7 +315,7 @@ class SessionFleet(Generic[K]):
         return ended if is_here else await self._worker.stop(key)
 
     async def _stop(self, key: K, why: str) -> AnyEnded | None:
-        await self._supervisor.call_off(key, EquosError(why, operation="start"))
+        await self._supervisor.starts.call_off(key, EquosError(why, operation="start"))
         live = self._live.get(key)
         return None if live is None else await live.stop()
 
@@ -331,7 +331,7 @@ class SessionFleet(Generic[K]):
             elif holder.state is State.STOPPING:
                 await asyncio.wait([self._supervisor.stop(holder)])
             else:
-                await self._supervisor.join(holder)
+                await self._supervisor.starts.join(holder)
         return None
 
     async def drain(self, deadline: float | None = None) -> DrainReport[K]:
@@ -356,7 +356,7 @@ class SessionFleet(Generic[K]):
         try:
             await drain.done
         finally:
-            report = self._supervisor.conclude(drain)
+            report = self._supervisor.drains.conclude(drain)
         return report
 
     @property
@@ -467,7 +467,7 @@ class SessionFleet(Generic[K]):
         begin: Callable[[], asyncio.Future[None]] | None = None
         if grace is not None:
             begin = partial(supervisor.wind_down, _validate.number("grace", grace, zero=True))
-        guard = SignalGuard(lambda: supervisor.closing, supervisor.give_up, begin)
+        guard = SignalGuard(lambda: supervisor.drains.closing, supervisor.drains.give_up, begin)
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
@@ -484,7 +484,7 @@ class SessionFleet(Generic[K]):
         Returns:
             :attr:`report`, with the sessions that ended during the grace.
         """
-        if not self._supervisor.closing:
+        if not self._supervisor.drains.closing:
             await self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
         return await self.aclose()
 
@@ -541,7 +541,7 @@ class SessionFleet(Generic[K]):
             await drain.done
         finally:
             # Where a cancellation ends the wait, what is left is told all the same.
-            self._report = self._supervisor.conclude(drain)
+            self._report = self._supervisor.drains.conclude(drain)
             if self._report.left:
                 keys = [end.key for end in self._report.left[:MAX_TOLD]]
                 fields = {"equos_event": "left", "equos_key": keys}

@@ -23,6 +23,10 @@ from .values import SessionEnd
 class Unknowns:
     """Keeps the slots and seconds of such starts, until more is known or their time is over.
 
+    Attributes:
+        told: Called with a record when nothing more will become known, or it is known that there
+            is nothing (None).
+
     Args:
         client: What may still find what they began.
         records: The fleet's sessions.
@@ -30,8 +34,6 @@ class Unknowns:
         tally: Who tells.
         timers: The fleet's timers.
         clock: The source of time.
-        told: Called with a record when nothing more will become known, or it is known that there
-            is nothing (None).
     """
 
     def __init__(
@@ -43,15 +45,14 @@ class Unknowns:
         tally: Tally,
         timers: Timers,
         clock: Clock,
-        told: Callable[[SessionRecord, SessionEnd | None], None],
     ) -> None:
+        self.told: Callable[[SessionRecord, SessionEnd | None], None] = lambda _, __: None
         self._client = client
         self._records = records
         self._admission = admission
         self._tally = tally
         self._timers = timers
         self._clock = clock
-        self._told = told
 
     def keep(self, record: SessionRecord, error: BaseException) -> None:
         """A session may be live that nobody holds."""
@@ -68,11 +69,11 @@ class Unknowns:
             # An unreadable answer whose session the client set out to stop: ask until confirmed.
             record.task = asyncio.create_task(end(self._client, record.resource, session_id))
             record.task.add_done_callback(partial(self._stray_stopped, record))
-            self._told(record, last)
+            self.told(record, last)
         elif record.watch is not None and self.is_looked_for(record):
-            record.watch.over = partial(self._told, record, last)
+            record.watch.over = partial(self.told, record, last)
         else:
-            self._told(record, last)
+            self.told(record, last)
 
     def is_looked_for(self, record: SessionRecord) -> bool:
         """Whether the client may still find what a start began."""
@@ -85,7 +86,7 @@ class Unknowns:
         self._timers.cancel(cast("SetTimer", record.timer))
         record.timer = None
         self._admission.release(record, 0.0)
-        self._told(record, None)
+        self.told(record, None)
 
     def _stray_stopped(self, record: SessionRecord, task: asyncio.Task[Any]) -> None:
         if error_of(task, EquosError) is None and record.state is State.UNKNOWN:

@@ -1,0 +1,216 @@
+"""The starts of a fleet: each waits for its slot, then for its session, and outlives its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Final
+
+from equos_async._api.operations import OVER
+from equos_async.clock import Clock, set_unless_done
+from equos_async.errors import EquosError, StartOutcomeUnknownError
+
+from ._admission import Admission, closed_error
+from ._drains import Drains
+from ._no_ledger import NoRows
+from ._opening import Opening
+from ._records import Records
+from ._session import SessionRecord, error_of
+from ._states import Reason, State
+from ._tally import Tally
+from ._unknown import Unknowns
+from ._watchdog import Watchdog
+from ._writer import RowWriter
+from .values import AnyRequest, AnyStarted
+
+LAST_DATE: Final = 253_402_300_799.0
+"""The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
+
+
+class Starts:
+    """Takes each start from its slot to a live session, an error or an unknown outcome.
+
+    Args:
+        records: The fleet's sessions.
+        admission: What they hold.
+        rows: What writes them down.
+        tally: Who tells.
+        opening: What sends a start.
+        unknowns: What keeps those of unknown outcome.
+        drains: What waits for the ends of starts.
+        watchdog: What ends sessions in time.
+        renew_before: Seconds before a session's end at which its replacement is started.
+        clock: The source of time.
+        claimed: Called with a record, and another worker that has claimed it.
+        stop: Called with a live session that nobody wants, and the reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Records[SessionRecord],
+        admission: Admission,
+        rows: NoRows | RowWriter,
+        tally: Tally,
+        opening: Opening,
+        unknowns: Unknowns,
+        drains: Drains,
+        watchdog: Watchdog,
+        renew_before: float,
+        clock: Clock,
+        claimed: Callable[[SessionRecord, str], None],
+        stop: Callable[[SessionRecord, Reason], object],
+    ) -> None:
+        self._records = records
+        self._admission = admission
+        self._rows = rows
+        self._tally = tally
+        self._opening = opening
+        self._unknowns = unknowns
+        self._drains = drains
+        self._watchdog = watchdog
+        self._renew_before = renew_before
+        self._clock = clock
+        self._claimed = claimed
+        self._stop = stop
+
+    async def fulfil(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> None:
+        """Wait for a slot, then for the session."""
+        claimed = partial(self._claimed, record)
+        await self._admission.admit(record, request, wait=wait, claimed=claimed)
+        answer = record.answer = asyncio.get_running_loop().create_future()
+        record.task = asyncio.create_task(self._opening.open(record, request, wait=wait))
+        record.task.add_done_callback(partial(self._opened, record, answer))
+        try:
+            await answer
+        except (asyncio.CancelledError, GeneratorExit):
+            if not answer.cancel() and not answer.cancelled():  # it is not where it is closed
+                answer.exception()  # it came in the tick of the cancellation
+            self._leave(record)
+            raise
+
+    async def join(self, record: SessionRecord) -> None:
+        """Wait for a start that is under way, which from now on outlives its first caller.
+
+        Where that one goes while it waits for a slot, there is nothing then.
+
+        Raises:
+            EquosError: It failed, or was called off.
+        """
+        if record.decided is None:
+            record.decided = asyncio.get_running_loop().create_future()
+        record.callers += 1
+        try:
+            error = await asyncio.shield(record.decided)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(record)
+            raise
+        if error is not None:
+            raise error
+
+    def _leave(self, record: SessionRecord) -> None:
+        """One of those who wait for a start is gone; the last takes it with them."""
+        record.callers -= 1
+        if record.callers == 0:
+            self._stop(record, Reason.ASKED)  # where it arrived in the tick of the cancellation
+            self._withdraw(record)
+
+    async def call_off(self, key: Hashable, why: EquosError) -> None:
+        """Let a start that is under way end in an error; its session is stopped when it comes."""
+        record = self._records.holder(key)
+        if record is None or not record.is_under_way:
+            return
+        entry = record.entry
+        self.turn_away(record, why)
+        if record.task is not None:
+            await asyncio.wait([record.task])
+        if record.state is State.ENDED:
+            await self._rows.remove(entry)  # or other workers find its key in use
+
+    def turn_away(self, record: SessionRecord, why: EquosError) -> None:
+        """Let a start end in an error, at once where nothing was sent."""
+        self._admission.turn_away(record, why)
+        self._withdraw(record)
+
+    def _withdraw(self, record: SessionRecord) -> None:
+        """Send nothing more of a start, unless it was sent: then its session is stopped."""
+        if not record.is_under_way or record.task is None:
+            return
+        if record.watch is None or record.watch.is_unsent:
+            record.task.cancel()
+        else:
+            record.watch.is_called_off = True
+
+    def _opened(
+        self,
+        record: SessionRecord,
+        answer: asyncio.Future[None],
+        task: asyncio.Task[AnyStarted],
+    ) -> None:
+        """A start's task is over: a done callback."""
+        error = error_of(task, StartOutcomeUnknownError)
+        if error is None:
+            self._arrived(record, answer, task.result())
+            return
+        if task.cancelled() and (record.watch is None or record.watch.is_withdrawn):
+            told = "it was cancelled before it was sent"
+            error = record.unwanted or EquosError(told, operation="start")
+        if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
+            record.watch = record.task = None
+            self._admission.release(record, 0.0)
+            self._tally.tell("refused", record, str(error))
+            self._drains.settle(record, None)
+        else:
+            self._unknowns.keep(record, error)
+        record.decide(error)
+        if not answer.done():
+            answer.set_exception(error)
+
+    def _arrived(
+        self,
+        record: SessionRecord,
+        answer: asyncio.Future[None],
+        started: AnyStarted,
+    ) -> None:
+        """A session is there: put it into the hands of whoever waits, or stop it."""
+        if record.watch is not None and record.watch.is_settled:
+            # Its client was closed while its row was written, and has ended it.
+            record.is_confirmed, record.unwanted = True, record.unwanted or closed_error()
+        is_over = record.resource.status_of(started) in OVER
+        if is_over and record.replaces is not None:  # the old one is better
+            told = "the server answered that it has ended"
+            record.unwanted = record.unwanted or EquosError(told, operation="start")
+        unwanted, wanted = record.unwanted, record.callers > 0 and record.unwanted is None
+        self._live(record, started, wanted=wanted)
+        self._tally.tell("started", record)
+        self._drains.arrived(record)
+        record.decide(unwanted)
+        if wanted:
+            set_unless_done(answer, None)
+            if not is_over:
+                return
+        self._stop(record, Reason.OVER if wanted else Reason.ASKED)
+        if not answer.done() and unwanted is not None:
+            unwanted.session_id = record.session_id
+            answer.set_exception(unwanted)
+
+    def _live(self, record: SessionRecord, started: AnyStarted, *, wanted: bool) -> None:
+        """Write down that a session is live, and let go of what only its start needed."""
+        record.started = started
+        record.began = self._clock.now()
+        record.ends = self._opening.ends(record, started)
+        left = record.ends - record.began
+        record.expires = min(self._clock.wall() + left, LAST_DATE)
+        if record.hand_over is not None:
+            record.renew_at = record.ends - min(self._renew_before, left / 2)
+        if record.presence is not None:
+            record.presence.seen = record.began
+        self._tally.began(record)
+        self._records.move(record, State.LIVE)
+        if record.replaces is not None and wanted:
+            self._records.hand_key(record.replaces, record)
+            record.replaces.renewing = None  # the end of one is not the other's any more
+        # Each would hold the one before it, and its caller's frame.
+        record.answer = record.task = record.replaces = record.unwanted = None
+        self._watchdog.watch(record)
