@@ -1,4 +1,4 @@
-"""Calls that end something: carried to their end, and asked again where that failed."""
+"""Stops: carried to their end, and repeated if they failed."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from .running import Running
 T = TypeVar("T")
 
 FIRST_WAIT: Final = 1.0
-"""Seconds until a stop that failed is asked for again; each further time double."""
+"""Seconds until a failed stop is repeated; doubled each time."""
 
 LONGEST_WAIT: Final = 60.0
-"""Seconds; no such wait is longer."""
+"""The longest of these waits, in seconds."""
 
 
 class Endings:
-    """Ends what is to be ended, for its caller or for nobody.
+    """Stops sessions, for a caller or for the client itself.
 
-    A stop that failed for its caller is not over: what is known to be running is billed. It is
-    asked for again, in the same task, until the server confirms it or the session's own end has
-    passed.
+    A stop that failed for its caller is not over, because the session is billed. It is repeated, in
+    the same task, until the server confirms it or the session's time is over.
 
     Args:
-        runner: Carries calls out.
-        reports: Where it is told.
-        running: What was begun here.
-        lifecycle: How far the client has come.
+        runner: Runs calls.
+        reports: Reports the results.
+        running: The sessions that this client started.
+        lifecycle: The state of the client.
         clock: The source of time and chance.
-        mask: Takes secrets out of words that came from outside.
+        mask: Masks secrets in texts from outside.
         make: Makes a call.
-        keys: Decide which of several operations ends something.
+        keys: Decide which of several operations stops a session.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Endings:
     def orphan(
         self, resource: Resource[Any, Any, Any], session_id: str, start: Target | None = None
     ) -> Call[Any]:
-        """Make a call that ends what nobody holds."""
+        """Make a call that stops a session that no caller holds."""
         operation = self._keys.first(resource.ends)
         target = Target(operation.effect.name, resource.word, session_id)
         if start is not None:
@@ -86,18 +85,18 @@ class Endings:
     def in_place(
         self, start: Call[Any], resource: Resource[Any, Any, Any], session_id: str
     ) -> Call[Any]:
-        """Make a call that ends what nobody holds, to be carried out in its start's own task."""
+        """Make such a call, to be run in the task of the start."""
         call = start.ending = self.orphan(resource, session_id, start.target)
         call.task, call.key, call.watch = start.task, start.key, start.watch
         return call
 
     async def carry(self, call: Call[Any]) -> None:
-        """Carry a call to its end, and beyond where it failed."""
+        """Run a call to its end, and repeat it if it failed."""
         if not await self.finish(call):
             await self.see_through(call)
 
     async def finish(self, call: Call[Any]) -> bool:
-        """Carry a call to its end, whoever waits for it; whether the server accepted it."""
+        """Run a call to its end, caller or not; returns whether the server accepted it."""
         try:
             result = await self._persist(call)
         except asyncio.CancelledError:
@@ -117,14 +116,14 @@ class Endings:
     async def see_ended(
         self, call: Call[Any], shows_over: Callable[[Any], Awaitable[bool]]
     ) -> bool:
-        """End something until the server shows that it is over; an empty answer is no proof.
+        """Stop a session until the server shows that it has ended; an empty answer is no proof.
 
         Args:
-            call: What ends it.
-            shows_over: Whether an answer, or else a look-up by id, shows it.
+            call: The stop.
+            shows_over: Whether an answer, or a look-up by id, shows it.
 
         Returns:
-            Whether that is confirmed; else it is reported.
+            Whether that is confirmed; if not, it is reported.
         """
         stops, end = 0, self._running.end_of(str(call.target.session_id))
         try:
@@ -147,7 +146,7 @@ class Endings:
         return True
 
     async def see_through(self, call: Call[Any]) -> None:
-        """Ask again for what failed, until it is confirmed or over, or the client gives up."""
+        """Repeat a failed stop until it is confirmed, or the session or the client ends."""
         session_id = str(call.target.session_id)
         if session_id in self._failed:
             return  # another call sees to it
@@ -161,12 +160,12 @@ class Endings:
             self._failed.discard(session_id)
 
     def hurry(self) -> None:
-        """Ask now, and more often: the client closes."""
+        """Repeat it now, and more often, because the client closes."""
         for rest in self._resting:
             set_unless_done(rest, None)
 
     def let_go(self, session_id: str) -> None:
-        """Somebody else saw to it: ask for it no more."""
+        """End the repeats: the user has dealt with the session."""
         self._failed.discard(session_id)
         for rest, resting_id in self._resting.items():
             if resting_id == session_id:
@@ -190,7 +189,7 @@ class Endings:
             wait = min(LONGEST_WAIT, 2 * wait)
 
     async def _rest(self, call: Call[Any], seconds: float) -> bool:
-        """Wait before asking again; True where somebody was in a hurry."""
+        """Wait before the next repeat; True if the wait was cut short."""
         call.work = Work.BACKOFF
         seconds *= 0.5 + 0.5 * self._clock.chance()
         rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -215,10 +214,10 @@ class Endings:
         self._failed.discard(session_id)
 
     async def _persist(self, call: Call[T]) -> Result[T] | EquosError:
-        """Carry a call out although its task is cancelled.
+        """Run a call although its task is cancelled.
 
         Two things cancel it: the client, when its time to close is over, and the shutdown of the
-        event loop (`asyncio.run` on Ctrl-C, say), which waits for tasks that need a moment more.
+        event loop (for example `asyncio.run` on Ctrl-C), which waits for tasks that continue.
         """
         while True:
             try:

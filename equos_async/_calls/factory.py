@@ -1,4 +1,4 @@
-"""Make calls: each has an address, a head, a deadline, and a future in the running loop."""
+"""Make calls: each has a URL, headers, a deadline, and a future in the running loop."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class CallFactory:
 
     Args:
         base: The URL before an operation's path.
-        keys: What requests carry.
-        transport: What carries requests, and belongs to one event loop.
-        timeouts: How long things may take.
+        keys: The keys.
+        transport: Sends the requests; it belongs to one event loop.
+        timeouts: The time limits.
         clock: The source of time.
 
     Attributes:
-        loop: The event loop of the client; None: it has done nothing yet.
+        loop: The event loop of the client; None before the first call.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class CallFactory:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self) -> asyncio.AbstractEventLoop:
-        """Belong to the running event loop from now on.
+        """Bind the client to the running event loop.
 
         Raises:
-            ConfigurationError: None is running, or the client belongs to another one.
+            ConfigurationError: No loop is running, or the client belongs to another one.
         """
         try:
             self.loop = self._transport.bind()
@@ -68,13 +68,13 @@ class CallFactory:
         """Make a call that begins now.
 
         Args:
-            operation: What it does.
-            target: What it is about.
-            deadline: Seconds until it is over; None: those of its effect.
-            query: What its address says besides.
+            operation: The operation.
+            target: The session that it is about.
+            deadline: Seconds until it is over; None: the default of its effect.
+            query: Further parameters of its URL.
 
         Raises:
-            ConfigurationError: A bad deadline, or no event loop for it.
+            ConfigurationError: The deadline is wrong, or there is no event loop.
         """
         effect = operation.effect
         seconds = (

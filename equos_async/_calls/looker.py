@@ -1,4 +1,4 @@
-"""Look through the lists of one resource for what starts began whose answers were lost."""
+"""Search the lists of one resource for the sessions of lost starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Ask(Protocol):
-    """Launches a call that reads, for the client itself and also while that closes."""
+    """Launches a look-up for the client itself, also while it closes."""
 
     def __call__(
         self,
@@ -39,19 +39,19 @@ class Ask(Protocol):
 
 
 class Looker:
-    """One task for all that is lost of a resource, while there is something to look for.
+    """One task that searches for all lost starts of a resource, while there are any.
 
     Args:
-        resource: Which one.
-        look_for: Seconds for which a start is looked for.
-        reports: Where it is told that the server refuses to list.
+        resource: The resource.
+        look_for: Seconds for which a start is searched for.
+        reports: Reports that the server refuses to list.
         clock: The source of time.
-        alarms: Wake those who wait for what became of a start.
-        ask: Launches a call that reads.
-        end: Launches what ends a session that was found, until that is confirmed.
+        alarms: Wake the starts that wait for their settlement.
+        ask: Launches a look-up.
+        end: Stops a session that was found, until its end is confirmed.
 
     Attributes:
-        use: What the server makes of markers.
+        use: The server's support for markers.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Looker:
         self._task: asyncio.Task[None] | None = None
 
     def lose(self, call: Call[Any]) -> LostAttempt:
-        """Look from now on for what the latest attempt of a start began."""
+        """Search from now on for the session of a start's latest attempt."""
         lost = LostAttempt(
             marker=str(call.marker),
             client=call.target.client,
@@ -94,17 +94,17 @@ class Looker:
         return lost
 
     def is_open(self, lost: LostAttempt) -> bool:
-        """Whether a start may still be found, or what it began is being ended."""
+        """Whether a start's session may still be found, or is being stopped."""
         is_looked_for = lost.fate is Fate.LOST and lost.marker in self._search.lost
         return is_looked_for or lost.fate is Fate.ENDING
 
     def hurry(self) -> None:
-        """Look at once."""
+        """Make a look at once."""
         self._search.hurry()
         self._alarms.ring(self)
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop the search."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -138,7 +138,7 @@ class Looker:
             self._search.finish(look, self._clock.now(), pages=_requests(counted))
 
     async def _read(self, look: Look, client: str | None, counted: list[Call[Looked]]) -> None:
-        """Read one list, and take what it shows."""
+        """Read one list, and process its items."""
         filtered = {} if client is None else {"client": client}
         reading = read(self._memories.setdefault(client, ListMemory()))
         span = next(reading)
@@ -165,7 +165,7 @@ class Looker:
         return Part(looked.count, looked.total, looked.created, since(date, ago))
 
     def _let_go(self, look: Look) -> None:
-        """Wake those for whom it was looked long enough."""
+        """Wake the starts whose search is over."""
         self._search.next_at()
         for marker in self._calls.keys() - self._search.lost.keys():
             del self._calls[marker]
@@ -179,7 +179,7 @@ class Looker:
         self._reports.settling_off(next(reversed(self._calls.values())), reason)
 
     def _looked(self, task: asyncio.Task[None]) -> None:
-        """The looker ended before its time: the loop ends, or it was a mistake of this library."""
+        """The task ended early: the event loop is ending, or there is a bug in this library."""
         if self._task is not task:
             return
         self._task = None
@@ -190,5 +190,5 @@ class Looker:
 
 
 def _requests(calls: list[Call[Looked]]) -> int:
-    """How often the server was asked: an attempt that failed is work for it, too."""
+    """The number of requests; a failed attempt is work for the server, too."""
     return sum(call.attempts for call in calls)

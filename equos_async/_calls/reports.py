@@ -1,4 +1,4 @@
-"""What is told of calls: their events, and what stays unresolved."""
+"""Report calls: their events, and what stays unresolved."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .unresolved import UnresolvedLog
 
 
 class CallReports:
-    """Tells of the calls of one client.
+    """Reports the calls of one client.
 
     Args:
         base: The URL before an operation's path.
         clock: The source of time.
-        emitter: Who is told.
-        mask: Takes secrets out of words that came from outside.
+        emitter: Emits the events.
+        mask: Masks secrets in texts from outside.
     """
 
     def __init__(self, *, base: str, clock: Clock, emitter: Emitter[Event], mask: Mask) -> None:
@@ -40,7 +40,7 @@ class CallReports:
         self._told_fields: set[str] = set()
 
     def watch(self, call: Call[Any]) -> None:
-        """Tell of a call's end when its caller is served, where anybody wants to know."""
+        """Report a call's end when its caller gets the result, if anything listens."""
         if self._emitter.heard and call.is_wanted:
             call.answer.add_done_callback(partial(self._ended, call))
 
@@ -57,12 +57,12 @@ class CallReports:
         call.retries += (told,)
 
     def pause(self, call: Call[Any], seconds: float) -> None:
-        """The server asked for time."""
+        """The server asked for a pause."""
         reason = "the server asked for a pause"
         self._emit("paused", call, reason, status=call.status, delay=seconds)
 
     def unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Fields of an answer hold another type than the contract says; told once for each."""
+        """Fields of an answer had values of a wrong type; reported once for each."""
         for path in paths:
             field = f"{call.operation.path} {path}"
             if field not in self._told_fields:
@@ -70,7 +70,7 @@ class CallReports:
                 self._emit("unreadable_field", call, path, status=call.status)
 
     def unknown(self, call: Call[Any], result: Unknown, reason: str) -> None:
-        """Something may have begun that nobody holds; told once a call."""
+        """A session may be running that no caller holds; reported once for each call."""
         call.in_doubt = True
         if call.target in self.unresolved:
             return
@@ -79,11 +79,11 @@ class CallReports:
         self._emit("start_unknown", call, reason, status=status)
 
     def settled(self, call: Call[Any], *, is_known: bool) -> None:
-        """What a start began whose answer was lost was found and ended.
+        """The session of a lost start was found and has ended.
 
         Args:
             call: The start.
-            is_known: Whether it is known with that what became of the whole start.
+            is_known: Whether the outcome of the whole start is known with that.
         """
         if is_known:
             self.resolved(call.current)
@@ -91,32 +91,32 @@ class CallReports:
         self._emit("settled", call, "found by its marker and ended", seconds=seconds)
 
     def settling_off(self, call: Call[Any], reason: str) -> None:
-        """What is lost cannot be looked for."""
+        """Lost starts cannot be searched for."""
         self._emit("settling_off", call, reason, status=call.status)
 
     def not_live(self, call: Call[Any], resource: Resource[Any, Any, Any], value: Any) -> None:
-        """What was begun is handed over, although the server says that it is over."""
+        """A session is returned although the server says that it has ended."""
         reason = f"the server answered that it is {resource.status_of(value)}"
         session_id = resource.id_of(value)
         self._emit("not_live", call, reason, status=call.status, session_id=session_id)
 
     def failed(self, call: Call[Any], reason: str) -> None:
-        """Something could not be ended, and may run on."""
+        """A session could not be stopped, and may run on."""
         call.in_doubt = True
         self.unresolved.add(call, reason)
         self._emit("stop_failed", call, reason)
 
     def resolved(self, call: Call[Any]) -> None:
-        """It is known after all what became of it."""
+        """The outcome is known after all."""
         call.in_doubt = False
         self.unresolved.drop(call.target)
 
     def orphan_stopped(self, call: Call[Any]) -> None:
-        """Something was ended that nobody held."""
+        """A session that no caller held was stopped."""
         self._over("orphan_stopped", call, f"no caller held the {call.target.resource} any more")
 
     def stopped_late(self, call: Call[Any]) -> None:
-        """Something was ended after its stop had failed."""
+        """A session was stopped after a stop had failed."""
         self._emit(
             "stopped_late",
             call,
@@ -126,7 +126,7 @@ class CallReports:
         )
 
     def pending(self, calls: Iterable[Call[Any]], reason: str) -> tuple[Unresolved, ...]:
-        """What would be unresolved if nothing more became known of some calls."""
+        """The unresolved entries that some calls would leave if they ended now."""
         return tuple(
             self.unresolved.describe(call.target, reason)
             for call in calls
@@ -136,7 +136,7 @@ class CallReports:
         )
 
     def _ended(self, call: Call[Any], answer: asyncio.Future[Any]) -> None:
-        """A caller is served: a done callback, in that caller's context."""
+        """A caller has its result: a done callback, in that caller's context."""
         call = call.current
         problem = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         session_id = call.target.session_id
@@ -148,7 +148,7 @@ class CallReports:
         self._over("ended", call, error or "answered", error=error, session_id=session_id)
 
     def _over(self, kind: EventKind, call: Call[Any], reason: str, **details: Any) -> None:
-        """Tell of a call that is over."""
+        """Report a call that is over."""
         self._emit(
             kind,
             call,
@@ -180,6 +180,6 @@ class CallReports:
 
 
 def _request_id(call: Call[Any]) -> str | None:
-    """The server's name for the latest exchange, where it answered and gave one."""
+    """The server's request id of the latest answer, if it sent one."""
     reply = None if call.latest is None else call.latest.reply
     return answers.request_id(reply.headers) if isinstance(reply, Reply) else None

@@ -1,4 +1,4 @@
-"""Rows as an engine gives them, where they can be read."""
+"""Read rows from an engine; leave out what cannot be read."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from attrs import fields
 from .protocol import LedgerRow
 
 FAR: Final = 1e12
-"""Seconds since the epoch beyond which a time is nonsense."""
+"""Seconds since the epoch; a later time is invalid."""
 
 _logger: Final = logging.getLogger("equos_async")
 _NAMES: Final = frozenset(one.name for one in fields(LedgerRow))
 
 
 def row_of(given: Mapping[str, Any], read_at: float) -> LedgerRow | None:
-    """A row of these values; what only newer releases know is left out.
+    """Make a row from these values; fields of newer releases are left out.
 
-    Nonsense is None, and a WARNING, so that it does not stop what is done with all other rows.
+    An invalid row is None, with a WARNING, so that it does not affect other rows.
     """
     known = {name: given[name] for name in _NAMES & given.keys()}
     known["read_at"] = read_at
@@ -35,7 +35,7 @@ def row_of(given: Mapping[str, Any], read_at: float) -> LedgerRow | None:
 
 
 def _is_sound(row: LedgerRow) -> bool:
-    """Whether the fields are of the types that they are declared with."""
+    """Whether the fields have their declared types."""
     texts: list[Any] = [row.id, row.key, row.name, row.owner, row.endpoint, row.resource]
     may_be: list[Any] = [row.client, row.session_id, row.marker, row.group]
     numbers: list[Any] = [row.started, row.expires, row.version]

@@ -1,4 +1,4 @@
-"""The queue of a ledger in Redis, as functions of its Lua script: turns, as in SQLite."""
+"""The part of the Redis script for the queue: turns, as in SQLite."""
 
 from typing import Final
 

@@ -1,12 +1,12 @@
-"""What a ledger in Redis has lost is found again, and what is over goes, as a part of its script."""
+"""The part of the Redis script that restores lost keys and removes expired rows."""
 
 from typing import Final
 
 MEND: Final = r"""
--- Nobody is late for what was forgotten: all have a lease's time to be heard of again.
+-- After a loss no worker counts as stalled: all have the time of a lease for a heartbeat.
 local function forgive() redis.call('HSET', ENGINE, 'since', now) end
 
--- Note until when a worker need not be heard of.
+-- Note the end of a worker's lease.
 local function note(...)
   if redis.call('EXISTS', WORKERS) == 0 and redis.call('HLEN', ROWS) > 0 then
     redis.call('HSET', ENGINE, 'mending', '0')

@@ -1,4 +1,4 @@
-"""What a ledger has in Redis, as functions of its Lua script: its rows, and how they are read."""
+"""The part of the Redis script for its tables: the rows of a ledger, and how they are read."""
 
 from typing import Final
 

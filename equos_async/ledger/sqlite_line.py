@@ -1,14 +1,14 @@
-"""The queue of a ledger in SQLite: who waits for a slot, in the order of their turns.
+"""The queue of a ledger in SQLite: the rows that wait for a slot, in the order of their turns.
 
-A row's ``seq`` is its turn, so the queue is read in the order of its key. Groups take turns: of
-each group that waits one row has its turn in a round, so the next of a group is a round behind the
-one before it. A group that was not waiting begins behind all others, in the same round. Renewals
-have turns before those of all newcomers, and parked rows have none.
+A row's ``seq`` is its turn, so the queue is read in the order of its key. Groups take turns: in
+each round every waiting group has one turn, so a group's next row is one round later. A group that
+was not waiting begins at the end of the current round. Renewals have turns before those of all
+other starts, and parked rows have none.
 
-When a row leaves without having used its turn, that is not lost to its group: the rows behind it
-come earlier by a round each. To write all of them would take long, so only the next one does; it
-counts how many turns were ``skipped`` before it, and passes that on. So the first of a group has
-its exact turn.
+When a row leaves without having used its turn, its group keeps the turn: each row behind it moves
+one round forward. It would take long to write all of them, so only the next row moves; it counts
+in ``skipped`` how many turns were skipped before it, and passes that on. So the first row of a
+group has its exact turn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SKIPPED: Final = f"CASE WHEN abs(skipped) < {FAR} THEN CAST(skipped AS INTEGER)
 
 
 def take(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) -> bool:
-    """Whether a slot is free for a row, after all rows before it; then it leaves the queue."""
+    """Take a slot for a row, if one is left after all rows before it; then it leaves the queue."""
     live = counter(db, "SELECT live FROM engine")
     if live >= limit:
         return False
@@ -47,7 +47,7 @@ def take(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) ->
 
 
 def join(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) -> None:
-    """Stand in the queue, behind the others of the group; a row that stands there stays."""
+    """Join the queue, behind the others of the group; a row in the queue keeps its position."""
     stands = db.execute(
         "UPDATE line SET most = ? WHERE id = ? AND seq < ?", [limit, row.id, PARKED.start]
     )
@@ -58,7 +58,7 @@ def join(db: sqlite3.Connection, row: LedgerRow, limit: int, *, renews: bool) ->
 
 
 def park(db: sqlite3.Connection, row: LedgerRow) -> None:
-    """Have a key, but no turn; one that had a turn leaves it to its group."""
+    """Keep the key of a row, but take its turn, which goes to its group."""
     stands = db.execute("SELECT seq FROM line WHERE id = ?", [row.id]).fetchone()
     if stands is None or stands[0] not in PARKED:
         leave(db, row.id)
@@ -67,7 +67,7 @@ def park(db: sqlite3.Connection, row: LedgerRow) -> None:
 
 
 def leave(db: sqlite3.Connection, row_id: str, *, placed: bool = False) -> None:
-    """Leave the queue; unless the row is placed, the next of its group has its turn."""
+    """Leave the queue; unless the row is placed, the next of its group gets its turn."""
     columns = f'SELECT seq, "group", {_TURN}, {_SKIPPED} FROM line WHERE'  # noqa: S608
     found = db.execute(f"{columns} id = ?", [row_id]).fetchone()
     if found is None:
@@ -115,7 +115,7 @@ def _has_place(db: sqlite3.Connection, row_id: str, free: float) -> bool:
 
 
 def _turn(db: sqlite3.Connection, group: str | None, lane: range) -> int:
-    """The turn of one that joins: a round behind its group, or behind all others in this round."""
+    """The turn of a new row: one round behind its group, or at the end of this round."""
     last = db.execute(
         f'SELECT {_TURN} FROM line WHERE "group" IS ? AND seq >= ? AND seq < ? '  # noqa: S608
         "ORDER BY seq DESC LIMIT 1",
@@ -132,7 +132,7 @@ def _turn(db: sqlite3.Connection, group: str | None, lane: range) -> int:
 
 
 def _free(db: sqlite3.Connection, turn: int) -> int:
-    """A turn that no row has, or the next one."""
+    """The next turn that no row has."""
     while db.execute("SELECT 1 FROM line WHERE seq = ?", [turn]).fetchone():
         turn += 1
     return turn

@@ -1,4 +1,4 @@
-"""What a ledger's SQLite file has lost, or holds that is nonsense, made good."""
+"""Repair a ledger's SQLite file: lost rows of its tables, and invalid values."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _WORKERS: Final = (
 
 
 def mend(db: sqlite3.Connection) -> None:
-    """Make a file whole again, within a transaction.
+    """Repair a file, within a transaction.
 
-    Rows whose worker is not known would stay for ever: it counts as stalled, unless it sends a
+    Rows of an unknown worker would stay for ever. So it counts as stalled, unless it sends a
     heartbeat within a lease.
     """
     now = time_of(db)
@@ -44,7 +44,7 @@ def mend(db: sqlite3.Connection) -> None:
 
 
 def limit_ends(db: sqlite3.Connection, now: float) -> None:
-    """Let rows whose end is nonsense go in a day."""
+    """Let rows with an invalid end expire in a day."""
     db.execute("UPDATE rows SET expires = ? WHERE expires > ?", [now + _DAY, FAR])
 
 
@@ -55,10 +55,10 @@ def time_of(db: sqlite3.Connection) -> float:
 
 
 def counter(db: sqlite3.Connection, query: str) -> float:
-    """A number that each file has once.
+    """Read a counter, which each file has once.
 
     Raises:
-        sqlite3.DatabaseError: It is lost; so the file is opened anew, and mended, by the next step.
+        sqlite3.DatabaseError: It is lost; the next step opens the file again and repairs it.
     """
     found = db.execute(query).fetchone()
     if found is None or not isinstance(found[0], int | float):

@@ -57,10 +57,10 @@ CREATE TABLE IF NOT EXISTS line (
     most INTEGER NOT NULL
 );
 
--- Until when a worker need not be heard of.
+-- The end of each worker's lease.
 CREATE TABLE IF NOT EXISTS workers (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 
--- Who took a row over, for its slow worker to learn of it.
+-- The worker that claimed a row, so that its slow worker learns of it.
 CREATE TABLE IF NOT EXISTS claimed (
     id TEXT PRIMARY KEY,
     by TEXT NOT NULL,
