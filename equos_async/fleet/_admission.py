@@ -1,4 +1,4 @@
-"""What a session holds, taken before it is started and given back when it is over."""
+"""Take what a session needs before its start, and return it after its end."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from .values import AnyRequest, GroupStats
 
 
 def closed_error() -> ClientClosedError:
-    """For a fleet that is at its end."""
+    """The error for a start after the end of the fleet."""
     return ClientClosedError("the fleet is closed or closing", operation="start")
 
 
 class Admission:
-    """Keys, seconds of the session budget, rows and slots: the only place that takes or gives one.
+    """Keys, session budget, rows and slots; all are taken and returned here.
 
     Args:
-        records: The fleet's sessions, which hold their keys.
-        slots: How many sessions there may be.
-        per_group: How many of them a group may have; infinite where that is not limited.
-        waiting: How many of a group may wait for one; infinite where that is not limited.
-        budget: How many seconds all of them may run.
-        deadline: Seconds that a start may take, where it names none.
-        rows: What writes the rows.
-        tally: Who tells.
+        records: The fleet's sessions, with their keys.
+        slots: The number of sessions that may be live.
+        per_group: The number of them that a group may have; infinite: no limit.
+        waiting: The number of a group's starts that may wait; infinite: no limit.
+        budget: The seconds that all sessions may run.
+        deadline: Seconds for a start that sets no deadline.
+        rows: Writes the rows.
+        tally: Reports events.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Admission:
 
     @property
     def free(self) -> int:
-        """How many slots are free."""
+        """The number of free slots."""
         return max(0, self._slots.free)
 
     @property
     def groups(self) -> Mapping[str, GroupStats]:
-        """What each group has that has anything."""
+        """The numbers of each group that has any."""
         taken = self._slots.taken
         groups = taken.keys() | self._slots.waiting_groups | self._rows.waiting_groups
         return {
@@ -89,7 +89,7 @@ class Admission:
         }
 
     def resize(self, slots: int) -> None:
-        """Have another number of slots from now on, in the ledger, too."""
+        """Change the number of slots, in the ledger, too."""
         self._slots.resize(slots)
         self._rows.resize(slots)
 
@@ -99,7 +99,7 @@ class Admission:
         return None if math.isinf(self._budget) else self._budget - self._committed
 
     def reserve(self, record: SessionRecord) -> None:
-        """Take a key, so that two starts at the same time cannot both have it.
+        """Take a key, so that two concurrent starts cannot both have it.
 
         Raises:
             ClientClosedError: The fleet is at its end.
@@ -120,7 +120,7 @@ class Admission:
         self._records.add(record, holds_key=True)
 
     def holder(self, key: Hashable) -> SessionRecord | None:
-        """Whoever holds a key, live or not.
+        """The session that has a key, live or not.
 
         Raises:
             ConfigurationError: It cannot be a key.
@@ -139,12 +139,12 @@ class Admission:
         wait: bool,
         claimed: Callable[[str], None],
     ) -> None:
-        """Take all else that a session needs; where this raises, it has nothing, and is over.
+        """Take all else that a session needs; if this raises, it has nothing, and is over.
 
         Args:
-            record: Whose session it is.
-            request: What is to be started.
-            wait: Whether to wait for a place.
+            record: The session.
+            request: The request of its start.
+            wait: Whether to wait for a slot.
             claimed: Called once, with another worker that has claimed the session.
 
         Raises:
@@ -166,18 +166,18 @@ class Admission:
     async def readmit(
         self, record: SessionRecord, refusal: RateLimitError, *, after: float, until: float
     ) -> None:
-        """Let a start that the server refused wait for a slot again, before others of its group.
+        """Let a refused start wait for a slot again, before others of its group.
 
-        Its own slot is nobody's for a while: another start would be refused, too.
+        Its own slot stays empty for a while, because another start would be refused, too.
 
         Args:
-            record: Whose session it is.
+            record: The session.
             refusal: The server's answer.
             after: Seconds until its slot is free.
-            until: When it stops waiting, on the clock.
+            until: The end of its wait, on the clock.
 
         Raises:
-            EquosError: It was turned away, or the time is over; it has no slot then.
+            EquosError: It was called off, or its time is over; it has no slot then.
         """
         clock = record.owner.clock
         self._records.move(record, State.WAITING)
@@ -192,7 +192,7 @@ class Admission:
         self._records.move(record, State.STARTING)
 
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
-        """Let a start end in an error; one that waits has nothing from now on."""
+        """End a start with an error; a waiting one has nothing from now on."""
         record.unwanted = record.unwanted or why  # the first reason stays
         record.decide(record.unwanted)
         self._slots.turn_away(record, why)
@@ -201,11 +201,11 @@ class Admission:
             self.release(record, 0.0)
 
     def release(self, record: SessionRecord, spent: float) -> None:
-        """A session is over, or never was: give back all that it holds.
+        """Return all that a session has, which is over or was never started.
 
         Args:
             record: The session.
-            spent: Seconds of the budget that it has used up.
+            spent: Seconds of the budget that it has used.
         """
         had_slot = record.state is not State.WAITING
         self._records.move(record, State.ENDED)
@@ -216,7 +216,7 @@ class Admission:
             self._slots.give(record.group)
 
     def _commit(self, record: SessionRecord) -> None:
-        """Reserve all that a session may use of the session budget."""
+        """Reserve the whole time of a session in the session budget."""
         left = self._budget - self._committed
         if record.duration > left:
             raise FleetFullError(
@@ -278,14 +278,14 @@ class Admission:
         )
 
     def _next_end(self, record: SessionRecord) -> float | None:
-        """Seconds until a session is over whose slot it could have, where there is one."""
+        """Seconds until the next session ends whose slot it could have, if there is one."""
         is_full = self._slots.is_full(record.group)
         held = self._records.every(State.LIVE, State.STOPPING, State.UNKNOWN)
         ends = [one.ends for one in held if not is_full or one.group == record.group]
         return max(0.0, min(ends) - record.owner.clock.now()) if ends else None
 
     async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
-        """Have a slot when this returns, and none where it raises."""
+        """Take a slot; if this raises, none is taken."""
         slots = self._slots
         if slots.take(record.group):
             return

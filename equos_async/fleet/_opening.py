@@ -1,4 +1,4 @@
-"""One start of a fleet: its attempts, in turns while the server refuses it, and its row."""
+"""Run one start of a fleet: its attempts, its waits after refusals, and its row."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Opening:
     """Starts the sessions that have a slot.
 
     Args:
-        client: What starts them.
-        admission: Where a start that the server refuses waits for its next turn.
-        rows: What writes them down.
+        client: Starts the sessions.
+        admission: Where a refused start waits for its next turn.
+        rows: Writes the rows.
         requeue_refused: Whether a start that the server refuses with 429 is attempted again.
-        settled: Called with a record when the client learns that nothing runs of its start.
-        stop_before_end: Seconds before the server's end of a session at which the fleet's is.
+        settled: Called with a record when the client learns that its start left nothing running.
+        stop_before_end: Seconds before the server's end of a session at which the fleet stops it.
         clock: The source of time and chance.
     """
 
@@ -52,7 +52,7 @@ class Opening:
         self._clock = clock
 
     async def open(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> AnyStarted:
-        """Start a session, and have it written down when this returns."""
+        """Start a session, and write its row."""
         again = wait and self._requeue_refused
         started = await self._start(record, request, again=again)
         seconds = granted(record.duration, record.resource.granted_of(started))
@@ -60,10 +60,10 @@ class Opening:
         return started
 
     def ends(self, record: SessionRecord, started: AnyStarted) -> float:
-        """When the fleet stops a session that was started just now, on the clock.
+        """The time at which the fleet stops a session that was just started, on the clock.
 
-        That is before the server does, which counts from some time after the start was sent, and
-        tells nobody. The server's own date is no help: clocks differ.
+        It is before the server's own end, which the server counts from an unknown time after the
+        start was sent. The server's date does not help, because clocks differ.
         """
         seconds = granted(record.duration, record.resource.granted_of(started))
         sent_at = None if record.watch is None else record.watch.sent_at
@@ -74,7 +74,7 @@ class Opening:
     async def _start(
         self, record: SessionRecord, request: AnyRequest, *, again: bool
     ) -> AnyStarted:
-        """Attempt a start until the server does not refuse it for now, or its deadline is near."""
+        """Repeat a start while the server refuses it for now, until its deadline is near."""
         deadline, attempts = record.deadline, 0
         until = self._clock.now() + (
             self._client.timeouts.deadline if deadline is None else deadline

@@ -1,4 +1,4 @@
-"""The stops of a drain, begun as fast as they are carried out."""
+"""Begin the stops of a drain as fast as the client sends them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from ._session import SessionRecord
 
 
 class Pace:
-    """Begins as many stops at once as the client sends, and one for each that has its answer.
+    """Begins as many stops as the client sends at once, and one more for each answer.
 
-    A hundred thousand that are begun in one moment take half as long again: all but a few wait for
-    the client, each in a task, and the garbage collector goes through all of these again and
-    again. What hangs holds up no other stop here that could be sent, and what waits to be sent
-    again holds up none.
+    A hundred thousand stops that begin at the same time take half as long again: most of them wait
+    for the client, each in a task, and the garbage collector goes through all tasks again and
+    again. A stop that waits for its next attempt delays no other stop.
 
     Args:
         begin: Begins to stop a session.
-        width: How many stops are under way at once.
+        width: The number of concurrent stops.
     """
 
     def __init__(self, begin: Callable[[SessionRecord], object], width: int) -> None:
@@ -34,23 +33,23 @@ class Pace:
         self._under_way: set[SessionRecord] = set()
 
     def add(self, records: Iterable[SessionRecord]) -> None:
-        """Begin to stop some sessions, each in its turn."""
+        """Begin to stop some sessions, one after the other."""
         self._loop = asyncio.get_running_loop()
         self._waiting.extend(records)
         self._go_on(self._width)
 
     def over(self, record: SessionRecord) -> None:
-        """A stop has its answer, or will be sent again later; harmless where it had no turn."""
+        """A stop was answered, or is repeated later; harmless if it was not begun here."""
         if record in self._under_way:
             self._under_way.discard(record)
             self._go_on_in_loop(self._width)
 
     def hurry(self) -> None:
-        """Begin all that wait, now."""
+        """Begin all waiting stops now."""
         self._go_on_in_loop(math.inf)
 
     def _go_on_in_loop(self, width: float) -> None:
-        """Nothing can begin elsewhere, and a stop's coroutine may be collected anywhere."""
+        """Stops begin in the event loop only, but a stop's coroutine may be collected anywhere."""
         if self._waiting and self._loop is not None:
             in_loop(self._loop, partial(self._go_on, width))
 

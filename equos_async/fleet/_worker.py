@@ -31,25 +31,25 @@ from .values import AnyEnded, EndOutcome, FleetEventKind, SessionEnd
 T = TypeVar("T")
 
 BEAT: Final = 1.0
-"""Seconds between two looks for workers that are late; shorter where the lease is short."""
+"""Seconds between two searches for stalled workers; shorter if the lease is short."""
 
 
 class LedgerWorker:
-    """One fleet's worker in a ledger: it is heard of, and ends what others left.
+    """One fleet's worker in a ledger: it sends heartbeats, and stops what stalled workers left.
 
-    What is to be in the ledger is the truth, and is known here; the ledger is made to agree. Each
-    row is looked at when something of it changes, and all of them when the lease is renewed.
+    The fleet's state is the truth, and the ledger is made to agree with it. Each row is checked
+    when it changes, and all rows are checked when the lease is renewed.
 
     Args:
-        ledger: Where sessions are written down.
-        client: What stops the sessions of others.
+        ledger: The ledger.
+        client: Stops the sessions of other workers.
         emit: Called with a kind of event, a key, a session id and a reason.
-        ends: Who is told of each end.
-        limit: How many sessions there may be, over all workers.
-        per_group: How many of them a group may have; None where that is not limited.
-        lease: Seconds after which others stop what this worker holds.
-        required: Whether a session that cannot be written down is not started.
-        name: What this worker is always called; None: what it is called this time is made up.
+        ends: Calls the ``on_end`` hook.
+        limit: The number of live sessions over all workers.
+        per_group: The number of them that a group may have; None: no limit.
+        lease: Seconds without a heartbeat after which other workers stop this one's sessions.
+        required: Whether a start fails if its row cannot be written.
+        name: The worker's permanent name; None: a name is made up.
         clock: The source of time.
 
     Raises:
@@ -106,7 +106,7 @@ class LedgerWorker:
         self._listener: asyncio.Task[None] | None = None
 
     def _be_new(self) -> None:
-        """Be a worker that nobody has heard of."""
+        """Become a new worker."""
         self.worker = _names.new_id(self._name)
         self.rows.worker = self.worker
         self._reaper = Reaper(
@@ -123,16 +123,16 @@ class LedgerWorker:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the engine answered last time."""
+        """Whether the last step of the engine succeeded."""
         return not self._engine.is_failing
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """Its name for users."""
         return self._name or self.worker
 
     async def take_name(self) -> None:
-        """Be this process's own worker, and end what its dead predecessor of the same name left.
+        """Become this process's worker, and stop what a dead predecessor of the same name left.
 
         Raises:
             ConfigurationError: A living worker has the name.
@@ -159,13 +159,13 @@ class LedgerWorker:
             self._engine.failed(error)  # what was left is found when its lease is over
 
     def enter(self) -> None:
-        """Be heard of from now on, and look for workers that are not."""
+        """Send heartbeats from now on, and search for stalled workers."""
         self._upkeep = self._spawn(self._look_after())
         if self._is_keyed:
             self._be_called()
 
     async def stop(self, key: Hashable) -> AnyEnded | None:
-        """End what other workers have for a key; that goes on where its caller is cancelled.
+        """Stop what other workers have for a key; this goes on if the caller is cancelled.
 
         Raises:
             EquosError: A session may still be running.
@@ -178,7 +178,7 @@ class LedgerWorker:
         return task.result()
 
     async def mark_ended(self, session_id: str) -> bool:
-        """Remove the row of another worker's session that has ended; that worker lets go of it.
+        """Remove the row of another worker's session that has ended; that worker is told.
 
         Returns:
             Whether there was one.
@@ -204,7 +204,7 @@ class LedgerWorker:
     # All sessions, for as long as the fleet lives.
 
     async def _look_after(self) -> None:
-        """Renew the lease, make the ledger agree, and look for workers that are late."""
+        """Renew the lease, make the ledger agree, and search for stalled workers."""
         renew_at = 0.0
         while True:
             now = self._clock.now()
@@ -224,13 +224,13 @@ class LedgerWorker:
             await self._clock.sleep(min(BEAT, self._lease / 4))
 
     async def _claim(self, *, of: str | None = None) -> None:
-        """Take over what stalled workers left."""
+        """Claim the rows of stalled workers."""
         async for rows in self._reaper.claims(of=of):
             for row in rows:
                 self._inherit(row)
 
     async def _renew(self) -> None:
-        """Be alive for another lease, and compare what the ledger holds with what it should."""
+        """Renew the lease, and compare the ledger with the fleet's state."""
         at_rest = self.rows.at_rest()
         # Those that go while the answer is on its way are in it, and are not forgotten ones.
         ours = {*self.rows, *self._reaping}
@@ -247,7 +247,7 @@ class LedgerWorker:
         await self._end_all(strays - unsent)
 
     async def _end_all(self, strays: AbstractSet[str]) -> None:
-        """End what is this worker's and in nobody's hands, which is right for all."""
+        """Stop all sessions of this worker that no handle has."""
         if not strays <= self._claimed.keys():  # the answer to a claim was lost
             found = await self._engine.ask(self._ledger.rows())
             self._claimed |= {row.id: row for row in found if row.id in strays}
@@ -282,7 +282,7 @@ class LedgerWorker:
         )
 
     async def _end(self, row: LedgerRow) -> None:
-        """Stop what nobody holds; where that fails, the next renewal finds it again."""
+        """Stop a session that no handle has; if that fails, the next renewal finds it again."""
         reaped = await self._reaper.end(row)
         row = reaped.row
         (self._left.add if reaped.is_left else self._left.discard)(row.id)
@@ -320,18 +320,18 @@ class LedgerWorker:
         task.add_done_callback(lambda _: self._reaping.pop(row_id))
 
     def _attend(self) -> None:
-        """Listen only while there is something to hear: some engines are polled meanwhile."""
+        """Listen only while there is something to hear, because some engines have to be polled."""
         if self._listener is not None and not self.rows.waiting and not self._is_keyed:
             self._listener.cancel()
             self._listener = None
 
     def _be_called(self) -> None:
-        """Listen from now on, unless that is so already."""
+        """Begin to listen, unless it listens already."""
         if self._listener is None:
             self._listener = self._spawn(self._listen())
 
     async def _listen(self) -> None:
-        """See to the rows that others freed a place for, ended or called off."""
+        """Check the rows that got a slot, or that other workers stopped or called off."""
         while True:
             try:
                 async for row_id in self._ledger.turns(self.worker):
@@ -347,7 +347,7 @@ class LedgerWorker:
         return task
 
     async def leave(self) -> None:
-        """Be late from now on: what could not be stopped is for other workers to stop."""
+        """Give up the lease, so that other workers stop what this one could not."""
         if self._upkeep is None:
             return  # never heard of
         # To look for a session takes long: others do so then.

@@ -1,4 +1,4 @@
-"""The rows of one worker, which the ledger is made to agree with."""
+"""Write the rows of one worker: make the ledger agree with the fleet."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from ._rows import Confirmed, Desired, Entry, Step, Wish, called_off, key_of, te
 from .values import AnyRequest
 
 IN_BULK: Final = 200
-"""Rows that are written anew at once: few enough to be written within ``PATIENCE``."""
+"""Rows in one bulk step: few enough to be written within ``PATIENCE``."""
 
 
 class RowWriter:
-    """What one worker wants to be in a ledger; each row is looked at when something changes.
+    """The rows that one worker wants in a ledger; each is checked when it changes.
 
     Args:
-        ledger: Where sessions are written down.
-        endpoint: Where the sessions can be stopped.
-        settles: Whether other workers can look for lost starts there.
-        limit: How many sessions there may be, over all workers.
-        per_group: How many of them a group may have; None where that is not limited.
-        lease: Seconds after which others stop what the worker holds.
-        required: Whether a session that cannot be written down is not started.
+        ledger: The ledger.
+        endpoint: The endpoint of the sessions.
+        settles: Whether other workers can search for lost starts there.
+        limit: The number of live sessions over all workers.
+        per_group: The number of them that a group may have; None: no limit.
+        lease: Seconds without a heartbeat after which other workers stop this one's sessions.
+        required: Whether a start fails if its row cannot be written.
         clock: The source of time.
-        spawn: Makes a task that its maker ends.
+        spawn: Makes a task, which its maker ends.
         in_line: Called when a start has to wait for its turn.
     """
 
@@ -92,16 +92,16 @@ class RowWriter:
 
     @property
     def waiting(self) -> int:
-        """How many stand in the ledger's line."""
+        """The number of starts in the ledger's queue."""
         return len(self._line)
 
     @property
     def waiting_groups(self) -> AbstractSet[str | None]:
-        """The groups of which anybody stands there."""
+        """The groups of the starts in the queue."""
         return self._standing.keys()
 
     def waiting_of(self, group: str | None) -> int:
-        """How many of a group stand there."""
+        """The number of a group's starts in the queue."""
         return self._standing[group]
 
     def __contains__(self, row_id: str) -> bool:
@@ -118,16 +118,16 @@ class RowWriter:
         *,
         group: str | None,
     ) -> Entry:
-        """A row for a start; nothing is written yet.
+        """Make a row for a start; nothing is written yet.
 
         Args:
-            key: Whose session it is.
-            request: What is to be started.
+            key: The key of the session.
+            request: The request of its start.
             claimed: As in :class:`Entry`.
-            group: Whose limit holds for it, where there is one.
+            group: The group whose limit applies, if there is one.
 
         Raises:
-            ConfigurationError: Other machines could not read the key as the same.
+            ConfigurationError: Other machines could not read the same key.
         """
         text = text_of(key)
         self._made += 1
@@ -146,7 +146,7 @@ class RowWriter:
         return Entry(row, claimed, group, markers=markers)
 
     def is_own(self, row_id: str) -> bool:
-        """Whether this worker made a row; else it took it over from another one."""
+        """Whether this worker made a row; if not, it has claimed it from another one."""
         return row_id.startswith(f"{self.worker}-")
 
     # What is to be written of one session, from its intent to its end.
@@ -160,18 +160,18 @@ class RowWriter:
         renews: bool,
         waits: Callable[[], None],
     ) -> None:
-        """Write the intent, as soon as there is a place.
+        """Write the intent, as soon as there is a slot.
 
         Args:
-            entry: What to place.
-            seconds: After which the session is over, whenever in its time it is started.
-            wait: Whether to wait for a place.
-            renews: Whether it replaces a live session, so that it comes before newcomers.
+            entry: The entry.
+            seconds: Seconds after which the session ends at the latest.
+            wait: Whether to wait for a slot.
+            renews: Whether it replaces a live session, so that it comes before new starts.
             waits: Called when it has to wait.
 
         Raises:
             KeyInUseError: Another worker has a session for the key.
-            FleetFullError: There is no place, and it was told not to wait.
+            FleetFullError: There is no slot, and ``wait`` is false.
             LedgerError: The engine failed, and the ledger is required.
         """
         self._entries[entry.row.id] = entry
@@ -185,19 +185,19 @@ class RowWriter:
             self._leave_line(entry)
 
     def resize(self, limit: int) -> None:
-        """Ask for places under another limit from now on; who waits asks again."""
+        """Change the limit; waiting starts ask for slots again."""
         self._limit = limit
         self._call_all()
 
     def turn_away(self, entry: Entry, error: EquosError) -> None:
-        """Send somebody home who waits."""
+        """End the wait of a start."""
         if entry.wish is not None and not entry.wish.turn.done():
             entry.wish.turn.set_exception(error)
 
     async def record(self, entry: Entry, session_id: str, seconds: float) -> None:
         """Write that the session is live.
 
-        Where the engine fails now, that is made good when it is back.
+        If the engine fails now, the row is written when it is back.
         """
         entry.row = evolve(entry.row, session_id=session_id, marker=None)
         entry.until = self._clock.now() + seconds
@@ -205,15 +205,15 @@ class RowWriter:
         await self._agreed(entry)
 
     async def remove(self, entry: Entry) -> None:
-        """Forget a session that is over, or never was.
+        """Remove the row of a session that is over, or was never started.
 
-        Where the engine fails now, that is made good when it is back.
+        If the engine fails now, the row is removed when it is back.
         """
         entry.desired = Desired.ABSENT
         await self._agreed(entry)
 
     def drop(self, entry: Entry) -> None:
-        """Forget a session, without waiting for it."""
+        """Remove the row of a session, without waiting for it."""
         if entry.desired is not Desired.ABSENT and self._entries.get(entry.row.id) is entry:
             entry.desired = Desired.ABSENT
             self._tend(entry)
@@ -221,18 +221,18 @@ class RowWriter:
     # The ledger is made to agree, row by row.
 
     def _tend(self, entry: Entry) -> None:
-        """See to a row, unless somebody is at it: whoever is looks again before leaving."""
+        """Write a row, unless a task writes it already; that one checks it again at its end."""
         if entry.writer is None and entry.step is not Step.REST:
             entry.writer = self._spawn(self._write(entry))
 
     async def _agreed(self, entry: Entry) -> None:
-        """See to a row, and return when that is done or failed."""
+        """Write a row, and return when that is done or has failed."""
         self._tend(entry)
         while entry.writer is not None:
             await asyncio.wait([entry.writer])
 
     async def _write(self, entry: Entry) -> None:
-        """Take one step after the other, until there is none, or the engine fails."""
+        """Take one step after the other, until none is left or the engine fails."""
         try:
             while (what := entry.step) not in {Step.REST, Step.FORGET}:
                 wanted = entry.desired
@@ -329,7 +329,7 @@ class RowWriter:
         return FleetFullError(told, retry_after=recovers_in or None, operation="start")
 
     def _let_start(self, entry: Entry, wish: Wish) -> None:
-        """A start has its place, unless it has just gone."""
+        """A start has its slot, unless it has just been cancelled."""
         if entry.desired is Desired.PLACE and not wish.turn.done():
             entry.desired = Desired.INTENT
             entry.until = self._clock.now() + wish.seconds
@@ -359,7 +359,7 @@ class RowWriter:
             self._parked.pop(entry.group, None)
 
     def _call_parked(self, group: str | None) -> None:
-        """A group may have a slot: its first one asks for it."""
+        """A slot may be free for a group: its first start asks for it."""
         for entry in islice(self._parked.get(group, ()), 1):
             self.call(entry.row.id)
 
@@ -371,7 +371,7 @@ class RowWriter:
         self._recorded(entry, row, owner)
 
     def _recorded(self, entry: Entry, row: LedgerRow, owner: str) -> None:
-        """Know who has a row that was recorded."""
+        """Take the owner of a row that was recorded."""
         if row is not entry.row or entry.is_called:
             return  # there is more to tell by now, or to learn
         if owner == self.worker:
@@ -387,12 +387,12 @@ class RowWriter:
     # All rows.
 
     def at_rest(self) -> Mapping[Entry, Confirmed]:
-        """What is known of the rows that nobody is at."""
+        """The confirmed state of the rows that no task writes now."""
         entries = self._entries.values()
         return {entry: entry.confirmed for entry in entries if entry.writer is None}
 
     def compare(self, at_rest: Mapping[Entry, Confirmed], held: Mapping[str, str | None]) -> None:
-        """Know what the ledger holds of rows that were at rest, and are so still."""
+        """Take the ledger's state of the rows that no task has written meanwhile."""
         for entry, confirmed in at_rest.items():
             if entry.writer is None and entry.confirmed is confirmed:
                 entry.compare(held)
@@ -401,10 +401,10 @@ class RowWriter:
             entry.call()
 
     async def make_good(self) -> None:
-        """See to all rows that are not as they should be.
+        """Write all rows that differ from their desired state.
 
-        All together: one after the other, ten thousand would take longer than a lease. What the
-        ledger has lost is written in bulk where the ledger can, each time with the lease renewed.
+        They are written together, because ten thousand one after the other would take longer than a
+        lease. Lost rows are written in bulk if the ledger can, and each step renews the lease.
         """
         for group in list(self._parked):  # another worker may have given a slot back
             self._call_parked(group)
@@ -447,6 +447,6 @@ class RowWriter:
 
 
 def _refuse(wish: Wish, error: EquosError) -> None:
-    """Send somebody home, unless that was done."""
+    """End the wait of a start with an error, unless it has ended."""
     if not wish.turn.done():
         wish.turn.set_exception(error)
