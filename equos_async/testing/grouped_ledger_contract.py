@@ -1,4 +1,4 @@
-"""The tests that a ledger must pass that counts the rows of groups."""
+"""The tests for a ledger that counts the rows of groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .ledger_contract import LEASE, claim, ids, listening, live, place, row
 async def ask(
     ledger: GroupedLedger, one: LedgerRow, *, limit: int = 100, group_limit: int = 2
 ) -> Placing:
-    """Ask for a place of a group."""
+    """Ask for a slot of a group."""
     return await ledger.place_in_group(
         one, seconds=600.0, limit=limit, wait=True, lease=LEASE, group_limit=group_limit
     )
@@ -27,20 +27,20 @@ def of(group: str, label: str, owner: str = "worker-1") -> LedgerRow:
 
 
 async def told(turns: AsyncIterator[str], one: LedgerRow) -> None:
-    """Wait until a worker is told that a slot may be free for one of its rows."""
+    """Wait until a worker learns that a slot may be free for one of its rows."""
     while await anext(turns) != one.id:
         pass
 
 
 @pytest.mark.asyncio
 class GroupedLedgerContract:
-    """The tests for an engine that is a :class:`GroupedLedger`, too; with the same fixture."""
+    """The tests for an engine that is also a :class:`GroupedLedger`, with the same fixture."""
 
     @pytest.mark.parametrize("group", ["tenant", "a\0b", "ключ", ""])
     async def test_a_groups_limit(
         self, open_ledger: Callable[[], GroupedLedger], group: str
     ) -> None:
-        """It holds over all workers, and keeps nobody else out."""
+        """The limit holds over all workers, and does not affect other groups."""
         ledger = open_ledger()
         assert isinstance(ledger, GroupedLedger)
         first, second = of(group, "a"), of(group, "b", "worker-2")
@@ -61,7 +61,7 @@ class GroupedLedgerContract:
         assert (await ask(ledger, of(group, "f"), group_limit=3)).placed, "a larger limit"
 
     async def test_one_that_is_parked(self, open_ledger: Callable[[], GroupedLedger]) -> None:
-        """It has its key, is its worker's, and goes to the end of the queue when it may."""
+        """A parked row has its key and its worker, and joins the end of the queue later."""
         ledger = open_ledger()
         await live(ledger, of("g", "a"), "s1")
         parked, queued = of("g", "b"), of("h", "c")
@@ -84,7 +84,7 @@ class GroupedLedgerContract:
     async def test_a_turn_that_its_group_cannot_take(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
-        """The next in the queue is told that the slot is its own."""
+        """The next row in the queue gets the slot."""
         ledger = open_ledger()
         turns = await listening(ledger)
         await live(ledger, of("h", "a"), "s1")
@@ -99,7 +99,7 @@ class GroupedLedgerContract:
         assert (await ask(ledger, second, limit=2, group_limit=1)).placed
 
     async def test_what_is_claimed_counts(self, open_ledger: Callable[[], GroupedLedger]) -> None:
-        """A session is its group's until it has ended; what was parked goes with its worker."""
+        """A claimed session counts until it ends; parked rows go with their worker."""
         ledger = open_ledger()
         session = await live(ledger, of("g", "a"), "s1")
         assert (await ask(ledger, of("g", "b"), group_limit=1)).group_full
@@ -113,7 +113,7 @@ class GroupedLedgerContract:
     async def test_one_that_is_written_anew_counts(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
-        """An engine that lost it knows its group again."""
+        """A row that is written again after a loss counts for its group."""
         ledger = open_ledger()
         session = evolve(of("g", "a"), session_id="s1")
         for _ in range(2):

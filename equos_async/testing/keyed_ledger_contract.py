@@ -1,4 +1,4 @@
-"""The tests that a ledger must pass in which any worker can end a key's session."""
+"""The tests for a ledger in which any worker can stop a key's session."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .ledger_contract import LEASE, claim, ids, listening, live, place, row
 
 @pytest.mark.asyncio
 class KeyedLedgerContract:
-    """The tests for an engine that is a :class:`KeyedLedger`, too; with the same fixture."""
+    """The tests for an engine that is also a :class:`KeyedLedger`, with the same fixture."""
 
     async def test_a_session_that_is_removed(self, open_ledger: Callable[[], KeyedLedger]) -> None:
-        """Its owner is told, and learns that the session is over, as long as it asks."""
+        """Its owner gets a turn, and learns that the session is over, as often as it asks."""
         ledger = open_ledger()
         assert isinstance(ledger, KeyedLedger)
         turns = await listening(ledger)
@@ -40,7 +40,7 @@ class KeyedLedgerContract:
     async def test_a_row_that_its_owner_removes(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """Nothing more is known of it: another worker that comes late removes nothing."""
+        """Afterwards it is unknown: another worker that is late removes nothing."""
         ledger = open_ledger()
         session = await live(ledger, row("a"), "s1")
         assert await ledger.remove(session.id, worker="worker-1") is True
@@ -51,7 +51,7 @@ class KeyedLedgerContract:
     async def test_a_row_that_a_person_removes(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """Its owner is told that the session is over, and that it is the one to tell of it."""
+        """Its owner learns that the session is over, and is the one to report the end."""
         ledger = open_ledger()
         turns = await listening(ledger)
         session = await live(ledger, row("a"), "s1")
@@ -63,7 +63,7 @@ class KeyedLedgerContract:
     async def test_who_tells_of_what_was_claimed(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """The worker that removes the row first, be it the claimer or the one that had stalled."""
+        """The worker that removes the row first reports the end, the claimer or the stalled one."""
         ledger = open_ledger()
         for first, second in (("worker-1", "worker-2"), ("worker-2", "worker-1")):
             session = await live(ledger, row(f"for {first}"), "s1")
@@ -76,7 +76,7 @@ class KeyedLedgerContract:
     async def test_a_start_in_the_queue_is_called_off(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """It is out of the queue, its owner is told, and learns why when it asks again."""
+        """It leaves the queue; its owner gets a turn, and learns the reason when it asks again."""
         ledger = open_ledger()
         turns = await listening(ledger)
         await place(ledger, row("a"), limit=1)
@@ -92,7 +92,7 @@ class KeyedLedgerContract:
     async def test_a_start_on_its_way_is_called_off(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """Its intent stays, and its owner is told; a session that comes is there to be ended."""
+        """Its intent stays, and its owner gets a turn; a session that comes can be stopped."""
         ledger = open_ledger()
         turns = await listening(ledger)
         intent = row("a")
@@ -116,7 +116,7 @@ class KeyedLedgerContract:
     async def test_nobodys_intent_is_left_alone(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
-        """No worker can call it off; it holds no key."""
+        """No worker can call it off, and it has no key."""
         ledger = open_ledger()
         await place(ledger, row("a"))
         await ledger.renew("worker-1", lease=0)

@@ -52,12 +52,12 @@ async def place(
     seconds: float = 600.0,
     lease: float = LEASE,
 ) -> bool:
-    """Ask for a place."""
+    """Ask for a slot."""
     return (await ledger.place(one, seconds=seconds, limit=limit, wait=wait, lease=lease)).placed
 
 
 async def live(ledger: SessionLedger, one: LedgerRow, session_id: str) -> LedgerRow:
-    """Place a row and make it a session's."""
+    """Place a row, and record its session."""
     assert await place(ledger, one), f"{one.id} got no place"
     session = evolve(one, session_id=session_id)
     assert await ledger.record(session, seconds=600.0) == one.owner
@@ -75,12 +75,12 @@ async def ids(ledger: SessionLedger) -> list[str]:
 
 
 async def another(turns: AsyncIterator[str], told: str) -> str:
-    """The next turn that is not the one told before: an engine may repeat itself."""
+    """The next turn that differs from the last one, because an engine may repeat ids."""
     return await anext(turn async for turn in turns if turn != told)
 
 
 async def listening(ledger: SessionLedger, worker: str = "worker-1") -> AsyncIterator[str]:
-    """What a worker is told from now on, in a ledger without rows."""
+    """Listen to a worker's turns, in a ledger without rows."""
     first, second = row("first", worker), row("second", worker)
     assert await place(ledger, first, limit=1)
     assert not await place(ledger, second, limit=1)
@@ -97,7 +97,7 @@ class LedgerContract:
     """The behaviour that a fleet relies on; you write the fixture ``open_ledger``."""
 
     async def test_a_row_from_its_intent_to_its_end(self, open_ledger: OpenLedger) -> None:
-        """An intent is there once it is placed, becomes the session's row, and goes."""
+        """An intent is a row when it is placed, becomes the session's row, and is removed."""
         ledger = open_ledger()
         intent = row("guild", client="tenant-42")
         assert await place(ledger, intent)
@@ -116,14 +116,14 @@ class LedgerContract:
         assert await ledger.rows() == []
 
     async def test_every_worker_sees_the_same(self, open_ledger: OpenLedger) -> None:
-        """What one writes another reads."""
+        """A row of one worker is read by another."""
         one, other = open_ledger(), open_ledger()
         await live(one, row("guild"), "s1")
         assert [row.session_id for row in await other.rows()] == ["s1"]
 
     @pytest.mark.parametrize("text", ["{}", "\"'\n;--", "ключ 🔑", "a\0b", "x" * 1000, " "])
     async def test_any_text(self, open_ledger: OpenLedger, text: str) -> None:
-        """Names are data, whatever is in them."""
+        """Names may contain any text."""
         ledger = open_ledger()
         await live(ledger, row("guild", key=text, name=text, client=text), text)
         (found,) = await ledger.rows()
@@ -132,14 +132,14 @@ class LedgerContract:
         assert await place(ledger, row("guild", "worker-2", key=text))
 
     async def test_to_ask_again_changes_nothing(self, open_ledger: OpenLedger) -> None:
-        """A worker that did not hear the answer may ask again."""
+        """A worker that lost the answer may call again."""
         ledger = open_ledger()
         assert await place(ledger, row("guild"), limit=1)
         assert await place(ledger, row("guild"), limit=1)
         assert await ids(ledger) == ["worker-1/guild"]
 
     async def test_the_limit_is_kept(self, open_ledger: OpenLedger) -> None:
-        """There are never more rows than the limit, whoever asks, and a removal makes room."""
+        """There are never more rows than the limit over all workers; a removal frees a slot."""
         ledger = open_ledger()
         assert await place(ledger, row("a"), limit=2)
         assert await place(ledger, row("b", "worker-2"), limit=2)
@@ -162,7 +162,7 @@ class LedgerContract:
         assert len(await ledgers[0].rows()) == 5
 
     async def test_the_line_is_fair(self, open_ledger: OpenLedger) -> None:
-        """Who came first is placed first; nobody overtakes, not even one that just came."""
+        """Rows are placed in the order of their arrival; a new row does not overtake."""
         ledger = open_ledger()
         await place(ledger, row("a"), limit=1)
         for name in ("b", "c", "d"):
@@ -176,7 +176,7 @@ class LedgerContract:
         assert await place(ledger, row("d", "worker-d"), limit=1)
 
     async def test_turns_are_told(self, open_ledger: OpenLedger) -> None:
-        """A worker that waits is told when its turn comes, whoever made room."""
+        """A waiting worker gets its turn, whichever worker freed the slot."""
         mine, other = open_ledger(), open_ledger()
         await place(other, row("a", "worker-2"), limit=1)
         assert not await place(mine, row("b"), limit=1)
@@ -197,7 +197,7 @@ class LedgerContract:
         await asyncio.wait([last])
 
     async def test_all_places_are_handed_out_at_once(self, open_ledger: OpenLedger) -> None:
-        """As many that wait have places as there are free, in any order, and nobody else."""
+        """As many waiting rows are placed as slots are free, in any order, and no others."""
         mine, other = open_ledger(), open_ledger()
         for n in range(3):
             await place(other, row(f"old-{n}", "worker-2"), limit=3)
@@ -220,7 +220,7 @@ class LedgerContract:
         assert await place(other, row("theirs", "worker-2"), limit=3)
 
     async def test_a_smaller_limit_holds_up_its_own_only(self, open_ledger: OpenLedger) -> None:
-        """While a deploy changes the limit, who goes by the larger one passes the others."""
+        """While a deployment changes the limit, rows with the larger limit pass the others."""
         ledger = open_ledger()
         for n in range(3):
             await place(ledger, row(f"{n}"), limit=3)
@@ -245,7 +245,7 @@ class LedgerContract:
         assert not await place(ledger, row("large-2"), limit=4)
 
     async def test_a_key_belongs_to_one_worker(self, open_ledger: OpenLedger) -> None:
-        """Another worker learns who has it, were it in the line; the same one may renew."""
+        """Another worker learns the holder, also in the queue; the same one may renew."""
         ledger = open_ledger()
         await live(ledger, row("guild"), "s1")
         refused = await ledger.place(
@@ -260,7 +260,7 @@ class LedgerContract:
         assert waiting.holder == "worker-1"
 
     async def test_a_key_is_free_again(self, open_ledger: OpenLedger) -> None:
-        """It is when all of its worker's rows are gone, and its turns."""
+        """A key is free when all rows of its worker for it are gone, also those in the queue."""
         ledger = open_ledger()
         await live(ledger, row("guild"), "s1")
         await live(ledger, row("again", key="guild"), "s2")
@@ -271,7 +271,7 @@ class LedgerContract:
         assert await place(ledger, row("guild", "worker-2"))
 
     async def test_a_forgotten_row_is_written_anew(self, open_ledger: OpenLedger) -> None:
-        """A worker may write what it holds, whatever the limit: it exists."""
+        """A worker may write the sessions that it has, whatever the limit, because they exist."""
         ledger = open_ledger()
         assert await place(ledger, row("a"), limit=1)
         session = row("b", "worker-2", session_id="s2")
@@ -280,7 +280,7 @@ class LedgerContract:
         assert await ledger.renew("worker-2", lease=LEASE) == {"worker-2/b": "s2"}
 
     async def test_who_went_on_without_leaves_the_line(self, open_ledger: OpenLedger) -> None:
-        """A session that was started although its row was in the line stands in nobody's way."""
+        """A session that was started while its row was in the queue delays no other row."""
         ledger = open_ledger()
         await place(ledger, row("a"), limit=1)
         assert not await place(ledger, row("b"), limit=1)
@@ -291,7 +291,7 @@ class LedgerContract:
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
 
     async def test_a_lease_tells_what_is_held(self, open_ledger: OpenLedger) -> None:
-        """A renewal tells the worker's rows, intents and turns among them, nobody else's."""
+        """A renewal returns the worker's own rows, with intents and rows in the queue."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await place(ledger, row("b"))
@@ -307,7 +307,7 @@ class LedgerContract:
         assert await ledger.renew("worker-3", lease=LEASE) == {}
 
     async def test_who_is_in_time_keeps_all(self, open_ledger: OpenLedger) -> None:
-        """Nothing is claimed of a worker whose lease goes on, nor of oneself."""
+        """Rows of a worker with a valid lease are not claimed, nor one's own."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await live(ledger, row("b", "worker-2"), "s2")
@@ -315,7 +315,7 @@ class LedgerContract:
         assert await claim(ledger, "worker-2") == []
 
     async def test_who_is_late_loses_all(self, open_ledger: OpenLedger) -> None:
-        """Sessions go to the claimer, intents to nobody, turns are gone; once."""
+        """Sessions go to the claimer, intents to ``NOBODY``; rows in the queue are removed."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await place(ledger, row("b"))
@@ -336,7 +336,7 @@ class LedgerContract:
         assert await place(ledger, row("d", "worker-2"), limit=2), "the late one is before it"
 
     async def test_each_goes_to_one_claimer(self, open_ledger: OpenLedger) -> None:
-        """Of several that claim at once, one has a session."""
+        """If several workers claim at once, one gets each session."""
         ledgers = [open_ledger() for _ in range(4)]
         for n in range(20):
             await live(ledgers[0], row(f"guild-{n}"), f"s{n}")
@@ -346,7 +346,7 @@ class LedgerContract:
         assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(20))
 
     async def test_a_slow_worker_learns_of_it(self, open_ledger: OpenLedger) -> None:
-        """Who writes what was claimed is told by whom, also when the claimer is done with it."""
+        """A worker that writes a claimed row learns the claimer, also when the row is gone."""
         ledger = open_ledger()
         session = await live(ledger, row("a"), "s1")
         await ledger.renew("worker-1", lease=0)
@@ -358,7 +358,7 @@ class LedgerContract:
         assert await ledger.rows() == []
 
     async def test_a_late_start_is_taken_back(self, open_ledger: OpenLedger) -> None:
-        """An intent that became nobody's is its worker's again when the session is known."""
+        """An intent of ``NOBODY`` belongs to its worker again when the session is known."""
         ledger = open_ledger()
         intent = row("a")
         await place(ledger, intent)
@@ -368,7 +368,7 @@ class LedgerContract:
         assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/a": "s1"}
 
     async def test_a_late_start_whose_key_is_gone(self, open_ledger: OpenLedger) -> None:
-        """Nobody's intent keeps no key: who has it now is told, and the row is there until then."""
+        """An intent of ``NOBODY`` keeps no key: its new holder is returned."""
         ledger = open_ledger()
         intent = row("a")
         await place(ledger, intent)
@@ -381,7 +381,7 @@ class LedgerContract:
         assert len(await ledger.rows()) == 2
 
     async def test_a_late_start_whose_worker_dies(self, open_ledger: OpenLedger) -> None:
-        """Who was late, came back for a moment and died is late still: its session is claimed."""
+        """A stalled worker that came back for a moment and died is still stalled."""
         ledger = open_ledger()
         intent = row("a")
         await place(ledger, intent)
@@ -392,7 +392,7 @@ class LedgerContract:
         assert [one.session_id for one in await claim(ledger, "worker-3")] == ["s1"]
 
     async def test_what_is_nobodys_expires(self, open_ledger: OpenLedger) -> None:
-        """It keeps its place until its time is over."""
+        """It keeps its slot until its time is over."""
         ledger = open_ledger()
         await place(ledger, row("a"), seconds=SHORT)
         await ledger.renew("worker-1", lease=0)
@@ -404,7 +404,7 @@ class LedgerContract:
         assert await ids(ledger) == ["worker-2/b"]
 
     async def test_any_number_is_claimed(self, open_ledger: OpenLedger) -> None:
-        """As often as it is asked, until there are no more; each once."""
+        """Repeated calls claim the rest, each row once."""
         ledger = open_ledger()
         for n in range(1200):
             await ledger.record(row(f"guild-{n}", session_id=f"s{n}"), seconds=600)
@@ -416,7 +416,7 @@ class LedgerContract:
         assert len(await ledger.renew("worker-2", lease=LEASE)) == 1200
 
     async def test_a_claimer_learns_what_it_is(self, open_ledger: OpenLedger) -> None:
-        """How a session is ended depends on its resource, which newer releases may add to."""
+        """The claimer learns the resource, also one that only newer releases know."""
         ledger = open_ledger()
         words = {"a": "session", "b": "conversation", "c": "telepathy"}
         for label, word in words.items():
@@ -426,7 +426,7 @@ class LedgerContract:
         assert {one.key: one.resource for one in await claim(ledger, "worker-2")} == words
 
     async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
-        """Sessions of another endpoint wait for somebody who has it."""
+        """Sessions of another endpoint are left for a worker with that endpoint."""
         ledger = open_ledger()
         await live(ledger, row("a", endpoint="https://other.example.test"), "s1")
         await ledger.renew("worker-1", lease=0)
@@ -437,7 +437,7 @@ class LedgerContract:
         assert [one.session_id for one in there] == ["s1"]
 
     async def test_all_goes_at_its_end(self, open_ledger: OpenLedger) -> None:
-        """Whoever holds it, were its worker alive, late, or its endpoint one that nobody has."""
+        """Each row is removed at its end, also of living workers and unknown endpoints."""
         ledger = open_ledger()
         elsewhere = "https://other.example.test"
         for one in (row("a"), row("b", "worker-2"), row("c", "worker-3", endpoint=elsewhere)):
@@ -455,7 +455,7 @@ class LedgerContract:
         assert await place(ledger, row("c", "worker-4"), limit=2), "its place or key is still taken"
 
     async def test_what_is_passed_over_is_not_forgotten(self, open_ledger: OpenLedger) -> None:
-        """Rows of another endpoint are its worker's when that is back, and claimed when late."""
+        """Rows of another endpoint stay with their worker, and are claimed later."""
         ledger = open_ledger()
         elsewhere = "https://other.example.test"
         abroad = await live(ledger, row("a", endpoint=elsewhere), "s1")
@@ -486,7 +486,7 @@ class LedgerContract:
         assert not await place(ledger, row("new", "worker-2"), wait=False)
 
     async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
-        """When the engine was not heard of for a while, all workers have a lease to come back."""
+        """After an outage of the engine all workers have the time of a lease to come back."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await ledger.renew("worker-1", lease=SHORT)
@@ -503,10 +503,10 @@ class LedgerContract:
 
 @pytest.mark.asyncio
 class BulkLedgerContract:
-    """Further tests for an engine that is also a :class:`BulkLedger`; the same fixture."""
+    """The tests for an engine that is also a :class:`BulkLedger`, with the same fixture."""
 
     async def test_many_are_written_anew(self, open_ledger: Callable[[], BulkLedger]) -> None:
-        """All are there, and their worker is alive from then on; who has claimed one is told."""
+        """All rows are written, their worker is alive from then on, and claimers are returned."""
         ledger = open_ledger()
         assert isinstance(ledger, BulkLedger)
         claimed = await live(ledger, row("claimed"), "s")

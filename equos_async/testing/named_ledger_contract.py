@@ -1,4 +1,4 @@
-"""The tests that a ledger must pass that knows the names of workers."""
+"""The tests for a ledger with names of workers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ async def enlist(
 
 @pytest.mark.asyncio
 class NamedLedgerContract:
-    """The tests for an engine that is a :class:`NamedLedger`, too; with the same fixture."""
+    """The tests for an engine that is also a :class:`NamedLedger`, with the same fixture."""
 
     async def test_a_name_is_one_workers(self, open_ledger: Callable[[], NamedLedger]) -> None:
-        """Others are told whose it is, and see the heartbeats of that one."""
+        """Other workers learn the holder of a name, and see its heartbeats."""
         ledger = open_ledger()
         assert isinstance(ledger, NamedLedger)
         for _ in range(2):
@@ -48,7 +48,7 @@ class NamedLedgerContract:
     async def test_who_leaves_gives_its_name_up(
         self, open_ledger: Callable[[], NamedLedger]
     ) -> None:
-        """At once, however long the engine has been reachable."""
+        """A name is free at once, however long the engine has been reachable."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1")
         await ledger.renew("worker-2", lease=0)
@@ -59,7 +59,7 @@ class NamedLedgerContract:
     async def test_who_has_stalled_loses_its_name(
         self, open_ledger: Callable[[], NamedLedger]
     ) -> None:
-        """Not before the engine has been reachable for a lease, in which it could be heard."""
+        """A stalled worker keeps its name until the engine has been reachable for a lease."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1", lease=SHORT)
         await asyncio.sleep(SHORT * 2)  # nobody says a word
@@ -74,7 +74,7 @@ class NamedLedgerContract:
         assert held.worker == "worker-2"
 
     async def test_who_has_gone_has_no_name(self, open_ledger: Callable[[], NamedLedger]) -> None:
-        """A name goes with the worker, when all that it held is claimed."""
+        """A name is free when all rows of its worker are claimed."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1", lease=SHORT)
         await asyncio.sleep(SHORT * 2)
@@ -82,7 +82,7 @@ class NamedLedgerContract:
         assert await enlist(ledger, "worker-2") is None
 
     async def test_the_dead(self, open_ledger: Callable[[], NamedLedger]) -> None:
-        """Its name is taken from it, and what it held claimed at once; nothing of others is."""
+        """A dead worker loses its name, and its rows are claimed at once; no others are."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1")
         session = await live(ledger, row("a"), "s1")
@@ -106,7 +106,7 @@ class NamedLedgerContract:
         assert await ledger.renew("worker-3", lease=LEASE) == {"worker-3/d": "s3"}
 
     async def test_the_dead_have_one_heir(self, open_ledger: Callable[[], NamedLedger]) -> None:
-        """Of two that know of the death, the second meets the first."""
+        """If two workers know of the death, the second one finds the first one."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1")
         assert await enlist(ledger, "worker-2", instead_of="worker-1") is None

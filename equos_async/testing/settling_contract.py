@@ -1,4 +1,4 @@
-"""The tests that a ledger must pass in which workers settle the starts of dead ones.
+"""The tests for a ledger in which workers settle the starts of dead ones.
 
 Subclass :class:`SettlingLedgerContract` beside ``LedgerContract``, with the same fixture.
 """
@@ -17,10 +17,10 @@ from .ledger_contract import HERE, LEASE, claim, place, row
 
 @pytest.mark.asyncio
 class SettlingLedgerContract:
-    """The tests for an engine that is a :class:`SettlingLedger`, too."""
+    """The tests for an engine that is also a :class:`SettlingLedger`."""
 
     async def test_an_intent_is_settled(self, open_ledger: Callable[[], SettlingLedger]) -> None:
-        """It is its claimer's, as its own worker is told, until that one has given it up."""
+        """An intent belongs to its claimer, as its own worker learns, until it is given up."""
         ledger = open_ledger()
         assert isinstance(ledger, SettlingLedger)
         intent = row("lost", marker="m1")
@@ -42,7 +42,7 @@ class SettlingLedgerContract:
         assert await ledger.record(evolve(intent, session_id="s1"), seconds=60) == "worker-1"
 
     async def test_who_settles_may_die(self, open_ledger: Callable[[], SettlingLedger]) -> None:
-        """Another one goes on; and who was slow is told, also when the row is gone."""
+        """Another worker continues; a slow one learns of it, also when the row is gone."""
         ledger = open_ledger()
         intent = row("lost", marker="m1")
         await place(ledger, intent)
@@ -58,7 +58,7 @@ class SettlingLedgerContract:
     async def test_a_session_is_not_given_up(
         self, open_ledger: Callable[[], SettlingLedger]
     ) -> None:
-        """It is there to be stopped; what was its marker is not needed any more."""
+        """A session that is known stays with its claimer, and its marker is dropped."""
         ledger = open_ledger()
         intent = row("lost", marker="m1")
         await place(ledger, intent)
@@ -67,7 +67,7 @@ class SettlingLedgerContract:
         assert [(one.owner, one.marker) for one in await ledger.rows()] == [("worker-1", None)]
 
     async def test_what_nobody_can_settle(self, open_ledger: Callable[[], SettlingLedger]) -> None:
-        """Without a marker, at another endpoint, or by a worker that cannot: it is nobody's."""
+        """An intent without a marker, of another endpoint, or of a worker that cannot search."""
         ledger = open_ledger()
         await place(ledger, row("unmarked"))
         await place(ledger, row("abroad", marker="m1", endpoint="https://elsewhere.test"))

@@ -1,4 +1,4 @@
-"""The tests that a ledger must pass in whose queue groups take turns."""
+"""The tests for a ledger with a queue in which groups take turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def ask(
     group_limit: int | None = None,
     renews: bool = False,
 ) -> list[bool]:
-    """Ask for places, one after the other."""
+    """Ask for slots, one after the other."""
     return [
         (
             await ledger.place_in_group(
@@ -45,7 +45,7 @@ async def ask(
 
 
 async def order(ledger: GroupedLedger, waiting: Sequence[LedgerRow]) -> str:
-    """The keys of those that wait for one slot, as they get it, each after the other's end."""
+    """The keys of the waiting rows in the order in which they get the one slot."""
     left, served = list(waiting), ""
     while left:
         placed = [one for one in reversed(left) if (await ask(ledger, [one]))[0]]
@@ -58,17 +58,17 @@ async def order(ledger: GroupedLedger, waiting: Sequence[LedgerRow]) -> str:
 
 @pytest.mark.asyncio
 class TurnsContract:
-    """The tests of the queue of a :class:`GroupedLedger`; with the same fixture."""
+    """The tests of the queue of a :class:`GroupedLedger`, with the same fixture."""
 
     @pytest.fixture
     async def ledger(self, open_ledger: Callable[[], GroupedLedger]) -> GroupedLedger:
-        """A ledger whose one slot is taken, and given back by ``remove("holder/x")``."""
+        """A ledger whose one slot is taken; ``remove("holder/x")`` frees it."""
         ledger = open_ledger()
         assert await place(ledger, row("x", "holder"), limit=1)
         return ledger
 
     async def test_groups_take_turns(self, ledger: GroupedLedger) -> None:
-        """A group's many do not keep another's one waiting; those without a group are one, too."""
+        """Many rows of one group do not delay a single row of another; no group is a group, too."""
         waiting = [
             *of("a", "a1", "a2", "a3", "a4"),
             *of("b", "b1", "b2", owner="worker-2"),
@@ -80,7 +80,7 @@ class TurnsContract:
         assert await order(ledger, waiting) == "a1 b1 c1 d1 a2 b2 c2 a3 a4"
 
     async def test_a_group_that_comes_again(self, ledger: GroupedLedger) -> None:
-        """It stands behind all others, and not behind all that they have waiting."""
+        """It joins at the end of the round, not behind all waiting rows."""
         waiting = of("a", "a1", "a2", "a3")
         again = of("b", "b1", "b2", "b3")
         assert not any(await ask(ledger, [*waiting, again[0]]))
@@ -98,7 +98,7 @@ class TurnsContract:
         assert told == "b1b2b3"
 
     async def test_a_group_that_comes_within_a_round(self, ledger: GroupedLedger) -> None:
-        """It stands behind those that have had no turn in the round, and before their next ones."""
+        """It comes after the groups without a turn in this round, and before their next turns."""
         first, others, comes = of("b", "b1", "b2"), of("c", "c1"), of("a", "a1")
         assert not any(await ask(ledger, [*first, *others]))
         await ledger.remove("holder/x")
@@ -110,7 +110,7 @@ class TurnsContract:
         assert served == "c1 b2 a1 c2"
 
     async def test_turns_that_are_not_used(self, ledger: GroupedLedger) -> None:
-        """They are left to the group: what gave up does not count against those behind it."""
+        """They stay with the group: a row that gave up does not delay those behind it."""
         gone, stays = of("a", *(f"x{n}" for n in range(20))), of("a", "a1", "a2", "a3")
         others = of("b", *(f"b{n}" for n in range(1, 5)), owner="worker-2")
         assert not any(await ask(ledger, [*gone, *stays, *others]))
@@ -128,7 +128,7 @@ class TurnsContract:
         assert told == "a1 b1 a2 b2 a3 b3 a4 b4"
 
     async def test_places_out_of_order(self, ledger: GroupedLedger) -> None:
-        """Whoever of a group is placed first: as many turns are used as rows are placed."""
+        """In whatever order rows of a group are placed, each uses one turn."""
         mine, others = of("a", "a1", "a2", "a3", "a4", "a5"), of("b", "b1", "b2", "b3", "b4", "b5")
         assert not any(await ask(ledger, [*mine, *others]))
         await ledger.remove("holder/x")
@@ -139,7 +139,7 @@ class TurnsContract:
         assert await order(ledger, [*mine[3:], *others[3:]]) == "a4 b4 a5 b5"
 
     async def test_a_stalled_workers_turns(self, ledger: GroupedLedger) -> None:
-        """They are its group's, whichever worker the next one is of."""
+        """They stay with the group, also for rows of other workers."""
         gone, stays = of("a", "x1", "x2", owner="dead"), of("a", "a1")
         others = of("b", "b1", "b2")
         assert not any(await ask(ledger, [*gone, *stays, *others]))
@@ -149,7 +149,7 @@ class TurnsContract:
         assert await order(ledger, [*stays, *others]) == "a1 b1 b2"
 
     async def test_a_group_that_is_full(self, ledger: GroupedLedger) -> None:
-        """Who is parked leaves its turn, and stands behind all others when it is back."""
+        """A parked row gives up its turn, and joins at the end when it is back."""
         parked, others = of("a", "a1", "a2"), of("b", "b1", "b2")
         assert not any(await ask(ledger, [*parked, *others]))
         assert not any(await ask(ledger, [*parked, *parked], group_limit=0))
@@ -158,7 +158,7 @@ class TurnsContract:
         assert await order(ledger, [*parked, *others]) == "b1 a1 b2 a2"
 
     async def test_renewals_come_first(self, ledger: GroupedLedger) -> None:
-        """What is live goes on before anything new; between renewals groups take turns, too."""
+        """Renewals come before new starts; among renewals groups take turns, too."""
         newcomers, renewals = of("a", "a1", "a2"), of("a", "r1", "r2", "r3")
         others = of("b", "s1", "s2")
         assert not any(await ask(ledger, newcomers))
@@ -169,7 +169,7 @@ class TurnsContract:
         assert served == "r2 s1 r3 s2 a1 a2"
 
     async def test_one_that_does_not_wait(self, ledger: GroupedLedger) -> None:
-        """It has a slot if it would be next, and leaves nothing behind."""
+        """It gets a slot if it would be next, and leaves no row."""
         waiting, asks, renewal = of("a", "a1", "a2"), of("b", "b1"), of("b", "b2")
         assert not any(await ask(ledger, waiting))
         await ledger.remove("holder/x")
@@ -182,7 +182,7 @@ class TurnsContract:
     async def test_one_that_comes_earlier_is_told(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
-        """It has the turn of the one that gave up, before others that have been told of theirs."""
+        """It gets the turn of the row that gave up, before rows that know of their turns."""
         ledger = open_ledger()
         assert isinstance(ledger, KeyedLedger)
         remove = partial(ledger.remove, worker="worker-1")
