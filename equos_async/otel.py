@@ -28,7 +28,8 @@ name                                  unit            what, by which attributes
 ``equos.client.stop.duration``        s               stops, also of what nobody held; by
                                                       ``equos.resource``
 ``equos.client.events``               ``{event}``     ``equos.event``: ``retry``, ``paused``,
-                                                      ``start_unknown``, ``orphan_stopped``,
+                                                      ``start_unknown``, ``settled``,
+                                                      ``settling_off``, ``orphan_stopped``,
                                                       ``stop_failed``, ``stopped_late``,
                                                       ``not_live``, ``unreadable_field``; by
                                                       ``equos.operation``

@@ -465,6 +465,7 @@ class TestDemo:
         assert "0/60  started 0" in out
         rows = self.table(out)
         assert rows["sessions started"] == rows["sessions stopped"] > 0
+        assert rows["left on the server"] == 0
 
     @staticmethod
     def table(out: str) -> dict[str, int]:

@@ -28,6 +28,7 @@ from equos_async import (
     RateLimitError,
     RetryPolicy,
     SessionFleet,
+    Settle,
     StartOutcomeUnknownError,
 )
 from equos_async.otel import MAX_STARTS, Telemetry
@@ -185,6 +186,28 @@ async def test_a_stop_of_the_clients_own(
     assert stop_span.name.startswith("PATCH ")
     assert start_span.parent == stop_span.parent == outer.context
     assert sight.values("equos.client.starts", "equos.outcome") == {"cancelled": 1}
+
+
+async def test_a_start_that_was_settled(emulator: EquosEmulator, sight: Sight) -> None:
+    """It is counted as what its caller was told, and what became of it as an event."""
+    clock = FakeClock()
+    client = EquosClient(
+        KEY,
+        api_key=API_KEY,
+        endpoint=emulator.endpoint,
+        settle=Settle(patience=0),
+        clock=clock,
+        on_event=sight.telemetry.client(),
+    )
+    async with client:
+        emulator.faults.start.add(Drop("after"), times=1)
+        with pytest.raises(StartOutcomeUnknownError):
+            await client.start_session(REQUEST)
+        clock.advance(1.0)
+        await until(lambda: not client.unresolved)
+    assert sight.values("equos.client.starts", "equos.outcome") == {"unknown": 1}
+    told = ("start_unknown", "settled", "orphan_stopped")
+    assert sight.values("equos.client.events", "equos.event") == dict.fromkeys(told, 1)
 
 
 async def test_both_kinds_and_what_only_reads(emulator: EquosEmulator, sight: Sight) -> None:

@@ -41,12 +41,13 @@ async def test_what_is_found_late_frees_its_place(lost: Mishap) -> None:
         emulator.faults.start.add(Lag(9 / SPEED), lost, times=1)
         async with (
             make(emulator, Settle(patience=1.5)) as client,
-            SessionFleet(client, max_live=1) as fleet,
+            SessionFleet(client, max_live=1, budget_seconds=1000) as fleet,
         ):
             with pytest.raises(StartOutcomeUnknownError):
                 await fleet.start(REQUEST, key=1)
-            assert fleet.stats().unknown == 1
+            assert (fleet.stats().unknown, fleet.stats().budget_left) == (1, 400)
             await until(lambda: not client.unresolved)
+            await until(lambda: fleet.stats().budget_left == 1000)
             live = await fleet.start(REQUEST, key=2)
             assert list(emulator.live) == [live.session.id]
 
