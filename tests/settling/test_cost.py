@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import pytest
 
@@ -95,8 +96,13 @@ async def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(StartOutcomeUnknownError):
                 await here.start()
             clock.advance(1.0)
-            await until(lambda told=told: told in levels(caplog))
+            await until(partial(is_logged, caplog, told))
     assert levels(caplog) == list(SETTLED_OR_NOT)
+
+
+def is_logged(caplog: pytest.LogCaptureFixture, told: tuple[str, int]) -> bool:
+    """Whether it was."""
+    return told in levels(caplog)
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
