@@ -83,7 +83,10 @@ class SharedReader:
         if known is not None and known.is_as(found):
             if not known.dicts:
                 return known.value
-            return known.again(**{own: found[wire] for wire, own in known.dicts.items()})
+            # Copies: the texts in this answer's own ones would be kept for each session.
+            return known.again(
+                **{own: known.found[wire].copy() for wire, own in known.dicts.items()}
+            )
         value = self._read(found, cls)
         self._remember(name, found, cls, value)
         return value

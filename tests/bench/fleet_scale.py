@@ -109,7 +109,7 @@ async def serve() -> None:
 async def measure(server: Server, sessions: int) -> Result:
     """Hold a number of sessions and drain them; once for the time, once for the memory."""
     started, drained, left = await _time(server, sessions)
-    memory, parts = await _weigh(server, sessions)
+    memory, parts = await weigh(server, sessions)
     return Result(
         sessions=sessions,
         started=started,
@@ -136,7 +136,8 @@ async def _time(server: Server, sessions: int) -> tuple[float, float, int]:
     return started, drained, server.count()
 
 
-async def _weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]]:
+async def weigh(server: Server, sessions: int) -> tuple[float, dict[str, float]]:
+    """The bytes of memory that a live session takes, together and by part."""
     limits = Limits(keepalive=0)  # idle connections are no session's
     async with (
         EquosClient("pk_bench", endpoint=server.endpoint, limits=limits) as client,

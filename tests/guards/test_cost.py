@@ -21,7 +21,7 @@ import pytest
 
 from equos_async import EquosClient, SessionFleet, SQLiteLedger
 from tests.bench import arms
-from tests.bench.fleet_scale import REQUEST
+from tests.bench.fleet_scale import REQUEST, running, weigh
 from tests.bench.server import Answerer
 
 BOUNDS = {"ours": 1.48, "injected": 1.6, "slow way": 2.04}
@@ -32,6 +32,8 @@ BOUNDS = {"ours": 1.48, "injected": 1.6, "slow way": 2.04}
 PAIRS = 20
 SESSIONS = 200
 """Of a fleet: more than a client has connections, so that most of their calls wait."""
+MAX_SIZE = 4.5 * 1024
+"""Bytes of a live session of a fleet, its answer included. Measured were 3.9 KiB of 500."""
 
 
 @pytest.fixture
@@ -151,6 +153,13 @@ def test_a_session_of_a_fleet_leaves_no_cycle(url: str, kind: str, tmp_path: Pat
     """A hundred thousand of them are drained at once: the collector went through all, often."""
     ledger = SQLiteLedger(tmp_path / "ledger.db") if kind == "with a ledger" else None
     assert count_garbage_of_a_fleet(url, ledger) < PAIRS
+
+
+async def test_the_memory_of_a_live_session() -> None:
+    """A hundred thousand of them are held in one process."""
+    with running() as server:
+        size, parts = await weigh(server, 500)
+    assert size <= MAX_SIZE, parts
 
 
 @pytest.mark.parametrize("arm", BOUNDS)

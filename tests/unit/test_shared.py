@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,15 @@ def test_a_dict_is_the_callers_own() -> None:
     first.agent["temperature"] = second.agent["temperature"] = 2
     assert third.agent == AVATAR["agent"]
     assert read(EquosAvatar, AVATAR).value.agent == AVATAR["agent"]
+
+
+def test_the_texts_in_a_dict_are_held_once() -> None:
+    """Those of the first answer; each answer brings its own."""
+    known, first, second = (
+        structure(json.loads(json.dumps(AVATAR)), EquosAvatar).value for _ in range(3)
+    )
+    assert first.agent is not second.agent
+    assert first.agent["id"] is second.agent["id"] is known.agent["id"]
 
 
 @pytest.mark.parametrize(
