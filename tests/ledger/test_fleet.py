@@ -15,6 +15,8 @@ from equos_async import (
     APIConnectionError,
     ClientClosedError,
     ConfigurationError,
+    CreateEquosConversationRequest,
+    CreateSessionPassRequest,
     EquosClient,
     EquosError,
     EquosParticipantIdentity,
@@ -558,8 +560,12 @@ class TestOthers:
         """It lets go of what another worker claimed, once, and says by whom."""
         events = Events()
         ends: list[SessionEnd] = []
+
+        def group(request: CreateSessionPassRequest | CreateEquosConversationRequest) -> str:
+            return request.name
+
         settings: dict[str, Any] = {
-            "group": lambda request: request.name,
+            "group": group,
             "on_event": events,
             "on_end": ends.append,
         }
