@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from equos_async import (
     LiveSession,
     PermissionDeniedError,
     RateLimitError,
+    RedisLedger,
     SessionEnd,
     SessionFleet,
     SQLiteLedger,
@@ -36,8 +37,11 @@ from equos_async import (
 from equos_async.ledger import sqlite
 from tests.clocks import FakeClock, settle
 from tests.fleet.support import REQUEST, ScriptedClient, others
+from tests.ledger.conftest import RedisServer
 
 T = TypeVar("T")
+Ledger = SQLiteLedger | RedisLedger
+Steps = list[tuple[str, int, Any]]
 MOST = 4
 PER_GROUP = 2
 SECONDS = 600
@@ -99,13 +103,12 @@ class Server(ScriptedClient):
 class Life:
     """Some fleets, and all that was ever done with them."""
 
-    def __init__(self, count: int, folder: Path | None) -> None:
+    def __init__(self, ledgers: Sequence[Ledger | None]) -> None:
         self.clock = FakeClock()
         self.server = Server(self.clock)
         self.ends: list[SessionEnd] = []
-        self.limits = [MOST] * count
-        paths = [] if folder is None else [folder / "ledger.db"] * count
-        self.ledgers = [SQLiteLedger(path) for path in paths]
+        self.limits = [MOST] * len(ledgers)
+        self.ledgers = [ledger for ledger in ledgers if ledger is not None]
         self.fleets: list[SessionFleet[int]] = [
             SessionFleet(
                 self.server,
@@ -114,9 +117,9 @@ class Life:
                 max_per_group=PER_GROUP,
                 on_end=self.ends.append,
                 clock=self.clock,
-                ledger=self.ledgers[n] if folder else None,
+                ledger=ledger,
             )
-            for n in range(count)
+            for ledger in ledgers
         ]
         self.starts: list[asyncio.Task[LiveSession[int]]] = []
         self.others: list[asyncio.Task[object]] = []
@@ -232,9 +235,9 @@ def _moved(old: LiveSession[Any], new: LiveSession[Any]) -> None:
     """Hand a session over to its replacement."""
 
 
-async def live_through(steps: list[tuple[str, int, Any]], count: int, folder: Path | None) -> None:
+async def live_through(steps: Steps, ledgers: Sequence[Ledger | None]) -> None:
     """Do all steps, then let whoever waits be served, and close."""
-    life = Life(count, folder)
+    life = Life(ledgers)
     async with AsyncExitStack() as stack:
         for fleet in life.fleets:
             await stack.enter_async_context(fleet)
@@ -247,25 +250,41 @@ async def live_through(steps: list[tuple[str, int, Any]], count: int, folder: Pa
     await life.nothing_is_left()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_looks() -> Generator[None, None, None]:
+    """Look at the queue often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "LOOK", 0.002)
+        yield
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer, None, None]:
+    """A server for all lives."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
 @settings(derandomize=True, max_examples=60, deadline=None, database=None)
 @given(STEPS)
-async def test_a_fleet(steps: list[tuple[str, int, Any]]) -> None:
+async def test_a_fleet(steps: Steps) -> None:
     """One fleet alone."""
-    await live_through(steps, 1, None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_looks() -> Any:
-    """Look at the queue often."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sqlite, "LOOK", 0.002)
-    yield
-    patch.undo()
+    await live_through(steps, [None])
 
 
 @settings(derandomize=True, max_examples=12, deadline=None, database=None)
 @given(STEPS)
-async def test_two_workers(steps: list[tuple[str, int, Any]]) -> None:
-    """Two that share a ledger."""
+async def test_two_workers_with_sqlite(steps: Steps) -> None:
+    """Two that share a file."""
     with TemporaryDirectory() as folder:
-        await live_through(steps, 2, Path(folder))
+        await live_through(steps, [SQLiteLedger(Path(folder) / "ledger.db") for _ in range(2)])
+
+
+@settings(derandomize=True, max_examples=12, deadline=None, database=None)
+@given(STEPS)
+async def test_two_workers_with_redis(redis: RedisServer, steps: Steps) -> None:
+    """Two that share a server."""
+    redis.ask("FLUSHALL")
+    await live_through(steps, [RedisLedger(redis.url) for _ in range(2)])
