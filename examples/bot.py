@@ -130,6 +130,7 @@ async def main() -> None:
         await run(None, None)
         return
     async with EquosEmulator() as server:
+        print(f"EQUOS_ENDPOINT is not set: using a local server, {server.endpoint}", flush=True)
         await run(server.endpoint, "any-key")
 
 

@@ -95,6 +95,7 @@ async def main() -> None:
         await run(None, None, names)
         return
     async with EquosEmulator() as server:
+        print(f"EQUOS_ENDPOINT is not set: using a local server, {server.endpoint}", flush=True)
         server.faults.start.add(Status(429, retry_after=0))
         server.faults.start.add(Status(422, message="the agent has no voice"))
         server.faults.start.add(Drop("after"))

@@ -29,6 +29,7 @@ def run(name: str) -> str:
 def test_service_serves_all_and_reports_the_unknown() -> None:
     """Of six visitors four are served, one is refused, and one start is reported as unknown."""
     lines = run("service.py").splitlines()
+    assert lines[0].startswith("EQUOS_ENDPOINT is not set: using a local server, http://127.0.0.1:")
     assert sum("served at wss://" in line for line in lines) == 4
     assert sum("the server says no (422: the agent has no voice)" in line for line in lines) == 1
     assert sum("not tried again" in line for line in lines) == 1
