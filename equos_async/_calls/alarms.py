@@ -1,4 +1,4 @@
-"""Wake what waits for something to be told, or for a time."""
+"""Wake waiters at an event or at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from equos_async.clock import Clock, set_unless_done
 
 
 class Alarms:
-    """One waits for each thing at a time; a ring that nobody waits for is not kept.
+    """There is one waiter for each event at a time; an event without a waiter is dropped.
 
     Args:
         clock: The source of time.
@@ -20,7 +20,7 @@ class Alarms:
         self._alarms: dict[object, asyncio.Future[None]] = {}
 
     async def wait(self, about: object, until: float = math.inf) -> None:
-        """Wait until something is told about it, or a time on the clock."""
+        """Wait for an event, or for a time on the clock."""
         alarm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._alarms[about] = alarm
         timer = None
@@ -34,7 +34,7 @@ class Alarms:
                 timer.cancel()
 
     def ring(self, about: object) -> None:
-        """Something is told about it."""
+        """Wake the waiter of an event."""
         alarm = self._alarms.get(about)
         if alarm is not None:
             set_unless_done(alarm, None)

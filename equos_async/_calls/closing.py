@@ -1,4 +1,4 @@
-"""The end of a client: what is under way is settled for as long as somebody wants that."""
+"""Close a client: wait for the calls in progress, until the latest deadline of the closers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .lifecycle import Lifecycle, State
 
 
 class Closing:
-    """Waits for all calls of a client, at most until the latest of its callers' deadlines.
+    """Waits for all calls of a client, at most until the latest deadline of its closers.
 
     Args:
-        calls: What is under way; calls come and go.
-        lifecycle: How far the client has come.
+        calls: The calls in progress; they come and go.
+        lifecycle: The state of the client.
         clock: The source of time.
-        close: Called in the end.
+        close: Called at the end.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Closing:
         self._timer: Timer | None = None
 
     async def wait(self, deadline: float) -> None:
-        """Wait until everything is settled and closed, and no longer than to a deadline.
+        """Wait until everything is settled and closed, at most until a deadline.
 
-        Where another caller gave a later one, the calls go on until that.
+        If another closer has a later deadline, the calls continue until then.
         """
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._settle())
@@ -84,7 +84,7 @@ class Closing:
             await self._close()
 
     def _give_up(self) -> None:
-        """The time for closing is over: end every call with what is known of it."""
+        """The time for closing is over: end every call with the outcome so far."""
         if self._lifecycle.state is not State.CLOSING:
             return
         self._lifecycle.move(State.CLOSING, State.GIVING_UP)

@@ -1,4 +1,4 @@
-"""Give calls a moment more when the event loop shuts down."""
+"""Give calls some time to finish when the event loop shuts down."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from equos_async._http.request import CUT
 from equos_async.clock import Clock
 
 SHUTDOWN_GRACE: Final = 10.0
-"""Seconds that calls are given when the event loop shuts down under them."""
+"""Seconds that calls get when the event loop shuts down."""
 
 
 class CallTask(asyncio.Task[None]):
     """The task of one call.
 
     At its end ``asyncio.run`` cancels every task and waits for all of them, and so do many
-    handlers of signals. Something that was sent must not be let go then: its answer may name a
-    session that runs.
+    signal handlers. A call that was sent must continue then, because its answer may name a
+    running session.
 
     Args:
-        work: What it does.
-        loop: Where.
+        work: The work of the call.
+        loop: The event loop.
         clock: The source of time.
-        spared: Whether a cancellation from outside is to be passed over now.
+        spared: Whether a cancellation from outside is to be ignored now.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class CallTask(asyncio.Task[None]):
 
     @property
     def in_grace(self) -> bool:
-        """Whether somebody wanted it to end before."""
+        """Whether it was cancelled before, and its grace has begun."""
         return self._grace_ends is not None
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Somebody wants it to end: begin the grace, or end it where there is nothing to wait for.
+        """Begin the grace, or end the task if there is nothing to wait for.
 
-        The loop may stand still in this moment, and has no time to tell then.
+        The loop may not be running at this moment, and so may have no time.
         """
         if msg is not CUT and self._spared():
             self.get_loop().call_soon(self.grace)
@@ -62,11 +62,11 @@ class CallTask(asyncio.Task[None]):
         super().cancel(CUT)
 
     def forget(self) -> None:
-        """It is over; whom it asked refers to it, and only the garbage collector would end that."""
+        """Drop a reference cycle when the task is over."""
         self._spared = _never
 
     def grace(self) -> float | None:
-        """When its grace ends, which begins where it had not; None: it is over."""
+        """Begin the grace if it has not begun; returns its end, or None if it is over."""
         now = self._clock.now()
         if self._grace_ends is None:
             self._grace_ends = now + SHUTDOWN_GRACE
@@ -79,16 +79,16 @@ def _never() -> bool:
 
 
 class LastGrace:
-    """The same moment for calls that begin while the loop shuts down already.
+    """The grace of calls that begin while the loop is already shutting down.
 
-    ``asyncio.run`` cancels the tasks that are there, and waits for those only. A stop in somebody's
-    ``finally`` begins after that, and where its caller is cancelled once more, as children of a
-    task group are, nobody waits for it. But then the loop closes its asynchronous generators, and
-    waits for what they do.
+    ``asyncio.run`` cancels the existing tasks, and waits for those only. A stop in a ``finally``
+    block begins after that. If its caller is cancelled again, as children of a task group are, the
+    loop does not wait for it. But later the loop closes its asynchronous generators, and waits for
+    these; one of them waits for the stop.
 
     Args:
-        tasks: The tasks that are under way.
-        begin: Begins what is still to be done then.
+        tasks: The running tasks.
+        begin: Begins the stops that are still needed then.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LastGrace:
         self._generator: AsyncGeneratorType[None, None] | None = None
 
     def arm(self) -> None:
-        """Let the running loop know of it, once."""
+        """Register the generator with the running loop, once."""
         if self._generator is None:
             self._generator = cast(
                 "AsyncGeneratorType[None, None]", _wait_at_end(self._tasks, self._begin)
@@ -108,7 +108,7 @@ class LastGrace:
                 self._generator.asend(None).send(None)
 
     async def disarm(self) -> None:
-        """It is not needed any more."""
+        """Close the generator, which is not needed any more."""
         if self._generator is not None and not self._generator.ag_running:
             await self._generator.aclose()
 

@@ -1,4 +1,4 @@
-"""What blocks and fleets hold: the client ends it when it closes before they do."""
+"""The sessions of blocks and fleets, which the client stops if it closes before them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .watch import Watch
 
 
 class Held:
-    """What was begun for those who end it themselves, by id, until somebody sets out to end it."""
+    """Sessions whose holders stop them, by id, until a stop begins."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Resource[Any, Any, Any], Watch | None]] = {}
@@ -21,21 +21,21 @@ class Held:
     def add(
         self, session_id: str, resource: Resource[Any, Any, Any], watch: Watch | None = None
     ) -> None:
-        """One is in its holder's hands; its watch is told if somebody else ends it."""
+        """Add a session of a holder; its watch learns if something else stops it."""
         self._held[session_id] = resource, watch
         if watch is not None:
             watch.hand_over(partial(self.take, session_id))
 
     def take(self, session_id: str) -> bool:
-        """Set out to end one; false where that is nobody's, or somebody else did."""
+        """Take a session to stop it; False if it is not here, or a stop has begun."""
         return self._held.pop(session_id, None) is not None
 
     def take_all(self) -> Iterator[tuple[str, Resource[Any, Any, Any], Watch | None]]:
-        """Set out to end all."""
+        """Take all sessions to stop them."""
         while self._held:
             session_id, (resource, watch) = self._held.popitem()
             yield session_id, resource, watch
 
     def targets(self) -> list[Target]:
-        """What is to be ended of them."""
+        """The targets of the stops."""
         return [Target("stop", kind.word, one) for one, (kind, _) in self._held.items()]

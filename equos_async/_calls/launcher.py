@@ -1,4 +1,4 @@
-"""Run each call in a task of the client's own: its caller's end is not its end."""
+"""Run each call in a task of the client, so that it can outlive its caller."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .watch import Watch
 
 
 class Launcher:
-    """Launches calls, and lets go of them when their tasks are over.
+    """Launches calls, and removes them when their tasks are over.
 
     Args:
-        carry: What the task of a call does.
-        end_held: Ends what blocks and fleets hold, in the last moment of an event loop.
-        endings: Make calls that end what nobody holds.
-        reports: Where it is told.
-        lifecycle: How far the client has come.
+        carry: The work of a call's task.
+        end_held: Stops the sessions of blocks and fleets when the event loop shuts down.
+        endings: Make calls that stop sessions without a caller.
+        reports: Reports the results.
+        lifecycle: The state of the client.
         clock: The source of time.
-        mask: Takes secrets out of what is told.
+        mask: Masks secrets in texts.
 
     Attributes:
-        calls: What is under way.
+        calls: The calls in progress.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Launcher:
         """Run a call for its caller.
 
         Args:
-            call: Which one.
+            call: The call.
             told: Whether its end is an event.
-            work: What its task does; None: what those of its kind do.
+            work: The work of its task; None: ``carry``.
         """
         call.task = CallTask(
             self._carry(call) if work is None else work,
@@ -87,7 +87,7 @@ class Launcher:
     def launch_alone(
         self, call: Call[Any], *, told: bool = False, work: Coroutine[Any, Any, None] | None = None
     ) -> None:
-        """Run a call of the client's own accord, as :meth:`launch`."""
+        """Run a call of the client itself, without a caller."""
         self.launch(call, told=told, work=work)
         if self._lifecycle.gave_up:
             call.withdraw()  # there is no time for it any more: it is reported
@@ -95,22 +95,22 @@ class Launcher:
     def launch_orphan(
         self, resource: Resource[Any, Any, Any], session_id: str, watch: Watch | None = None
     ) -> None:
-        """End what nobody holds; its watch is told when that is confirmed."""
+        """Stop a session without a caller; its watch learns when that is confirmed."""
         call = self._endings.orphan(resource, session_id)
         if watch is not None:
             call.watch, call.key = watch, watch.key
         self.launch_alone(call, told=True)
 
     async def close(self) -> None:
-        """Nothing is launched any more."""
+        """Forbid further launches."""
         await self._last_grace.disarm()
 
     def _is_spared(self, call: Call[Any]) -> bool:
-        """Whether a call goes on although somebody cancels its task, as the loop's shutdown does.
+        """Whether a call continues although its task is cancelled, as by the loop's shutdown.
 
-        The answer to a start that was sent is awaited. A stop is cut off once, so that it neither
-        waits for its turn nor for an answer that may not come, and is sent again in its grace; one
-        that was only just launched begins.
+        The answer to a sent start is awaited. A stop is interrupted once, so that it waits neither
+        for a permit nor for an answer that may not come, and is sent again in its grace. A stop
+        that was just launched begins.
         """
         current = call.ending or call
         alone = current.effect.alone
@@ -122,7 +122,7 @@ class Launcher:
         return current.work is Work.NEW or (call.task.in_grace and (waits or current.is_sent))
 
     def _let_go(self, call: Call[Any], task: asyncio.Task[None]) -> None:
-        """Let go of a call: a done callback, for a task cancelled at once never runs a line."""
+        """Remove a call; a done callback, as a task may be cancelled before its first line."""
         self.calls.discard(call)
         cancelled = task.cancelled()
         if not cancelled and (error := task.exception()) is not None:
@@ -137,7 +137,7 @@ class Launcher:
         call.task.forget()
 
     def _cut_off(self, call: Call[Any]) -> None:
-        """The client closes, or the event loop does: the task of a call was cancelled."""
+        """The task of a call was cancelled, because the client or the event loop closes."""
         gave_up = self._lifecycle.gave_up
         if call.work is Work.NEW and call.effect.stake is Stake.RUNNING:
             self._reports.failed(call, "cancelled before it was sent")
@@ -152,7 +152,7 @@ class Launcher:
         call.answer.cancel()
 
     def _struck(self, call: Call[Any], error: BaseException) -> None:
-        """A mistake of this library, or what a signal handler raised, ended a call's task."""
+        """A bug of this library, or an exception of a signal handler, ended a call's task."""
         reason = f"{type(error).__name__} ended its task"
         ending = call.ending or call
         if ending.effect.stake is Stake.RUNNING:

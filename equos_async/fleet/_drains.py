@@ -1,4 +1,4 @@
-"""The drains of a fleet: each stops what there is, and the last tells what is left."""
+"""The drains of a fleet: each stops the live sessions; the last one reports what is left."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .values import DrainReport, SessionEnd
 
 
 class Drains:
-    """Those that are under way: each is told what ends, and waits for its own part of it.
+    """The drains in progress. Each learns of every end, and waits for its own sessions.
 
     Attributes:
-        closing: Whether the fleet is at its end.
-        is_over: Whether that is told, so that no end is told any more.
+        closing: Whether the fleet accepts no starts any more.
+        is_over: Whether the final report was made, so that no further end is reported.
 
     Args:
-        client: What stops the sessions.
+        client: Stops the sessions.
         records: The fleet's sessions.
-        rows: What writes them down.
-        ends: Who is told of each end.
-        unknowns: What keeps the starts of unknown outcome.
-        pace: What begins the stops.
+        rows: Writes the rows.
+        ends: Calls the ``on_end`` hook.
+        unknowns: Keeps the starts of unknown outcome.
+        pace: Begins the stops.
         timers: The fleet's timers.
         clock: The source of time.
     """
@@ -68,7 +68,7 @@ class Drains:
         self._grace: Drain | None = None
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
-        """Let what runs go on to its end, for so long at most; done when nothing runs any more."""
+        """Wait for some seconds until no session runs any more; the future is done then."""
         grace = self._grace = self._new(seconds)
         running = self._records.every(State.STARTING, State.LIVE, State.STOPPING)
         grace.pending.update(dict.fromkeys(running, STOP_LATE))
@@ -82,11 +82,11 @@ class Drains:
         turn_away: Callable[[SessionRecord], None],
         mark: Callable[[SessionRecord], None],
     ) -> Drain:
-        """Set out to stop everything; the drain's future is done when all is, or in time.
+        """Begin to stop all sessions; the drain's future is done when all have ended, or in time.
 
         Args:
-            seconds: After which it waits no longer.
-            turn_away: Called with each start that is under way.
+            seconds: Seconds that it waits at most.
+            turn_away: Called with each start in progress.
             mark: Called with each live session, before its stop is begun.
         """
         drain = self._new(seconds)
@@ -113,7 +113,7 @@ class Drains:
         return drain
 
     def conclude(self, drain: Drain) -> DrainReport[Any]:
-        """Stop waiting for a drain, and say what is known of it."""
+        """End a drain, and return its report."""
         self._under_way.discard(drain)
         drain.timer.cancel()
         self._pace.hurry()
@@ -130,22 +130,22 @@ class Drains:
         return report
 
     def give_up(self) -> None:
-        """Wait no longer for any of them."""
+        """End all drains now."""
         for drain in self._under_way:
             set_unless_done(drain.done, None)
 
     def arrived(self, record: SessionRecord) -> None:
-        """A start that was on its way brought a session."""
+        """A start in progress was answered with a session."""
         for drain in self._under_way:
             drain.arrived(record)
 
     def settle(self, record: SessionRecord, end: SessionEnd[Any] | None) -> None:
-        """Something is over, or failed for now; None: there was nothing."""
+        """A session has ended, or its stop failed for now; None: there was no session."""
         for drain in self._under_way:
             drain.settle(record, end)
 
     def is_awaited(self, record: SessionRecord) -> bool:
-        """Whether any of them waits for the end of a session."""
+        """Whether a drain waits for the end of a session."""
         return any(record in drain.pending for drain in self._under_way)
 
     def _new(self, seconds: float) -> Drain:

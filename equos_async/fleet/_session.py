@@ -213,7 +213,7 @@ class SessionRecord:
         group: The group whose limit applies to it; None if it has none.
         name: The request's name; ``client`` is the request's ``client``.
         request: Its request, until it is over.
-        renew: What makes the request for its replacement; None: it is the same.
+        renew: Makes the request for its replacement; None: the same request.
         hand_over: The ``on_renewed`` hook.
         replaces: The session that it renews, until it is live.
         seconds: Seconds reserved for it in the session budget.
@@ -229,11 +229,11 @@ class SessionRecord:
         began: When it was known to be live, on the clock.
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
         renew_at: When its replacement is started, on the clock; None: not by itself, or not again.
-        presence: Whether anybody uses it, where that matters.
-        timer: The timer of what is to be done next about it; None when its time is over.
+        presence: Its use, if it ends without use.
+        timer: The timer of its next event; None when its time is over.
         reason: Why it is being stopped; with ``LOST``, ``claimed_by`` is the worker that claimed
             it.
-        is_confirmed: Whether it is over although no stop of the fleet's was answered.
+        is_confirmed: Whether its end is known although no stop of the fleet was answered.
         renewing: The task that starts its replacement, until that is live.
         end: How it ended.
         over: A future that is done then.
@@ -281,7 +281,7 @@ class SessionRecord:
 
     @property
     def handle(self) -> LiveSession[Any]:
-        """What callers have of it: the same one, as long as any of them keeps it."""
+        """The handle for callers: the same object, as long as one of them keeps it."""
         handle = None if self._handle is None else self._handle()
         if handle is None:  # kept here, the two would be a cycle for the garbage collector
             handle = LiveSession(self)
@@ -290,7 +290,7 @@ class SessionRecord:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether its start is."""
+        """Whether its start is in progress."""
         return self.state is State.WAITING or self.state is State.STARTING
 
     @property
@@ -331,7 +331,7 @@ class SessionRecord:
         )
 
     def decide(self, error: BaseException | None) -> None:
-        """Tell the callers that joined its start how it ended."""
+        """Give the result to the callers that joined its start."""
         decided, self.decided = self.decided, None
         if decided is not None:
             set_unless_done(decided, error)
@@ -343,7 +343,7 @@ class SessionRecord:
 
     @property
     def is_to_stop(self) -> bool:
-        """Whether it is to be stopped, and nothing was begun yet."""
+        """Whether it is to be stopped, and the stop was not begun yet."""
         return self.state is State.STOPPING and self.task is None
 
     @property
@@ -356,7 +356,7 @@ class SessionRecord:
 
 
 def error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:
-    """A task's error; a cancelled one was cut off by the event loop's end."""
+    """The error of a task; a cancelled one was ended by the event loop's shutdown."""
     if task.cancelled():
         return cut_off("the event loop shut down before the answer came")
     return task.exception()

@@ -1,4 +1,4 @@
-"""The starts of a fleet: each waits for its slot, then for its session, and outlives its caller."""
+"""The starts of a fleet: each waits for a slot, then for its session, and outlives its caller."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ LAST_DATE: Final = 253_402_300_799.0
 
 
 class Starts:
-    """Takes each start from its slot to a live session, an error or an unknown outcome.
+    """Runs each start, from its wait for a slot to a session, an error or an unknown outcome.
 
     Args:
         records: The fleet's sessions.
-        admission: What they hold.
-        rows: What writes them down.
-        tally: Who tells.
-        opening: What sends a start.
-        unknowns: What keeps those of unknown outcome.
-        drains: What waits for the ends of starts.
-        watchdog: What ends sessions in time.
+        admission: Keys, budget, rows and slots.
+        rows: Writes the rows.
+        tally: Reports events.
+        opening: Sends starts.
+        unknowns: Keeps starts of unknown outcome.
+        drains: Wait for the ends of starts.
+        watchdog: The timers of live sessions.
         renew_before: Seconds before a session's end at which its replacement is started.
         clock: The source of time.
         claimed: Called with a record, and another worker that has claimed it.
-        stop: Called with a live session that nobody wants, and the reason.
+        stop: Called with a live session that has no caller any more, and the reason.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Starts:
             raise
 
     async def join(self, record: SessionRecord) -> None:
-        """Wait for a start that is under way, which from now on outlives its first caller.
+        """Wait for a start in progress, which from now on outlives its first caller.
 
-        Where that one goes while it waits for a slot, there is nothing then.
+        If that caller is cancelled while the start waits for a slot, the start ends.
 
         Raises:
             EquosError: It failed, or was called off.
@@ -110,14 +110,14 @@ class Starts:
             raise error
 
     def _leave(self, record: SessionRecord) -> None:
-        """One of those who wait for a start is gone; the last takes it with them."""
+        """A caller of a start was cancelled; the last one cancels the start."""
         record.callers -= 1
         if record.callers == 0:
             self._stop(record, Reason.ASKED)  # where it arrived in the tick of the cancellation
             self._withdraw(record)
 
     async def call_off(self, key: Hashable, why: EquosError) -> None:
-        """Let a start that is under way end in an error; its session is stopped when it comes."""
+        """End a start in progress with an error; if a session comes, it is stopped."""
         record = self._records.holder(key)
         if record is None or not record.is_under_way:
             return
@@ -129,12 +129,12 @@ class Starts:
             await self._rows.remove(entry)  # or other workers find its key in use
 
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
-        """Let a start end in an error, at once where nothing was sent."""
+        """End a start with an error, at once if nothing was sent."""
         self._admission.turn_away(record, why)
         self._withdraw(record)
 
     def _withdraw(self, record: SessionRecord) -> None:
-        """Send nothing more of a start, unless it was sent: then its session is stopped."""
+        """Withdraw a start; if it was sent, its session is stopped when it comes."""
         if not record.is_under_way or record.task is None:
             return
         if record.watch is None or record.watch.is_unsent:
@@ -173,7 +173,7 @@ class Starts:
         answer: asyncio.Future[None],
         started: AnyStarted,
     ) -> None:
-        """A session is there: put it into the hands of whoever waits, or stop it."""
+        """A session has come: return it to the callers, or stop it if there are none."""
         if record.watch is not None and record.watch.is_settled:
             # Its client was closed while its row was written, and has ended it.
             record.is_confirmed, record.unwanted = True, record.unwanted or closed_error()
@@ -196,7 +196,7 @@ class Starts:
             answer.set_exception(unwanted)
 
     def _live(self, record: SessionRecord, started: AnyStarted, *, wanted: bool) -> None:
-        """Write down that a session is live, and let go of what only its start needed."""
+        """Record that a session is live, and drop what only its start needed."""
         record.started = started
         record.began = self._clock.now()
         record.ends = self._opening.ends(record, started)

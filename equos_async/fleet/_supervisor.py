@@ -1,4 +1,4 @@
-"""The tasks that start, end and expire the sessions of a fleet."""
+"""The tasks that stop, expire and renew the sessions of a fleet."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ _OUTCOMES: Final[dict[Reason, EndOutcome]] = {
     Reason.ELSEWHERE: "stopped_elsewhere",
     Reason.MARKED: "marked_ended",
 }
-"""What an end is called that came about for a reason of its own."""
+"""The outcomes of ends with a reason of their own."""
 
 _EVENTS: Final[dict[Reason, FleetEventKind]] = {
     Reason.EXPIRED: "expired",
     Reason.ELSEWHERE: "stopped_elsewhere",
 }
-"""What is told of it, where that is not simply ``"stopped"``."""
+"""The events of ends that are not simply ``"stopped"``."""
 
 
 class FleetSupervisor:
     """The fleet's records and the tasks that outlive a cancelled caller.
 
-    A task only waits for the client. What its result means is written down by its done callback,
-    which runs before anybody who waits for it, and even where the task never ran a line.
+    A task only waits for the client. Its done callback evaluates the result: it runs before any
+    waiter, and also if the task was cancelled before its first line.
 
     Attributes:
-        starts: What starts them.
-        drains: What waits for their ends, and knows whether the fleet is at its end.
+        starts: The starts of sessions.
+        drains: The drains; they know whether the fleet is closing.
 
     Args:
-        client: What starts and stops the sessions.
+        client: Starts and stops the sessions.
         records: The fleet's sessions.
-        admission: What they hold.
-        rows: What writes them down.
-        tally: Who tells.
-        ends: Who is told of each end.
+        admission: Keys, budget, rows and slots.
+        rows: Writes the rows.
+        tally: Reports events.
+        ends: Calls the ``on_end`` hook.
         requeue_refused: Whether a start that the server refuses with 429 is attempted again.
         renew_before: Seconds before a session's end at which its replacement is started.
         stop_before_end: Seconds before the server's end of a session at which it is stopped.
@@ -145,10 +145,10 @@ class FleetSupervisor:
         )
 
     def _settled(self, record: SessionRecord) -> None:
-        """Nothing runs of it, other than was told or asked: the client has seen to it.
+        """The client has learned that a session does not run any more.
 
-        It has learned how an unknown start ended, has gone on asking for a stop that failed, or was
-        closed before the fleet.
+        It has learned the outcome of an unknown start, a repeated stop has succeeded, or the client
+        was closed before the fleet.
         """
         if record.state is State.UNKNOWN:
             self._unknowns.settled(record)
@@ -164,11 +164,11 @@ class FleetSupervisor:
             self.renew(record)
 
     def renew(self, record: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
-        """Set out to replace a session, as :meth:`Renewals.begin`."""
+        """Begin to replace a session, as :meth:`Renewals.begin`."""
         return self._renewals.begin(record)
 
     def _claimed(self, record: SessionRecord, by: str) -> None:
-        """Another worker has stopped it, or is about to: make sure of it, and let go."""
+        """Another worker has claimed a session: stop it here, too, and report it as lost."""
         if by == NOBODY:
             self._ended_elsewhere(record)
             return
@@ -182,14 +182,14 @@ class FleetSupervisor:
         self.stop(record)
 
     def _ended_elsewhere(self, record: SessionRecord) -> None:
-        """Another worker has ended it, or called its start off."""
+        """Another worker has stopped a session, or called its start off."""
         if record.is_under_way:
             self.starts.turn_away(record, called_off())
             return
         self._let_go(record, Reason.ELSEWHERE)
 
     async def mark_ended(self, record: SessionRecord) -> None:
-        """Let go of a live session that is known to have ended; a stop under way goes on."""
+        """End a live session that is known to be over; a stop in progress continues."""
         self._let_go(record, Reason.MARKED)
         await asyncio.wait([cast("asyncio.Task[AnyEnded | None]", record.task)])
 
@@ -205,14 +205,14 @@ class FleetSupervisor:
     def stop(
         self, record: SessionRecord, reason: Reason = Reason.ASKED
     ) -> asyncio.Task[AnyEnded | None]:
-        """Set out to stop a session, unless that is under way or done."""
+        """Begin to stop a session, unless that is in progress or done."""
         self._mark(record, reason)
         if record.is_to_stop:
             self._run(record, self._end_it(record))
         return cast("asyncio.Task[AnyEnded | None]", record.task)
 
     def _mark(self, record: SessionRecord, reason: Reason) -> None:
-        """Let a live session be one that is to be stopped."""
+        """Mark a live session as one to stop."""
         if record.state is not State.LIVE:
             return
         if record.reason is not Reason.LOST:
@@ -230,7 +230,7 @@ class FleetSupervisor:
         record.task.add_done_callback(partial(self._stopped, record))
 
     async def _end_it(self, record: SessionRecord) -> AnyEnded | None:
-        """Stop a session, and have its row gone when this returns."""
+        """Stop a session, and remove its row."""
         over = partial(self._pace.over, record)
         record.watch = Watch(record.key, partial(self._settled, record), rests=over)
         WATCH.set(record.watch)
@@ -247,7 +247,7 @@ class FleetSupervisor:
         return ended
 
     async def _forget(self, record: SessionRecord) -> None:
-        """Have the row gone of a session that is over."""
+        """Remove the row of a session that is over."""
         await self._rows.remove(record.entry)
 
     def _stopped(self, record: SessionRecord, task: asyncio.Task[AnyEnded | None]) -> None:
@@ -277,7 +277,7 @@ class FleetSupervisor:
         self._tally.tell("failed", record, end.reason)
 
     def _finish(self, record: SessionRecord, end: SessionEnd) -> None:
-        """A session is over: let go of all that was held for it."""
+        """A session is over: return all that it has."""
         record.end, record.request = end, None
         self._watchdog.unwatch(record)
         self._tally.ended(record, end.seconds)
@@ -293,7 +293,7 @@ class FleetSupervisor:
     # Draining.
 
     def close(self) -> None:
-        """Take no more starts, and turn away those that wait."""
+        """Accept no more starts, and end those that wait."""
         self.drains.closing = self._admission.closed = True
         for record in self._records.every(State.WAITING, State.STARTING):
             if self._records.holder(record.key) is record:  # a replacement is cancelled instead
@@ -302,7 +302,7 @@ class FleetSupervisor:
         self._watchdog.cancel()
 
     def wind_down(self, seconds: float) -> asyncio.Future[None]:
-        """Take no more starts, and let what there is go on to its end, for so long at most."""
+        """Accept no more starts, and wait for some seconds until the sessions end by themselves."""
         self._admission.closed = True
         for record in self._records.every(State.WAITING, State.STARTING):
             if record.replaces is not None and record.replaces.renewing is not None:
@@ -312,7 +312,7 @@ class FleetSupervisor:
         return self.drains.wait(seconds)
 
     def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
-        """Set out to stop everything; the drain's future is done when all is, or in time."""
+        """Begin to stop all sessions; the future is done when all have ended, or in time."""
         return self.drains.begin(
             seconds,
             turn_away=lambda record: self.starts.turn_away(record, why()),

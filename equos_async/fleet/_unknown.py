@@ -1,4 +1,4 @@
-"""What a fleet keeps of starts of which nobody knows what they began."""
+"""Keep the slots of starts of unknown outcome."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .values import SessionEnd
 
 
 class Unknowns:
-    """Keeps the slots and seconds of such starts, until more is known or their time is over.
+    """Keeps slots and budget of such starts, until the outcome is known or their time is over.
 
     Attributes:
-        told: Called with a record when nothing more will become known, or it is known that there
-            is nothing (None).
+        told: Called with a record when its outcome stays unknown, or with None if nothing
+            runs.
 
     Args:
-        client: What may still find what they began.
+        client: Searches for their sessions.
         records: The fleet's sessions.
-        admission: What they hold.
-        tally: Who tells.
+        admission: Keys, budget, rows and slots.
+        tally: Reports events.
         timers: The fleet's timers.
         clock: The source of time.
     """
@@ -55,7 +55,7 @@ class Unknowns:
         self._clock = clock
 
     def keep(self, record: SessionRecord, error: BaseException) -> None:
-        """A session may be live that nobody holds."""
+        """Keep a start whose session may be live without a caller."""
         record.answer = record.replaces = record.request = record.task = None
         last = record.end = record.ended_as("unresolved", str(error))
         self._records.move(record, State.UNKNOWN)
@@ -76,13 +76,13 @@ class Unknowns:
             self.told(record, last)
 
     def is_looked_for(self, record: SessionRecord) -> bool:
-        """Whether the client may still find what a start began."""
+        """Whether the client still searches for a start's session."""
         watch = record.watch
         is_open = watch is not None and watch.is_under_way and record.task is None
         return is_open and settles(self._client)
 
     def settled(self, record: SessionRecord) -> None:
-        """The client has learned how a start ended, and nothing runs of it."""
+        """The client has learned that a start left nothing running."""
         self._timers.cancel(cast("SetTimer", record.timer))
         record.timer = None
         self._admission.release(record, 0.0)
@@ -93,5 +93,5 @@ class Unknowns:
             self.settled(record)
 
     def _outlived(self, record: SessionRecord) -> None:
-        """A session of unknown outcome is over by now, if there ever was one."""
+        """The time of a start is over, and so is its session, if there was one."""
         self._admission.release(record, record.seconds)
