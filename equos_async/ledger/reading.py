@@ -15,6 +15,9 @@ FAR: Final = 1e12
 
 _logger: Final = logging.getLogger("equos_async")
 _NAMES: Final = frozenset(one.name for one in fields(LedgerRow))
+_TEXT: Final = frozenset[type]({str})
+_TEXT_OR_NONE: Final = frozenset[type]({str, type(None)})
+_NUMBER: Final = frozenset[type]({int, float})
 
 
 def row_of(given: Mapping[str, Any], read_at: float) -> LedgerRow | None:
@@ -36,11 +39,13 @@ def row_of(given: Mapping[str, Any], read_at: float) -> LedgerRow | None:
 
 def _is_sound(row: LedgerRow) -> bool:
     """Whether the fields have their declared types."""
-    texts: list[Any] = [row.id, row.key, row.name, row.owner, row.endpoint, row.resource]
-    may_be: list[Any] = [row.client, row.session_id, row.marker, row.group]
-    numbers: list[Any] = [row.started, row.expires, row.version]
+    texts = (row.id, row.key, row.name, row.owner, row.endpoint, row.resource)
+    may_be = (row.client, row.session_id, row.marker, row.group)
+    numbers = (row.started, row.expires, row.version)
     return (
-        all(isinstance(one, str) for one in texts)
-        and all(one is None or isinstance(one, str) for one in may_be)
-        and all(isinstance(one, int | float) and -FAR < one < FAR for one in numbers)
+        _TEXT.issuperset(map(type, texts))
+        and _TEXT_OR_NONE.issuperset(map(type, may_be))
+        and _NUMBER.issuperset(map(type, numbers))
+        and -FAR < row.started < FAR
+        and -FAR < row.expires < FAR
     )

@@ -114,8 +114,8 @@ local function write(row)
   index(row)
 end
 
-local function forget(id)
-  local row = read(id) or {key = '', owner = NOBODY} -- as mend finds what cannot be read
+local function forget(id, row)
+  row = row or read(id) or {key = '', owner = NOBODY} -- as mend finds what cannot be read
   redis.call('HDEL', ROWS, id)
   redis.call('ZREM', EXPIRING, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)

@@ -47,6 +47,7 @@ class SQLiteFile:
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
+        self._text: Callable[[bytes], str] = str
         # Which file it was when it was written last, and whether that was over this connection.
         self._knew = ""
         self._recognised = False
@@ -98,6 +99,10 @@ class SQLiteFile:
         try:
             results = self._transact([work for _, work in steps], write=write)
         except Exception as error:
+            if self._text is str and "Could not decode" in str(error):
+                self._text = _lenient_text  # slower, and seldom needed
+                self._do(steps, write=write)
+                return
             locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             if len(steps) > 1 and not locked:
                 for one in steps:
@@ -188,8 +193,7 @@ class SQLiteFile:
             db = self._connection = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None
             )
-            # A text that is none, as all other nonsense, must not stop what is done with all rows.
-            db.text_factory = _text
+            db.text_factory = self._text
             self._inode = _inode(self.path)
             if inode not in {None, self._inode}:
                 self._disconnect()  # it was moved: which one is open is not known
@@ -255,7 +259,8 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="equos-ledger")
 
 
-def _text(read: bytes) -> str:
+def _lenient_text(read: bytes) -> str:
+    """A text that is none, as all other nonsense, must not stop what is done with all rows."""
     return read.decode(errors="replace")
 
 

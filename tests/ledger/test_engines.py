@@ -690,6 +690,7 @@ class TestRedis:
             for key in redis.ask("KEYS", "*").split():
                 redis.ask("PERSIST", key)  # as an older worker writes it
             assert await place(ledger, row("c"), seconds=10 * day)
+            await ledger.renew("worker-1", lease=LEASE)
             assert 11 * day - 60 <= min(left()) <= max(left()) <= 12 * day
             await ledger.remove(first.id)
             await ledger.renew("worker-1", lease=0)
