@@ -37,7 +37,7 @@ EXIT_CODES: Final = """exit codes:
   143  terminated by SIGTERM"""
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
-    "demo": ("demo --sessions 100 --at-once 20", "demo --no-settle"),
+    "demo": ("demo --sessions 100 --at-once 20", "demo --no-settle", "demo --json"),
     "emulator": (
         "emulator",
         "emulator --port 0 --fault start:429,retry_after=2,times=3",
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     calls.add_common_arguments(reap)
     ledger.add_arguments(reap)
     ledger.add_reap_arguments(reap)
-    about = "take a row off a ledger, and stop nothing"
+    about = "remove a row from a ledger, without a stop"
     forget = add("forget", about, partial(_run, ledger.forget), ledger.FORGET)
     ledger.add_forget_arguments(forget)
     ledger.add_arguments(forget)

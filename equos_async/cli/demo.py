@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import IO, Any, cast
 
@@ -60,13 +61,14 @@ TEMPLATE = CreateSessionPassRequest(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``equos-async demo``."""
-    parser.add_argument("--sessions", type=_count, default=250, help="default %(default)s")
-    parser.add_argument("--at-once", type=_count, default=50, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=7, help="of the faults; default %(default)s")
+    add = partial(parser.add_argument, metavar="N")
+    add("--sessions", type=_count, default=250, help="sessions in total; default %(default)s")
+    add("--at-once", type=_count, default=50, help="sessions at the same time; default %(default)s")
+    add("--seed", type=int, default=7, help="random seed of the faults; default %(default)s")
     parser.add_argument(
         "--no-settle",
         action="store_true",
-        help="without the server key: lost starts are reported, and not looked for",
+        help="without the server key: starts whose answer is lost are only reported",
     )
     parser.add_argument("--json", action="store_true", help="print the table as one JSON object")
 

@@ -40,8 +40,8 @@ BEAT: Final = 0.5
 """Seconds between two searches for stalled workers."""
 
 FORGET: Final = (
-    "For a session that nobody may stop: its slot and its key are free at once, and it may run on. "
-    "A worker that holds it lets go of it."
+    "For a session that cannot be stopped, and may run on: its slot and its key are free at once. "
+    "A worker that has the session lets go of it."
 )
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
@@ -95,9 +95,7 @@ def add_reap_arguments(parser: argparse.ArgumentParser) -> None:
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
     """The further options of ``stop``."""
     add_id_arguments(parser)
-    parser.add_argument(
-        "--key", metavar="KEY", help="stop the session of this key, whatever worker has it"
-    )
+    parser.add_argument("--key", metavar="KEY", help="stop the session of this key, on any worker")
 
 
 def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,7 +198,7 @@ async def _stop_key(args: argparse.Namespace) -> int:
 
 
 async def forget(args: argparse.Namespace) -> int:
-    """Take a row off the ledger, stop nothing, and print what may still be running."""
+    """Remove a row, stop nothing, and print what may still be running."""
     async with open_ledger(args.ledger, args.namespace) as ledger:
         row = next((one for one in await ledger.rows() if one.id == args.row), None)
         if row is not None:
