@@ -198,9 +198,12 @@ class Life:
             await self.quiet()
             self.check()
             lives = [live for fleet in self.fleets for live in fleet.live.values()]
-            if all(one.done() for one in self.starts) or not lives:
+            if all(one.done() for one in self.starts):
                 break
-            self.do(min(lives, key=lambda live: live.expires_at).stop())
+            if lives:
+                self.do(min(lives, key=lambda live: live.expires_at).stop())
+            else:  # one that was renewed, and could not be stopped, has its slot to its end
+                self.clock.advance(SECONDS)
         await self.quiet()
         assert all(one.done() for one in self.starts), "somebody starves"
 
