@@ -138,20 +138,8 @@ class SessionFleet(Generic[K]):
             _validate.number("budget_seconds", budget_seconds)
         _validate.number("lease", lease)
         clock = clock_of(client) if clock is None else _validate.instance("clock", clock, Clock)
-        make_worker: Callable[[Callable[..., None], Ends], LedgerWorker | NoWorker] = _no_worker
         if ledger is not None:
             _validate.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
-            make_worker = partial(
-                LedgerWorker,
-                ledger,
-                client,
-                limit=max_live,
-                per_group=max_per_group,
-                lease=lease,
-                name=worker,
-                required=ledger_required,
-                clock=clock,
-            )
         _validate.count("max_live", max_live)
         if max_waiting is not None:
             _validate.count("max_waiting", max_waiting, zero=True)
@@ -165,7 +153,20 @@ class SessionFleet(Generic[K]):
         if on_end is not None and not callable(on_end):
             raise ConfigurationError(f"on_end must be callable, not {type(on_end).__name__}")
         self._ends = Ends(on_end)
-        self._worker = make_worker(tally.emit, self._ends)
+        self._worker: LedgerWorker | NoWorker = NoWorker()
+        if ledger is not None:
+            self._worker = LedgerWorker(
+                ledger,
+                client,
+                tally.emit,
+                self._ends,
+                limit=max_live,
+                per_group=max_per_group,
+                lease=lease,
+                name=worker,
+                required=ledger_required,
+                clock=clock,
+            )
         self._admission = Admission(
             self._records,
             slots=max_live,
@@ -564,7 +565,3 @@ class SessionFleet(Generic[K]):
     def __repr__(self) -> str:
         state = "closed" if self._admission.closed else "open"
         return f"<SessionFleet {len(self._live)} live, {self._admission.free} free, {state}>"
-
-
-def _no_worker(*_: object) -> NoWorker:
-    return NoWorker()
