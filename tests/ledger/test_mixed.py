@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 
 from equos_async import RedisLedger
-from equos_async.testing.ledger_contract import LEASE, claim, live, place, row
+from equos_async.testing.ledger_contract import HERE, LEASE, SHORT, claim, live, place, row
 from tests.ledger.conftest import RedisServer
 
 SESSIONS = 450
@@ -63,6 +64,38 @@ async def test_a_missing_helper_key(redis: RedisServer, lost: str) -> None:
         assert len(await claim(ledger, "worker-2")) == SESSIONS
         await ledger.remove("worker-1/7")
         assert await place(ledger, row("waits", "worker-2"), limit=SESSIONS)
+
+
+async def test_leases_that_are_evicted(redis: RedisServer) -> None:
+    """Nobody counts as stalled for that, whoever is heard of first; a dead worker does later."""
+    async with RedisLedger(redis.url) as ledger:
+        await ledger.renew("worker-2", lease=LEASE)
+        await asyncio.sleep(6 * SHORT)
+        await live(ledger, row("a"), "s1")
+        redis.ask("DEL", "{equos}:workers")
+        await ledger.record(row("b", "worker-3", session_id="s2"), seconds=600)
+        taken = [await ledger.claim("worker-2", endpoint=HERE, lease=5 * SHORT)]
+        await ledger.renew("worker-3", lease=LEASE)
+        async with asyncio.timeout(10):
+            while not taken[-1]:
+                await asyncio.sleep(SHORT)
+                taken.append(await ledger.claim("worker-2", endpoint=HERE, lease=5 * SHORT))
+        assert [one.session_id for one in taken[-1]] == ["s1"]
+        assert taken[0] == []
+
+
+async def test_a_groups_rows_are_evicted(redis: RedisServer) -> None:
+    """Places are counted again when its index was made anew."""
+    async with RedisLedger(redis.url) as ledger:
+        await live(ledger, row("a", group="g"), "s1")
+        await live(ledger, row("b"), "s2")
+        redis.ask("DEL", "{equos}:grouped")
+        ask = partial(ledger.place_in_group, seconds=9, limit=9, wait=False, group_limit=1)
+        waits = await ask(row("c", group="g"), lease=SHORT)
+        assert (waits.placed, waits.recovers_in > 0) == (False, True)
+        await asyncio.sleep(2 * SHORT)
+        assert (await ask(row("c", group="g"), lease=SHORT)).group_full
+        assert (await ask(row("d"), lease=SHORT)).placed
 
 
 async def test_rows_that_are_evicted(redis: RedisServer) -> None:
