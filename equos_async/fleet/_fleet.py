@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, cast, get_args
 
 from equos_async import _validate
-from equos_async._api.operations import resource_of
 from equos_async._inside import clock_of, pause_of
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
@@ -26,9 +25,9 @@ from equos_async.events import logger
 from equos_async.ledger.protocol import SessionLedger
 
 from ._admission import Admission, closed_error
+from ._asked import GroupOf, asked
 from ._ends import Ends, OnEnd
 from ._no_ledger import NoWorker
-from ._presence import presence_of
 from ._records import Records
 from ._session import HandOver, LiveSession, Renew, SessionRecord
 from ._signals import SignalGuard
@@ -49,7 +48,6 @@ from .values import (
 )
 
 IfTaken = Literal["raise", "return", "replace"]
-GroupOf = Callable[[AnyRequest], str | None]
 
 
 class SessionFleet(Generic[K]):
@@ -255,47 +253,27 @@ class SessionFleet(Generic[K]):
             raise ConfigurationError(
                 "the fleet is not open: use 'async with', or open() and aclose()"
             )
-        resource = resource_of(request)
-        group = self._group_of(request)
-        presence = presence_of(join_within, idle_after)
-        if on_renewed is not None and not callable(on_renewed):
-            raise ConfigurationError("on_renewed must be callable")
-        if not isinstance(renew, bool) and not callable(renew):
-            raise ConfigurationError("renew must be a bool or callable")
-        if bool(renew) != (on_renewed is not None):
-            raise ConfigurationError("pass renew and on_renewed together")
         if if_taken not in get_args(IfTaken):
             raise ConfigurationError(f"if_taken must be one of {', '.join(get_args(IfTaken))}")
+        record = asked(
+            self._supervisor,
+            request,
+            key=key,
+            deadline=deadline,
+            seconds=self._default_max_duration,
+            group_of=self._group,
+            join_within=join_within,
+            idle_after=idle_after,
+            renew=renew,
+            on_renewed=on_renewed,
+        )
         there = await self._make_way(key, if_taken)
         if there is not None:
             return there
-        duration = resource.seconds_of(request) or self._default_max_duration
-        request = resource.with_seconds(request, duration)
-        record = SessionRecord(
-            owner=self._supervisor,
-            key=key,
-            resource=resource,
-            request=request,
-            duration=duration,
-            deadline=deadline,
-            renew=None if isinstance(renew, bool) else renew,
-            hand_over=on_renewed,
-            presence=presence,
-            group=group,
-        )
         self._admission.reserve(record)
-        await self._supervisor.starts.fulfil(record, request, wait=wait)
+        checked = cast("AnyRequest", record.request)
+        await self._supervisor.starts.fulfil(record, checked, wait=wait)
         return record.handle
-
-    def _group_of(self, request: AnyRequest) -> str | None:
-        if self._group is None:
-            return None
-        try:
-            group = self._group(request)
-        except Exception as error:
-            told = f"group raised {type(error).__name__} for a request"
-            raise ConfigurationError(told) from error
-        return None if group is None else _validate.text("group", group, empty=True) or None
 
     async def stop(self, key: K) -> AnyEnded | None:
         """Stop the session of a key; a start that waits or is in progress is cancelled.
