@@ -5,7 +5,7 @@
     EquosError
     ├── ConfigurationError            a bad argument or setting; also a ValueError
     ├── ClientClosedError             the client was closed
-    ├── FleetFullError                no free place, or the fleet's budget would be exceeded
+    ├── FleetFullError                no free slot, or the session budget would be exceeded
     ├── KeyInUseError                 a fleet's key has a session already; nothing was sent
     ├── LedgerError                   the ledger's engine failed; for a start: nothing was sent
     ├── APIConnectionError            no usable answer; for a start: nothing was sent

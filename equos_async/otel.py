@@ -34,7 +34,7 @@ name                                  unit            what, by which attributes
                                                       ``not_live``, ``unreadable_field``; by
                                                       ``equos.operation``
 ``equos.fleet.live``                  ``{session}``   live sessions of all fleets
-``equos.fleet.waiting``               ``{start}``     starts that wait for a place
+``equos.fleet.waiting``               ``{start}``     starts that wait for a slot
 ``equos.fleet.events``                ``{event}``     events of all fleets, by ``equos.event``, the
                                                       kind of the ``FleetEvent``, and
                                                       ``equos.resource``

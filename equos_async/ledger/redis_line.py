@@ -3,14 +3,15 @@
 from typing import Final
 
 LINE: Final = r"""
--- The line is read by its scores. Groups take turns: of each group that waits one has its turn in a
--- round, so the next of a group is a round behind the one before it. A group that was not waiting
--- begins behind all others, in the same round. Renewals stand before all newcomers.
+-- The queue is read by its scores. Groups take turns: in each round every waiting group has one
+-- turn, so a group's next row is one round later. A group that was not waiting begins at the end of
+-- the current round. Renewals come before all other starts.
 --
--- Who leaves without having used its turn leaves it to its group: those behind it come earlier by a
--- round each. To write all of them would take long, so only the next one does; it counts how many
--- turns were skipped before it, and passes that on. So the first of a group has its exact turn.
--- Turns are texts, for JSON has no numbers of that length; so many groups may be in one round.
+-- When a row leaves without having used its turn, its group keeps the turn: each row behind it
+-- moves one round forward. It would take long to write all of them, so only the next one moves; it
+-- counts how many turns were skipped before it, and passes that on. So a group's first row has its
+-- exact turn. Turns are texts, because JSON has no numbers of that length. ROUND limits the groups
+-- of a round.
 local ROUND, RENEWALS = 2 ^ 20, -2 ^ 52
 
 local function standing_of(ticket)
@@ -39,7 +40,7 @@ local function set_ticket(id, ticket)
   redis.call('ZADD', OWNED, 0, ticket.owner .. '\0' .. id)
 end
 
--- Leave the line; unless it is placed, the next of its group has its turn.
+-- Leave the queue; unless the row is placed, the next of its group gets its turn.
 local function leave_line(id, is_placed)
   local ticket = ticket_of(id)
   redis.call('HDEL', TICKETS, id)
@@ -59,13 +60,13 @@ local function leave_line(id, is_placed)
   following.skipped = (following.skipped or 0) + skipped
   set_ticket(next_id, following)
   redis.call('ZADD', LINE, score_of(following), next_id)
-  -- It may have passed those that know of their places.
+  -- It may have overtaken rows that know of their slots.
   if redis.call('HLEN', ROWS) < following.most then
     redis.call('PUBLISH', CHANNEL .. following.owner, next_id)
   end
 end
 
--- The turn of one that joins.
+-- The turn of a row that joins.
 local function turn_of(ticket)
   local name = standing_of(ticket)
   local _, last = standing('ZREVRANGEBYLEX', '(' .. name .. '\1', '[' .. name .. '\0', #name)
@@ -84,7 +85,7 @@ local function stand(id, ticket)
   redis.call('ZADD', STANDING, 0, standing_of(ticket) .. '\0' .. ticket.turn .. id)
 end
 
--- Stand in the line, behind the others of the group; who stands there stays.
+-- Join the queue, behind the others of the group; a row in the queue keeps its position.
 local function join(id, ticket)
   local before = ticket_of(id)
   if before and before.turn then
@@ -92,7 +93,7 @@ local function join(id, ticket)
       before.most = ticket.most
       set_ticket(id, before)
     end
-    if not redis.call('ZSCORE', LINE, id) then stand(id, before) end -- the line was evicted
+    if not redis.call('ZSCORE', LINE, id) then stand(id, before) end -- the queue was evicted
     return
   end
   if before then leave_line(id) end
@@ -101,7 +102,7 @@ local function join(id, ticket)
   stand(id, ticket)
 end
 
--- Have a key, but no turn.
+-- Keep the key of a row, without a turn.
 local function park(id, ticket)
   local before = ticket_of(id)
   if before and before.turn then freed = freed + 1 end -- its turn is another's
@@ -111,8 +112,8 @@ local function park(id, ticket)
   redis.call('ZADD', PARKED, 0, id)
 end
 
--- Walk the line, and see who has a place: whoever finds fewer than its limit before it, be they
--- rows or others that have places. One whose own limit is reached stands in nobody's way.
+-- Go through the queue, and find the rows that have a slot: a row has one if there are fewer placed
+-- rows, and rows with a slot before it, than its limit. A row at its own limit delays no other row.
 local function walk(visit, least)
   local taken, first = redis.call('HLEN', ROWS), 0
   local most = math.max(tonumber(redis.call('HGET', ENGINE, 'most')) or math.huge, least or 0)
@@ -132,7 +133,7 @@ local function walk(visit, least)
   return math.max(taken, most)
 end
 
--- Whether a slot is free for a row, after all before it; then it leaves the line.
+-- Take a slot for a row, if one is left after all rows before it; then it leaves the queue.
 local function take(id, ticket)
   local live, most = redis.call('HLEN', ROWS), ticket.most
   if live >= most then return false end
@@ -147,7 +148,7 @@ local function take(id, ticket)
   return true
 end
 
--- Call those who have a place since some became free, or all who have one, or all of one worker's.
+-- Call the rows that got a slot, all rows that have one, or all rows of one worker.
 local function call(free, worker)
   walk(function(id, ticket, taken)
     local is_new = not free or taken + free >= ticket.most

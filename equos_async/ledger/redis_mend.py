@@ -15,10 +15,10 @@ local function note(...)
   return redis.call('ZADD', WORKERS, ...)
 end
 
--- Places are counted again when all had the time to write anew what was forgotten.
+-- Slots are counted again when all workers had the time to write lost rows.
 local function recount(lease) redis.call('HSET', ENGINE, 'counted', now + lease) end
 
--- All that leads to those who wait; what waits in no queue any more, or cannot be read, is dropped.
+-- Restore the keys for waiting rows; drop rows that wait in no queue, or cannot be read.
 local function mend_queues()
   for _, queue in ipairs({LINE, PARKED}) do
     for _, id in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
@@ -42,8 +42,8 @@ local function mend_queues()
   end
 end
 
--- Find a portion of the rows again by all that leads to them, while some of it is missing: it was
--- evicted, or an older worker wrote them. What cannot be read goes in a day.
+-- Restore the keys that lead to a portion of the rows, while some are missing: they were evicted, or
+-- an older worker wrote the rows. Rows that cannot be read expire in a day.
 local function mend(lease)
   local rows, tickets = redis.call('HLEN', ROWS), redis.call('HLEN', TICKETS)
   if redis.call('ZCARD', EXPIRING) > rows then
@@ -84,10 +84,10 @@ local function unname(worker)
   end
 end
 
--- Note that a worker lives, forget what is over at the latest by now, and tell which ledger this is.
--- Nobody is late for a while in which nobody could be heard. A server that was started anew, or is
--- not the one that a worker knew, may have forgotten rows: places are counted when all workers had
--- the time to write theirs again. Who leaves is not heard: that would hide a while of silence.
+-- Note a heartbeat, remove expired rows, and return the identity of this ledger.
+-- No worker is stalled because of a time in which no heartbeat could arrive. A server that was
+-- restarted, or that differs from the one that a worker knew, may lack rows: slots are counted when
+-- all workers had the time to write theirs. A leaving worker is no heartbeat: it would hide a silence.
 local function hear(worker, lease, knew)
   if known_to[worker] then return known_to[worker] end
   if lease == 0 then
@@ -123,7 +123,7 @@ local function hear(worker, lease, knew)
   return born
 end
 
--- All of the ledger goes within days of the last row's end, where nobody uses it any more.
+-- All keys expire within days of the last row's end, if the ledger is not used any more.
 local function keep()
   local last = redis.call('ZRANGE', EXPIRING, -1, -1, 'WITHSCORES')[2]
   local least = math.max(number(last) - now, 0) + REMEMBERED

@@ -20,15 +20,15 @@ from .sqlite_line import join, leave, park, take, with_places
 from .sqlite_mend import counter, limit_ends, time_of
 
 T = TypeVar("T")
-# Seconds between two looks at the line, by a worker that has somebody in it: SQLite cannot call.
+# Seconds between two looks at the queue by a worker with rows in it, because SQLite cannot notify.
 LOOK: Final = 0.05
 LOOKS_A_SECOND: Final = 20
-# How long it is remembered who claimed a row, for its slow worker to learn of it.
+# How long the claimer of a row is remembered, so that its slow worker learns of it.
 REMEMBERED: Final = 86_400.0
 # How long a call is kept for its worker, which looks for them every 50 ms.
 CALLED: Final = 60.0
-# In the place of a claimer: the session is over, or its start called off, by the worker that
-# follows, who tells of it.
+# Before the name of a worker instead of a claimer: that worker has ended the session or called the
+# start off, and reports it.
 OVER: Final = "."
 MOST_CLAIMED: Final = 500
 _COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
@@ -278,7 +278,7 @@ class SQLiteLedger:
             limit_ends(db, now)
             late = db.execute(_LATE_ROWS, scope).fetchall()
             claimed = _rows(late, now)
-            owners = dict.fromkeys((values[0] for values in late), NOBODY)  # nonsense is nobody's
+            owners = dict.fromkeys((values[0] for values in late), NOBODY)  # invalid rows too
             for row in claimed:
                 may_settle = settles and row.marker is not None and row.endpoint == endpoint
                 if row.session_id is not None or may_settle:
@@ -344,7 +344,7 @@ class SQLiteLedger:
                 yield row_id
                 heard = seq
             if looks % LOOKS_A_SECOND == 0:
-                told = frozenset()  # once a second, for a call may have come to nothing
+                told = frozenset()  # once a second, because a call may have had no effect
             for row_id in [one for one in called if one not in told]:
                 yield row_id
             told, looks = frozenset(called), looks + 1
@@ -359,16 +359,16 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     now = time_of(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
-        return now  # who leaves is not heard: that would hide a while of silence
+        return now  # leaving is no heartbeat: it would hide a silence
     heard = counter(db, "SELECT heard FROM engine")
     if now < heard:
-        # The clock was set back: everybody has as long as before.
+        # The clock was set back: all leases keep their length.
         db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
         db.execute("UPDATE memory SET counted = counted + ? WHERE counted > ?", [now - heard, now])
-    # Places are counted again when all had the time to write anew what the file may have forgotten.
+    # Slots are counted again when all workers had the time to write rows that the file may lack.
     db.execute("UPDATE memory SET counted = ? WHERE counted < 0", [now + lease])
     if abs(now - heard) > lease / 2:
-        # Nobody could be heard for a while, or the clock jumped: nobody is late for that.
+        # No heartbeat could arrive, or the clock jumped: no worker is stalled because of that.
         db.execute("UPDATE engine SET since = ?", [now])
     db.execute("UPDATE engine SET heard = ?", [now])
     db.execute("DELETE FROM rows WHERE expires <= ?", [now])
@@ -388,12 +388,12 @@ def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) 
     elif _is_over(_claimer(db, row.id)):
         if row.session_id is None:
             return NOBODY  # its start was called off
-        # It came all the same, and is there to be ended.
+        # It came nevertheless, and has to be stopped.
         db.execute("DELETE FROM claimed WHERE id = ?", [row.id])
     db.execute("DELETE FROM rows WHERE id = ?", [row.id])
     db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
     leave(db, row.id, placed=True)
-    # It may have been late, and forgotten: if it says no more, it must be late again.
+    # It may have been stalled and removed: without a further heartbeat it must be stalled again.
     db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
     return _holder(db, row) or row.owner
 

@@ -21,14 +21,14 @@ from .protocol import LedgerRow
 from .reading import FAR
 from .sqlite_mend import counter
 
-# So many groups can have turns in one round; SQLite's whole numbers have 63 bits.
+# The number of groups in one round; SQLite's whole numbers have 63 bits.
 ROUND: Final = 2**20
 RENEWALS: Final = range(-(2**62), 0)
 NEWCOMERS: Final = range(2**61)
 PARKED: Final = range(2**61, 2**62)
-# How far those are looked for who have places, behind others whose own limits are reached.
+# How far the queue is searched for rows with slots, behind rows that are at their own limits.
 MOST_PASSED: Final = 2000
-# What is no number is none.
+# A value that is not a number counts as none.
 _TURN: Final = "CASE typeof(turn) WHEN 'integer' THEN turn ELSE seq END"
 _SKIPPED: Final = f"CASE WHEN abs(skipped) < {FAR} THEN CAST(skipped AS INTEGER) ELSE 0 END"
 

@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
 CREATE INDEX IF NOT EXISTS rows_by_owner ON rows (owner, expires);
 
--- Who waits for a place, with the limit that it goes by, in the order of their turns.
+-- The rows that wait for a slot, each with its limit, in the order of their turns.
 CREATE TABLE IF NOT EXISTS line (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT UNIQUE NOT NULL,
@@ -67,8 +67,8 @@ CREATE TABLE IF NOT EXISTS claimed (
     at REAL NOT NULL
 ) WITHOUT ROWID;
 
--- When anybody was last heard of, since when without a gap, and how many rows there are: to count
--- 100,000 rows anew would take longer than all the rest of a start.
+-- The time of the last heartbeat, since when there was no gap, and the number of rows: counting
+-- 100,000 rows would take longer than the rest of a start.
 CREATE TABLE IF NOT EXISTS engine (heard REAL NOT NULL, since REAL NOT NULL, live INTEGER NOT NULL);
 INSERT INTO engine SELECT 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM engine);
 CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON rows
@@ -82,8 +82,8 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     3: Migration(("rows_by_endpoint",), "CREATE INDEX rows_by_endpoint ON rows (owner, endpoint);"),
     4: Migration(("intents",), "CREATE INDEX intents ON rows (owner) WHERE session_id IS NULL;"),
     5: Migration(("line_by_most",), "CREATE INDEX line_by_most ON line (most);"),
-    # Which file this is and where it lies, and from when on places are counted; below 0 where that
-    # is a lease after the next word of any worker.
+    # The identity of the file, its path, and the time from which slots are counted; below 0 if
+    # that is a lease after the next heartbeat of any worker.
     6: Migration(
         ("memory",),
         "CREATE TABLE memory (born TEXT NOT NULL, inode INTEGER NOT NULL, counted REAL NOT NULL);",
@@ -91,13 +91,13 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     7: Migration(
         ("rows.resource",), "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session';"
     ),
-    # What others have done with a worker's rows, for it to look at them.
+    # What other workers have done with a worker's rows, so that it checks them.
     8: Migration(
         ("calls",),
         "CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, "
         "owner TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL);",
     ),
-    # Which worker has a name, and what it told of its process.
+    # The worker of each name, and the identity of its process.
     9: Migration(
         ("names",),
         "CREATE TABLE names "
