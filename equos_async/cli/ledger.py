@@ -201,12 +201,12 @@ async def forget(args: argparse.Namespace) -> int:
     """Remove a row, stop nothing, and print what may still be running."""
     async with open_ledger(args.ledger, args.namespace) as ledger:
         row = next((one for one in await ledger.rows() if one.id == args.row), None)
-        if row is not None:
-            await ledger.remove(row.id, worker=_own_name("forget"))
+        removed = await ledger.remove(args.row, worker=_own_name("forget"))
     if args.json:
         print_json(row and values_of(row))
     elif row is None:
-        print(f"row {plain(args.row)} is not in the ledger")
+        told = "is forgotten; it could not be read" if removed else "is not in the ledger"
+        print(f"row {plain(args.row)} {told}")
     else:
         print(f"row {plain(row.id)} is forgotten: {_running(row)}")
     return 0

@@ -31,6 +31,7 @@ local function mend_queues()
       leave_line(id)
     else
       set_ticket(id, ticket)
+      redis.call('ZREM', ticket.most == 0 and LINE or PARKED, id)
       if ticket.most == 0 then
         redis.call('ZADD', PARKED, 0, id)
       elseif ticket.turn then

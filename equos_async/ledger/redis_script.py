@@ -113,13 +113,13 @@ end
 function steps.remove(id, worker)
   local row = read(id)
   local claimer = redis.call('HGET', CLAIMED, id)
-  forget(id, row)
+  local was_there = forget(id, row)
   row = row or ticket_of(id)
   leave_line(id)
   redis.call('ZREM', OWNED, worker .. '\0' .. id) -- where it cannot be read
   if row and row.owner ~= worker then tell(row.owner, id, worker) end
   freed = freed + 1
-  if row then return 1 end
+  if row or was_there then return 1 end
   return claimer and claimer ~= OVER and 0
 end
 

@@ -99,13 +99,13 @@ local function index(row)
   redis.call('ZADD', OWNED, 0, row.owner .. '\0' .. row.id)
   if row.group then
     local added = redis.call('ZADD', GROUPED, 0, redis.sha1hex(row.group) .. '\0' .. row.id)
-    redis.call('HINCRBY', ENGINE, 'groups', added)
+    if added == 1 then redis.call('HINCRBY', ENGINE, 'groups', 1) end
   end
 end
 
 local function leave_group(name, id)
   local removed = redis.call('ZREM', GROUPED, name .. '\0' .. id)
-  redis.call('HINCRBY', ENGINE, 'groups', -removed)
+  if removed == 1 then redis.call('HINCRBY', ENGINE, 'groups', -1) end
 end
 
 local function write(row)
@@ -116,10 +116,11 @@ end
 
 local function forget(id, row)
   row = row or read(id) or {key = '', owner = NOBODY} -- as mend finds what cannot be read
-  redis.call('HDEL', ROWS, id)
+  local was_there = redis.call('HDEL', ROWS, id) == 1
   redis.call('ZREM', EXPIRING, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)
   redis.call('ZREM', OWNED, row.owner .. '\0' .. id)
   if row.group then leave_group(redis.sha1hex(row.group), id) end
+  return was_there
 end
 """

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,19 @@ class TestForget:
         assert 599 < forgotten["remaining"] <= 600
         assert await command("forget", row.id, "--json") == 0
         assert json.loads(capsys.readouterr().out) is None
+
+    async def test_what_cannot_be_read(
+        self, where: str, row: LedgerRow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A row of nonsense is not listed, and can be forgotten by its id."""
+        with closing(sqlite3.connect(where[7:])) as db, db:
+            db.execute("UPDATE rows SET started = 'nonsense'")
+        assert await command("sessions", "--json") == 0
+        assert json.loads(capsys.readouterr().out) == []
+        assert await command("forget", row.id) == 0
+        assert capsys.readouterr().out == "row w/1 is forgotten; it could not be read\n"
+        assert await command("forget", row.id) == 0
+        assert capsys.readouterr().out == "row w/1 is not in the ledger\n"
 
     async def test_in_words(self, row: LedgerRow, capsys: pytest.CaptureFixture[str]) -> None:
         """The same, for people."""

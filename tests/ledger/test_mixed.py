@@ -41,8 +41,9 @@ async def test_a_row_of_nonsense(redis: RedisServer, text: str) -> None:
         await ledger.renew("worker-1", lease=0)
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
         assert not await place(ledger, row("b", "worker-2"), limit=3)
-        await ledger.remove("unknown")
-        await ledger.remove("worker-1/b")
+        assert await ledger.remove("unknown") is True
+        assert await ledger.remove("unknown") is None
+        assert await ledger.remove("worker-1/b") is True
         assert await place(ledger, row("b", "worker-2"), limit=2)
 
 
