@@ -248,6 +248,9 @@ class SQLiteFile:
     def _disconnect(self) -> None:
         self._recognised = False
         if self._connection is not None:
+            with suppress(sqlite3.Error):
+                # A cursor in the frames of an error keeps a closed connection, and its lock.
+                self._connection.rollback()
             self._connection.close()
             self._connection = None
 
