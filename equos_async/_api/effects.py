@@ -19,17 +19,17 @@ READ_DEADLINE: Final = 30.0
 class Alone(Enum):
     """What the client does with a call after its caller has gone, or while the client closes."""
 
-    LISTENS = "withdrawn where it was not sent; else its answer is awaited, and undone"
-    GOES_ON = "carried to its end, with its retries; taken on also while the client closes"
-    ENDS = "withdrawn or cut off"
+    LISTENS = "withdrawn if it was not sent; else its answer is awaited, and its session stopped"
+    GOES_ON = "continued to its end, with its retries; also accepted while the client closes"
+    ENDS = "withdrawn or cancelled"
 
 
 class Stake(Enum):
     """What may be running, and billed, if a call does not succeed."""
 
     NOTHING = "nothing"
-    BEGUN = "a session that it began, where its outcome is unknown"
-    RUNNING = "the session that it should have ended"
+    BEGUN = "a session that it started, if its outcome is unknown"
+    RUNNING = "the session that it should have stopped"
 
 
 def _name_of(effect: Effect) -> OperationName:

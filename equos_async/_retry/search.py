@@ -27,12 +27,12 @@ MAX_LOST: Final = 10_000
 class Fate(Enum):
     """The state of an attempt whose answer was lost."""
 
-    LOST = "it may have begun something"
-    ANSWERED = "its answer came: the caller has what it began, or it was refused"
-    RESOLVED = "somebody else saw to it; what a late answer names is ended all the same"
-    ENDING = "what it began is being ended"
-    FAILED = "what it began could not be ended"
-    ENDED = "all that it is known to have begun is confirmed to be over"
+    LOST = "it may have started a session"
+    ANSWERED = "its answer came: the caller has the session, or it was refused"
+    RESOLVED = "the user has dealt with it; the session of a late answer is stopped all the same"
+    ENDING = "its session is being stopped"
+    FAILED = "its session could not be stopped"
+    ENDED = "the end of all its known sessions is confirmed"
 
 
 @define(eq=False)

@@ -21,9 +21,9 @@ _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
 class Desired(Enum):
     """The state that the row should have."""
 
-    PLACE = "a place, which a start waits for"
-    INTENT = "that a start is under way, or how it ended is unknown"
-    SESSION = "a session by its id"
+    PLACE = "a slot, for which a start waits"
+    INTENT = "a start in progress or of unknown outcome"
+    SESSION = "a session with its id"
     ABSENT = "nothing"
 
 
@@ -31,21 +31,21 @@ class Confirmed(Enum):
     """The state that the engine is known to have."""
 
     NOTHING = "nothing"
-    QUEUED = "a turn in the line"
-    INTENT = "that a start is under way"
+    QUEUED = "a turn in the queue"
+    INTENT = "a start in progress"
     SESSION = "the session that was written last"
     CLAIMED = "a row that has become another worker's"
-    UNSURE = "any of these: an answer was lost, or did not come yet"
+    UNSURE = "any of these: an answer was lost, or has not come yet"
 
 
 class Step(Enum):
     """What a worker does next with a row."""
 
     REST = "nothing"
-    PLACE = "ask for the place"
+    PLACE = "ask for the slot"
     RECORD = "write what is known"
     REMOVE = "remove it"
-    FORGET = "let go of it here"
+    FORGET = "drop it here"
 
 
 _AGREED: Final = {
