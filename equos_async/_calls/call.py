@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from equos_async._api.answers import Unreadable
 from equos_async._api.effects import Alone, Effect
 from equos_async._api.operations import Operation, Resource
+from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure, Reply, SendGuard
 from equos_async._marker import markers_of, new_marker
 from equos_async._retry.classify import Outcome, Verdict
@@ -115,7 +116,7 @@ class Call(Generic[T]):
         watch: Follows the call beyond its caller.
         key: The fleet's key of the session, if there is one.
         work: The state of its work.
-        guard: The send guard of the latest attempt.
+        exchange: The latest attempt's exchange on the wire.
         head: The headers of its requests.
         carried: The headers of the latest attempt.
         permit: The permit of an attempt on the wire.
@@ -150,7 +151,7 @@ class Call(Generic[T]):
     watch: Watch | None = None
     key: object = None
     work: Work = Work.NEW
-    guard: SendGuard | None = None
+    exchange: Exchange | None = None
     carried: CIMultiDict[str] | None = None
     permit: Limiter | None = None
     attempts: int = 0
@@ -188,7 +189,13 @@ class Call(Generic[T]):
     @property
     def is_sent(self) -> bool:
         """Whether the server may have read the attempt in progress."""
-        return self.work is Work.ON_WIRE and self.guard is not None and self.guard.sent
+        return self.work is Work.ON_WIRE and self.exchange is not None and self.exchange.guard.sent
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether its caller has the result."""
+        answer = self.answer
+        return answer.done() and not answer.cancelled() and answer.exception() is None
 
     @property
     def is_refused(self) -> bool:
@@ -252,9 +259,9 @@ class Call(Generic[T]):
 
     def withdraw(self) -> None:
         """Forbid any further send, and end the task."""
-        guard = (self.ending or self).guard
-        if guard is not None:
-            guard.withdraw()
+        exchange = (self.ending or self).exchange
+        if exchange is not None:
+            exchange.guard.withdraw()
         self.task.cut()
 
 

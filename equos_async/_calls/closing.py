@@ -73,7 +73,7 @@ class Closing:
 
     async def _settle(self) -> None:
         try:
-            while tasks := [call.task for call in self._calls]:
+            while tasks := [call.task for call in self._calls if not call.task.done()]:
                 # Not even the event loop's shutdown takes the connections from under the calls
                 # that survive it; the timer ends this all the same.
                 with suppress(asyncio.CancelledError):

@@ -120,9 +120,12 @@ async def _wait_at_end(
         yield
     finally:
         begin()
-        while left := set(tasks()):
-            await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing
+        # A task that is cancelled before its first step does nothing, and one that is over is not
+        # always gone: a signal may strike its callback.
+        await asyncio.sleep(0)
+        while left := {task for task in tasks() if not task.done()}:
             for task in left:
                 if not task.in_grace:
                     task.cancel()
             await asyncio.wait(left)
+            await asyncio.sleep(0)

@@ -18,6 +18,9 @@ class Held:
     def __init__(self) -> None:
         self._held: dict[str, tuple[Resource[Any, Any, Any], Watch | None]] = {}
 
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._held
+
     def add(
         self, session_id: str, resource: Resource[Any, Any, Any], watch: Watch | None = None
     ) -> None:

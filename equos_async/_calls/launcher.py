@@ -9,10 +9,11 @@ from typing import Any
 
 from equos_async._api.effects import Alone, Stake
 from equos_async._api.operations import RESOURCES, Resource
+from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure
 from equos_async.clock import Clock
 
-from .call import Call, Work
+from .call import Call, Holder, Work
 from .endings import Endings
 from .grace import CallTask, LastGrace
 from .lifecycle import Lifecycle, closed_error
@@ -26,6 +27,7 @@ class Launcher:
 
     Args:
         carry: The work of a call's task.
+        resume: The rest of that work, for a start whose task a signal's exception ended.
         end_held: Stops the sessions of blocks and fleets when the event loop shuts down.
         endings: Make calls that stop sessions without a caller.
         reports: Reports the results.
@@ -41,6 +43,7 @@ class Launcher:
         self,
         *,
         carry: Callable[[Call[Any]], Coroutine[Any, Any, None]],
+        resume: Callable[[Call[Any], Exchange], Coroutine[Any, Any, None]],
         end_held: Callable[[], None],
         endings: Endings,
         reports: CallReports,
@@ -51,6 +54,7 @@ class Launcher:
         calls: set[Call[Any]] = set()
         self.calls: set[Call[Any]] = calls
         self._carry = carry
+        self._resume = resume
         self._endings = endings
         self._reports = reports
         self._lifecycle = lifecycle
@@ -78,11 +82,11 @@ class Launcher:
             clock=self._clock,
             spared=partial(self._is_spared, call),
         )
+        call.task.add_done_callback(partial(self._let_go, call))
         self.calls.add(call)
         self._last_grace.arm()
         if told:
             self._reports.watch(call)
-        call.task.add_done_callback(partial(self._let_go, call))
 
     def launch_alone(
         self, call: Call[Any], *, told: bool = False, work: Coroutine[Any, Any, None] | None = None
@@ -124,17 +128,16 @@ class Launcher:
     def _let_go(self, call: Call[Any], task: asyncio.Task[None]) -> None:
         """Remove a call; a done callback, as a task may be cancelled before its first line."""
         self.calls.discard(call)
-        cancelled = task.cancelled()
-        if not cancelled and (error := task.exception()) is not None:
-            self._struck(call, error)
-        elif cancelled:
+        call.task.forget()
+        if task.cancelled():
             self._cut_off(call)
+        elif (error := task.exception()) is not None and self._struck(call, error):
+            return  # another task goes on with it
         call.work = Work.DONE
         if call.watch is not None:
             call.tell_watch()
             call.watch.let_go()
-        call.guard = None  # it refers to the call
-        call.task.forget()
+        call.exchange = None  # it refers to the call
 
     def _cut_off(self, call: Call[Any]) -> None:
         """The task of a call was cancelled, because the client or the event loop closes."""
@@ -151,13 +154,23 @@ class Launcher:
             call.refuse(describe(closed_error(), call))
         call.answer.cancel()
 
-    def _struck(self, call: Call[Any], error: BaseException) -> None:
-        """A bug of this library, or an exception of a signal handler, ended a call's task."""
+    def _struck(self, call: Call[Any], error: BaseException) -> bool:
+        """A bug of this library, or an exception of a signal handler, ended a call's task.
+
+        Python calls a signal handler between any two steps of a program. What it raises
+        (``KeyboardInterrupt`` at a second Ctrl-C, ``SystemExit``) ends the task that runs then, and
+        leaves the event loop, which runs once more at the end of ``asyncio.run``.
+
+        Returns:
+            Whether another task goes on with the call.
+        """
         reason = f"{type(error).__name__} ended its task"
         ending = call.ending or call
         if ending.effect.stake is Stake.RUNNING:
             self._reports.failed(ending, reason)
-        elif call.effect.stake is Stake.BEGUN and call.is_on_server:
+        elif call.effect.stake is Stake.BEGUN and call.is_on_server and not call.is_handed_over:
+            if not isinstance(error, Exception) and self._goes_on(call):
+                return True
             self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
         if not isinstance(error, Exception):
             # It has left the event loop already; once more, it would break the loop's clean-up.
@@ -171,3 +184,13 @@ class Launcher:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": reason, "exception": error}
             )
+        return False
+
+    def _goes_on(self, call: Call[Any]) -> bool:
+        """Read on the answer to a start, and stop its session, as nobody waits for it."""
+        if call.exchange is None or call.work is Work.SETTLING:
+            return False
+        call.answer.cancel()
+        call.holder = Holder.NOBODY
+        self.launch_alone(call, work=self._resume(call, call.exchange))
+        return True

@@ -10,6 +10,7 @@ from attrs import evolve
 from equos_async._api import answers
 from equos_async._api.answers import Unreadable
 from equos_async._api.effects import Alone, Effect
+from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure, Reply, Request
 from equos_async._http.transport import Transport
 from equos_async._retry.backoff import last_wait, parse_retry_after
@@ -87,6 +88,15 @@ class CallRunner:
         self._observer.on_retry(call, call.latest.reply, again.wait)
         await self._clock.sleep(again.wait)
         return await self.run(call, again.paid)
+
+    async def resume(self, call: Call[T], exchange: Exchange) -> Result[T]:
+        """Go on with what was sent where its task was struck, to whatever answer comes."""
+        call.work = Work.ON_WIRE
+        tried = self._learn(call, await self._transport.resume(exchange), 0.0)
+        if tried.verdict is not Verdict.ACCEPTED:
+            return _last(tried)
+        call.move(Work.ON_WIRE, Work.ACCEPTED)
+        return Accepted(tried.value)
 
     async def run(self, call: Call[T], paid: float = 0.0) -> Result[T]:
         """Send until the server accepts or refuses, or the outcome is unknown."""
@@ -184,14 +194,13 @@ class CallRunner:
         call.sent_at = now
         if call.watch is not None:
             call.watch.sent_at = now
-        guard = call.guard = CallGuard(call)
         call.carried = call.head.fields
         end = now + effect.attempt(self._timeouts)
         listens = effect.alone is Alone.LISTENS
         try:
+            exchange = call.exchange = Exchange(self._request(call), CallGuard(call))
             reply = await self._transport.send(
-                self._request(call),
-                guard,
+                exchange,
                 until=min(end, call.deadline),
                 listen_until=max(end, call.began + self._timeouts.deadline) if listens else None,
                 overdue=partial(self._overdue, call) if listens else None,

@@ -114,7 +114,7 @@ class Settling:
         """Make the call that goes on for the caller of one that only listens from now on."""
         tried = Tried(reply, Outcome(sent=True), Verdict.UNKNOWN, None, None)
         lost = call.lost = self._lose(call)
-        heir = evolve(call, work=Work.SETTLING, guard=None, permit=None, latest=tried, lost=lost)
+        heir = evolve(call, work=Work.SETTLING, exchange=None, permit=None, latest=tried, lost=lost)
         call.heir, call.watch = heir, None
         return heir
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from equos_async._api.operations import OVER, RESOURCES, Operation, Resource
+from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure
 from equos_async._retry.search import LostAttempt
 from equos_async.clock import Clock
@@ -107,8 +108,14 @@ class Starts:
             result = await self._outcome_of(call)
         else:
             result = await self._runner.run(call)
-        if result is None:
-            return
+        if result is not None:
+            await self._see_to(call, result)
+
+    async def resume(self, call: Call[Any], exchange: Exchange) -> None:
+        """See to what comes of a sent start whose task a signal's exception ended."""
+        await self._see_to(call, await self._runner.resume(call, exchange))
+
+    async def _see_to(self, call: Call[T], result: Result[T]) -> None:
         resource = cast("Resource[Any, Any, Any]", call.resource)
         if isinstance(result, Accepted):
             await self._hand_over(call, resource, result.value)

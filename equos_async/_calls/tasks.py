@@ -11,6 +11,7 @@ from equos_async import _validate
 from equos_async._api.effects import Alone
 from equos_async._api.operations import Operation, Resource
 from equos_async._emitter import Emitter
+from equos_async._http.exchange import Exchange
 from equos_async._http.request import Failure, Reply
 from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
@@ -100,6 +101,7 @@ class CallTasks:
         )
         self._launcher = Launcher(
             carry=self._carry,
+            resume=self._resume,
             end_held=self._end_held,
             endings=self._endings,
             reports=self._reports,
@@ -172,7 +174,12 @@ class CallTasks:
         Raises:
             EquosError: It failed; the class says what that means.
         """
-        return self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
+        try:
+            return self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
+        except (KeyboardInterrupt, SystemExit):  # of a signal handler, before anything was sent
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._launcher.launch_orphan, resource, session_id)
+            raise
 
     def ask(
         self,
@@ -204,9 +211,8 @@ class CallTasks:
         """
         try:
             return await call.answer
-        except (asyncio.CancelledError, GeneratorExit):
-            # A coroutine that is closed, or collected while it waits, is a caller that is gone.
-            in_loop(call.answer.get_loop(), partial(self._abandon, call))
+        except BaseException as error:
+            self._lose(call, error)
             raise
 
     async def begin(
@@ -238,19 +244,25 @@ class CallTasks:
             self._settling.prepare(call, resource)
         call.be_watched()
         self._launcher.launch(call)
-        value = await self.answer_of(call)
-        if self._lifecycle.state is not State.OPEN and holder is Holder.CALLER:
-            # The client began to close between the answer and this caller's turn.
-            session_id = resource.id_of(value)
-            if call.watch is None:  # else the closing has ended it
-                self._launcher.launch_orphan(resource, session_id)
-            raise closed_error(operation.effect.name, session_id)
-        return value
+        try:
+            value = await call.answer
+            if self._lifecycle.state is State.OPEN or holder is not Holder.CALLER:
+                return value
+        except BaseException as error:
+            self._lose(call, error)
+            raise
+        # The client began to close between the answer and this caller's turn.
+        session_id = resource.id_of(value)
+        if call.watch is None:  # else the closing has ended it
+            self._launcher.launch_orphan(resource, session_id)
+        raise closed_error(operation.effect.name, session_id)
 
     async def leave_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began, unless the closing has taken that over."""
-        if self._held.take(session_id):
-            await self.end(resource, session_id)
+        if session_id in self._held:
+            ending = self.end(resource, session_id)
+            self._held.take(session_id)  # not before: a signal may strike in between
+            await ending
 
     def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
         """End what a block began that cannot wait for it: its coroutine is being closed."""
@@ -321,6 +333,10 @@ class CallTasks:
 
     # The life of a call.
 
+    async def _resume(self, call: Call[Any], exchange: Exchange) -> None:
+        """What another task does for a start whose own one was struck."""
+        await self.starts.resume(call, exchange)
+
     async def _carry(self, call: Call[Any]) -> None:
         """What the task of a call does."""
         if call.effect.alone is Alone.GOES_ON:
@@ -348,6 +364,15 @@ class CallTasks:
         call = self._make(operation, target, None, query)
         self._launcher.launch_alone(call)
         return call
+
+    def _lose(self, call: Call[Any], error: BaseException) -> None:
+        """A call's caller met an exception; unless that is a failure, the caller is gone.
+
+        So is one whose coroutine is closed, or collected while it waits, or struck by a signal's
+        exception.
+        """
+        if not isinstance(error, Exception):
+            in_loop(call.answer.get_loop(), partial(self._abandon, call))
 
     def _abandon(self, call: Call[Any]) -> None:
         """The caller was cancelled, or its coroutine closed."""

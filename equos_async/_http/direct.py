@@ -54,6 +54,17 @@ class Target:
         return found
 
 
+async def read_on(exchange: Exchange) -> None:
+    """Read the rest of an answer whose reader was struck, where it still comes this way."""
+    connection = exchange.connection
+    protocol = None if connection is None else connection.get_protocol()
+    if isinstance(protocol, AnswerProtocol):
+        try:
+            await protocol.read(exchange)
+        finally:
+            protocol.pooled.close()
+
+
 class Connections(Protocol):
     """The source of the direct wire's connections."""
 
@@ -103,12 +114,14 @@ class DirectWire:
         connection = await self._connections.take(target)
         keep = False
         try:
-            keep = await connection.carry(data + request.body, exchange) and not self._close
-        finally:
-            if keep:
-                self._connections.leave(target, connection)
-            else:
-                connection.pooled.close()
+            keep = await connection.carry(data + request.body, exchange)
+        except (Exception, asyncio.CancelledError, GeneratorExit):  # else somebody reads on
+            connection.pooled.close()
+            raise
+        if keep and not self._close:
+            self._connections.leave(target, connection)
+        else:
+            connection.pooled.close()
         if self._jar is not None and "Set-Cookie" in exchange.headers:
             cookies = cast("CIMultiDictProxy[str]", exchange.headers).getall("Set-Cookie")
             self._jar.update_cookies_from_headers(cookies, URL(request.url, encoded=True))

@@ -48,9 +48,9 @@ class Exchange:
 
     __slots__ = (
         "_answer",
-        "_connection",
         "_room",
         "_status",
+        "connection",
         "guard",
         "headers",
         "is_stuck",
@@ -60,7 +60,7 @@ class Exchange:
     def __init__(self, request: Request, guard: SendGuard) -> None:
         self.request = request
         self.guard = guard
-        self._connection: asyncio.Transport | None = None
+        self.connection: asyncio.Transport | None = None
         self.is_stuck = False
         self._status: int | None = None
         self.headers = _NO_HEADERS
@@ -82,7 +82,12 @@ class Exchange:
         if connection is None or connection.is_closing():
             raise aiohttp.ClientConnectionError("the connection closed before the request left")
         self.guard.send()
-        self._connection = connection
+        self.connection = connection
+
+    def forget(self) -> None:
+        """What was read of the answer is read anew."""
+        self._status, self._answer = None, []
+        self._room = self.request.max_answer or MAX_ANSWER
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has arrived."""
@@ -127,8 +132,8 @@ class Exchange:
         body = b"".join(self._answer)
         is_foreign = self.request.is_foreign
         if 200 <= self._status <= 299 and is_foreign is not None and is_foreign(body):
-            if self._connection is not None:
-                self._connection.abort()  # whose answers come over it cannot be known any more
+            if self.connection is not None:
+                self.connection.abort()  # whose answers come over it cannot be known any more
             return Failure(sent=True, reason="the answer belongs to another request")
         return Reply(status=self._status, headers=self.headers, body=body)
 
@@ -139,10 +144,10 @@ class Exchange:
         Without a final answer (101 is none) the connection cannot be used again anyway.
         """
         self.guard.withdraw()
-        if self._connection is None:
+        if self.connection is None:
             return
         if not self.guard.answered or (self.is_stuck and self._holds_unsent_bytes()):
-            self._connection.abort()
+            self.connection.abort()
 
     def _holds_unsent_bytes(self) -> bool:
-        return self._connection is not None and self._connection.get_write_buffer_size() > 0
+        return self.connection is not None and self.connection.get_write_buffer_size() > 0

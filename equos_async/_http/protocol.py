@@ -118,16 +118,31 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         exchange.leave(self._transport)
         self._exchange = exchange
         self._head_room = MAX_ANSWER
-        answered = self._answered = self._loop.create_future()
+        self._answered = self._loop.create_future()
         self._transport.write(data)
+        return await self.read(exchange)
+
+    async def read(self, exchange: Exchange) -> bool:
+        """Wait for the answer; a second time, where the first reader was struck, for its rest.
+
+        Raises:
+            Exception: No answer came, or not all of it.
+        """
+        if self._exchange is not exchange or self._answered is None:
+            return False
         try:
-            await answered
-        finally:
-            self._answered = self._exchange = self._body = None
-            problem, self._problem = self._problem, None
+            await self._answered
+        except (asyncio.CancelledError, GeneratorExit):
+            self._forget()
+            raise
+        problem = self._problem
+        self._forget()
         if problem is not None:
             raise problem
         return self._keep and not exchange.is_stuck and not self._transport.is_closing()
+
+    def _forget(self) -> None:
+        self._answered = self._exchange = self._body = self._problem = None
 
     def give_back(self) -> None:
         """Return the connection to aiohttp's handler, as it was."""
@@ -142,6 +157,20 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             self._keep = False
             self._transport.close()  # nobody asked for them
             return
+        try:
+            self._take(data)
+        except (KeyboardInterrupt, SystemExit):  # of a signal handler
+            self._loop.call_soon(self._take_again, data)
+            raise
+
+    def _take_again(self, data: bytes) -> None:
+        """Read what was half read: all of it where it began an answer, as it does most times."""
+        if self._answered is not None and not self._answered.done():
+            cast("Exchange", self._exchange).forget()
+            self._body, self._parser = None, make_parser(self, self._loop)
+            self.data_received(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             messages, _, _ = self._parser.feed_data(data)
         except Exception as error:

@@ -22,7 +22,7 @@ from equos_async.errors import ConfigurationError
 from equos_async.events import logger
 
 from . import gate, pool
-from .direct import DirectWire, KeptConnections, LentConnections
+from .direct import DirectWire, KeptConnections, LentConnections, read_on
 from .exchange import Exchange, Wire
 from .lookups import Lookups, default_resolver
 from .request import CUT, Failure, Reply, Request, SendGuard, SendRefusedError
@@ -125,8 +125,7 @@ class Transport:
 
     async def send(
         self,
-        request: Request,
-        guard: SendGuard,
+        exchange: Exchange,
         *,
         until: float,
         listen_until: float | None = None,
@@ -139,29 +138,38 @@ class Transport:
         the task.
 
         Args:
-            request: What to send.
-            guard: A new one for each attempt.
+            exchange: A new one for each attempt.
             until: The end of the attempt's time, on the client's clock.
             listen_until: The time until which the answer to a sent request is awaited.
             overdue: Called once if the answer to a sent request is awaited beyond ``until``.
 
         Raises:
             asyncio.CancelledError: The task was cancelled from outside.
+            BaseException: A signal handler raised it, here of all places: :meth:`resume` goes on.
         """
-        exchange = Exchange(request, guard)
+        guard = exchange.guard
         watch = _Watch(self._clock, guard, until, listen_until, overdue)
         try:
-            await (await self._choose(request)).carry(exchange)
-        except (Exception, asyncio.CancelledError) as error:
+            await (await self._choose(exchange.request)).carry(exchange)
+            exchange.let_go()
+        except (Exception, asyncio.CancelledError, GeneratorExit) as error:
+            exchange.let_go()
             if watch.has_ended(error):
                 return exchange.outcome(
                     Failure(sent=guard.sent, reason="no answer in time", timed_out=True)
                 )
-            if isinstance(error, asyncio.CancelledError):
+            if not isinstance(error, Exception):
                 raise
             return exchange.outcome(failure_of(error, sent=guard.sent))
         finally:
             watch.stop()
+        return exchange.outcome()
+
+    async def resume(self, exchange: Exchange) -> Reply | Failure:
+        """Go on where :meth:`send` was struck; what was not sent by then is not."""
+        try:
+            await read_on(exchange)
+        finally:
             exchange.let_go()
         return exchange.outcome()
 

@@ -327,7 +327,7 @@ class TestTheLoopShutsDown:
     ) -> None:
         """What a handler raises in a step of its task leaves the loop once.
 
-        A stop is sent anew; an answer to a start is lost, and that is told.
+        A stop is sent anew; the session that an answer names is ended.
         """
         met: list[type[BaseException]] = []
         callers: list[asyncio.Task[Any] | None] = [None]
@@ -358,9 +358,39 @@ class TestTheLoopShutsDown:
                 runner.run(call())
             runner.run(self.shut_down())
             assert met == [KeyboardInterrupt, asyncio.CancelledError]
-            told = [(left.operation, left.reason) for left in client.unresolved]
-            lost = [("start", "KeyboardInterrupt ended its task")]
-            assert told == (lost if operation == "start" else [])
+            assert (client.unresolved, emulator.live_sessions) == ((), {})
+            runner.run(client.aclose())
+
+    @on_each_loop
+    def test_a_signal_meets_a_stop_before_it_begins(
+        self, loop: Loop, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its caller is gone, and it is sent all the same."""
+        struck = False
+
+        class Struck(Clock):
+            """A signal comes when the client reads the time for a new call."""
+
+            def now(self) -> float:
+                nonlocal struck
+                if struck:
+                    struck = False
+                    raise KeyboardInterrupt
+                return super().now()
+
+        async def call() -> None:
+            nonlocal struck
+            started = await client.start_session(request_)
+            struck = True
+            await client.stop_session(started.session.id)
+
+        with EquosEmulator() as emulator, asyncio.Runner(loop_factory=loop) as runner:
+            client = EquosClient(KEY, endpoint=emulator.endpoint, clock=Struck())
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(call())
+            assert len(emulator.live_sessions) == 1
+            runner.run(self.shut_down())
+            assert (client.unresolved, emulator.live_sessions) == ((), {})
             runner.run(client.aclose())
 
     @on_each_loop

@@ -278,7 +278,7 @@ class TestWithoutABody:
         async with RawServer(always=spy) as server:
             url = f"{server.endpoint}/v3/sessions?take=1&client=a%2Fb"
             request, guard = Request(method=method, url=url, headers=headers), SendGuard()
-            reply = await transport.send(request, guard, until=clock.now() + 9)
+            reply = await transport.send(Exchange(request, guard), until=clock.now() + 9)
         assert isinstance(reply, Reply)
         assert (reply.status, reply.body, guard.answered) == (200, b"null", True)
         (found,) = heads
@@ -304,8 +304,10 @@ class TestWithoutABody:
 
         async with RawServer([ok, drop]) as server:
             request = a_request(server.endpoint + "/x", "GET")
-            assert isinstance(await transport.send(request, SendGuard(), until=2000), Reply)
-            failure = await transport.send(request, SendGuard(), until=2000)
+            assert isinstance(
+                await transport.send(Exchange(request, SendGuard()), until=2000), Reply
+            )
+            failure = await transport.send(Exchange(request, SendGuard()), until=2000)
             assert server.requests == 2
         assert isinstance(failure, Failure)
         assert (failure.sent, failure.fatal, failure.timed_out) == (True, False, False)
@@ -348,7 +350,7 @@ async def test_what_a_recorder_sees(clock: FakeClock, monkeypatch: pytest.Monkey
     transport, guard = make_transport(clock), SendGuard()
     guard.withdraw()
     request = a_request("http://127.0.0.1:9/", body=b'{"a":"\xc3\xa4"}')
-    failure = await transport.send(request, guard, until=2000)
+    failure = await transport.send(Exchange(request, guard), until=2000)
     assert isinstance(failure, Failure)
     await transport.close()
     (body,) = seen
@@ -372,18 +374,18 @@ async def test_what_is_withdrawn_is_not_sent(
         for requests in (0, 1):
             guard = SendGuard()
             guard.withdraw()
-            failure = await transport.send(request, guard, until=2000)
+            failure = await transport.send(Exchange(request, guard), until=2000)
             assert isinstance(failure, Failure)
             assert (failure.sent, failure.fatal) == (False, False)
             assert server.requests == requests
-            await transport.send(request, SendGuard(), until=2000)
+            await transport.send(Exchange(request, SendGuard()), until=2000)
 
 
 async def test_a_double_answers_what_was_never_sent(clock: FakeClock, replies: Replies) -> None:
     """Afterwards it cannot be sent any more."""
     replies.post("http://x.test/", status=201, body=b"{}")
     transport, guard = make_transport(clock), SendGuard()
-    reply = await transport.send(a_request(), guard, until=2000)
+    reply = await transport.send(Exchange(a_request(), guard), until=2000)
     assert isinstance(reply, Reply)
     assert guard.withdrawn
     await transport.close()
@@ -585,8 +587,7 @@ class Sending:
         now = self.clock.now()
         return asyncio.create_task(
             self.transport.send(
-                self.request,
-                guard or SendGuard(),
+                Exchange(self.request, guard or SendGuard()),
                 until=now + until,
                 listen_until=None if listen_until is None else now + listen_until,
                 overdue=self.count if self.tells else None,
@@ -605,4 +606,4 @@ async def test_no_key_is_invented(clock: FakeClock) -> None:
         url = f"{server.endpoint}/v3/session-passes/g-1/stop"
         request = Request(method="PATCH", url=url, headers=headers, body=b"{}")
         transport = make_transport(clock, session)
-        assert isinstance(await transport.send(request, SendGuard(), until=2000), Reply)
+        assert isinstance(await transport.send(Exchange(request, SendGuard()), until=2000), Reply)

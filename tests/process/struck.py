@@ -1,0 +1,103 @@
+"""A program that a signal handler's exception strikes at one step of the library after the other.
+
+``python -m tests.process.struck HOLDER WIRE STRIDE``: it holds two sessions, ``bare`` or in a
+``block``, again and again, and each time one of its steps, STRIDE after the last one, raises
+``KeyboardInterrupt``. It prints what was left on the server, and how often that was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import equos_async
+from equos_async import EquosClient
+from equos_async._http import gate
+from equos_async.testing import EquosEmulator
+from tests.conftest import KEY
+from tests.process.caller import REQUEST
+
+PACKAGE = str(Path(equos_async.__file__).parent)
+Hold = Callable[[EquosClient], Coroutine[Any, Any, None]]
+
+
+class Strike:
+    """Raises at a step of the library; Python calls signal handlers between any two."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+        self.place = ""
+
+    def enter(self, frame: FrameType, _: str, __: object) -> Any:
+        """A function is called."""
+        name = frame.f_code.co_filename
+        if not name.startswith(PACKAGE) or "/testing/" in name:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self.step
+
+    def step(self, frame: FrameType, what: str, _: object) -> Any:
+        """The library takes a step."""
+        self.left -= what == "opcode"
+        if not self.left and not self.place:
+            sys.settrace(None)
+            self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            raise KeyboardInterrupt
+        return self.step
+
+
+async def bare(client: EquosClient) -> None:
+    """Start, and stop by hand."""
+    started = await client.start_session(REQUEST)
+    try:
+        await asyncio.sleep(0.01)
+    finally:
+        await client.stop_session(started.session.id)
+
+
+async def block(client: EquosClient) -> None:
+    """Let a block start and stop."""
+    async with client.session(REQUEST):
+        await asyncio.sleep(0.01)
+
+
+async def run(client: EquosClient, hold: Hold, strike: Strike) -> None:
+    """Two at the same time, and the client's end."""
+    sys.settrace(strike.enter)
+    await asyncio.wait([asyncio.create_task(hold(client)) for _ in range(2)])
+    await client.aclose()
+    sys.settrace(None)
+
+
+def meet(hold: Hold, strike: Strike) -> tuple[int, int]:
+    """How many sessions a strike leaves on the server, and of how many the client tells."""
+    with EquosEmulator() as emulator:
+        client = EquosClient(KEY, endpoint=emulator.endpoint)
+        with suppress(KeyboardInterrupt):
+            asyncio.run(run(client, hold, strike))
+        return len(emulator.live_sessions), len(client.unresolved)
+
+
+def main(holder: str, wire: str, stride: str) -> None:
+    """One strike after the other, until a run ends before its strike."""
+    if wire == "session":
+        gate.find_misfit = lambda: "the test wants the session"
+    strikes = 0
+    while True:
+        strike = Strike(1 + strikes * int(stride))
+        left, told = meet({"bare": bare, "block": block}[holder], strike)
+        if not strike.place:
+            break
+        strikes += 1
+        if left or told:
+            print(f"{strike.place}: left {left}, told {told}")
+    print(f"{strikes} strikes", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
