@@ -84,17 +84,14 @@ class Exchange:
         self.guard.send()
         self.connection = connection
 
-    def forget(self) -> None:
-        """What was read of the answer is read anew."""
-        self._status, self._answer = None, []
-        self._room = self.request.max_answer or MAX_ANSWER
-
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has arrived."""
         # Asked now: later the connection may carry another request already.
         self.is_stuck = self._holds_unsent_bytes()
         self._status = status
         self.headers = headers
+        self._answer = []  # it may be read anew
+        self._room = self.request.max_answer or MAX_ANSWER
         if status >= 200:
             self.guard.answer()
 

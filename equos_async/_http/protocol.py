@@ -160,15 +160,14 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         try:
             self._take(data)
         except (KeyboardInterrupt, SystemExit):  # of a signal handler
-            self._loop.call_soon(self._take_again, data)
+            if not self._answered.done():
+                self._loop.call_soon(self._take_again, data)
             raise
 
     def _take_again(self, data: bytes) -> None:
         """Read what was half read: all of it where it began an answer, as it does most times."""
-        if self._answered is not None and not self._answered.done():
-            cast("Exchange", self._exchange).forget()
-            self._body, self._parser = None, make_parser(self, self._loop)
-            self.data_received(data)
+        self._body, self._parser = None, make_parser(self, self._loop)
+        self.data_received(data)
 
     def _take(self, data: bytes) -> None:
         try:

@@ -20,9 +20,9 @@ from equos_async import (
     StartOutcomeUnknownError,
 )
 from equos_async.clock import Clock
-from equos_async.testing import Delay, EquosEmulator
+from equos_async.testing import Delay, Drop, EquosEmulator, Status
 from tests.clocks import FakeClock, settle, until
-from tests.conftest import KEY
+from tests.conftest import API_KEY, KEY
 from tests.faults.loops import LOOPS, Loop
 from tests.faults.server import Connection, RawServer, good
 from tests.faults.test_cancellation import only_starts, slow
@@ -321,7 +321,7 @@ class TestTheLoopShutsDown:
             assert len(emulator.ended_sessions) == 3
 
     @on_each_loop
-    @pytest.mark.parametrize("operation", ["start", "stop"])
+    @pytest.mark.parametrize("operation", ["unsent start", "start", "refused start", "stop"])
     def test_a_signal_meets_a_call(
         self, loop: Loop, operation: str, request_: CreateSessionPassRequest
     ) -> None:
@@ -333,10 +333,11 @@ class TestTheLoopShutsDown:
         callers: list[asyncio.Task[Any] | None] = [None]
 
         class Struck(Clock):
-            """A signal comes when the client reads the time for an answer."""
+            """A signal comes when the client reads the time for an answer, or before it sends."""
 
             def now(self) -> float:
-                if emulator.request_count and not met and asyncio.current_task() not in callers:
+                is_there = emulator.request_count or operation == "unsent start"
+                if is_there and not met and asyncio.current_task() not in callers:
                     met.append(KeyboardInterrupt)
                     raise KeyboardInterrupt
                 return super().now()
@@ -353,6 +354,8 @@ class TestTheLoopShutsDown:
                 raise
 
         with EquosEmulator() as emulator, asyncio.Runner(loop_factory=loop) as runner:
+            if operation == "refused start":
+                emulator.faults.start.add(Status(422))
             client = EquosClient(KEY, endpoint=emulator.endpoint, clock=Struck())
             with pytest.raises(KeyboardInterrupt):
                 runner.run(call())
@@ -360,6 +363,37 @@ class TestTheLoopShutsDown:
             assert met == [KeyboardInterrupt, asyncio.CancelledError]
             assert (client.unresolved, emulator.live_sessions) == ((), {})
             runner.run(client.aclose())
+
+    @pytest.mark.parametrize("reading", range(1, 6))
+    def test_a_signal_meets_a_lost_start(
+        self, reading: int, request_: CreateSessionPassRequest
+    ) -> None:
+        """It is looked for then, or is about to be: what is not found is told."""
+        readings, callers = 0, list[asyncio.Task[Any] | None]()
+
+        class Struck(Clock):
+            """A signal comes at one of the client's readings of the time after the loss."""
+
+            def now(self) -> float:
+                nonlocal readings
+                if emulator.request_count and asyncio.current_task() not in callers:
+                    readings += 1
+                    if readings == reading:
+                        raise KeyboardInterrupt
+                return super().now()
+
+        async def call() -> None:
+            callers.append(asyncio.current_task())
+            await client.start_session(request_)
+
+        with EquosEmulator() as emulator, asyncio.Runner() as runner:
+            emulator.faults.start.add(Drop("after"))
+            client = EquosClient(KEY, api_key=API_KEY, endpoint=emulator.endpoint, clock=Struck())
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(call())
+            runner.run(self.shut_down())
+            assert len(emulator.live_sessions) <= len(client.unresolved)
+            runner.run(client.aclose(deadline=0))
 
     @on_each_loop
     def test_a_signal_meets_a_stop_before_it_begins(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from equos_async._http import protocol
 from equos_async._http.exchange import Exchange
 from equos_async._http.request import Reply, SendGuard
 from equos_async.testing import EquosEmulator
@@ -30,8 +31,24 @@ class StruckGuard(SendGuard):
             raise KeyboardInterrupt
 
 
-def test_in_the_middle_of_an_answer() -> None:
+class StruckParser:
+    """A handler strikes when the answer has been read."""
+
+    def __init__(self, parser: Any) -> None:
+        self.feed_data = parser.feed_data
+
+    def feed_eof(self) -> None:
+        """Look whether there is more."""
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["in its middle", "behind it"])
+def test_reading_an_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop was reading for a task that waits: that one has its answer, once the loop runs."""
+    guard: SendGuard = StruckGuard()
+    if where == "behind it":
+        guard, make = SendGuard(), protocol.make_parser
+        monkeypatch.setattr(protocol, "make_parser", lambda *of: StruckParser(make(*of)))
     with EquosEmulator() as emulator, asyncio.Runner() as runner:
         url = f"{emulator.endpoint}/v3/health"
         transport = make_transport(FakeClock())
@@ -39,7 +56,7 @@ def test_in_the_middle_of_an_answer() -> None:
 
         async def send() -> None:
             nonlocal task
-            exchange = Exchange(a_request(url=url, method="GET", body=b""), StruckGuard())
+            exchange = Exchange(a_request(url=url, method="GET", body=b""), guard)
             task = asyncio.create_task(transport.send(exchange, until=2000))
             await task
 
