@@ -72,12 +72,14 @@ class Closing:
             task.remove_done_callback(wake)
 
     async def _settle(self) -> None:
+        over = set[asyncio.Task[None]]()  # a call stays where a signal strikes its callback
         try:
-            while tasks := [call.task for call in self._calls if not call.task.done()]:
+            while tasks := {call.task for call in self._calls} - over:
                 # Not even the event loop's shutdown takes the connections from under the calls
                 # that survive it; the timer ends this all the same.
                 with suppress(asyncio.CancelledError):
-                    await asyncio.wait(tasks)
+                    done, _ = await asyncio.wait(tasks)
+                    over |= done
         finally:
             self._stop_timer()
             self._lifecycle.state = State.CLOSED

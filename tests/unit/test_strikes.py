@@ -48,7 +48,11 @@ def test_reading_an_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     guard: SendGuard = StruckGuard()
     if where == "behind it":
         guard, make = SendGuard(), protocol.make_parser
-        monkeypatch.setattr(protocol, "make_parser", lambda *of: StruckParser(make(*of)))
+
+        def make_struck(of: object, loop: asyncio.AbstractEventLoop) -> StruckParser:
+            return StruckParser(make(of, loop))
+
+        monkeypatch.setattr(protocol, "make_parser", make_struck)
     with EquosEmulator() as emulator, asyncio.Runner() as runner:
         url = f"{emulator.endpoint}/v3/health"
         transport = make_transport(FakeClock())
