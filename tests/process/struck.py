@@ -27,23 +27,27 @@ Hold = Callable[[EquosClient], Coroutine[Any, Any, None]]
 
 
 class Strike:
-    """Raises at a step of the library; Python calls signal handlers between any two."""
+    """Raises at a step of the library: where a function or coroutine goes on, or at a line.
+
+    Python calls signal handlers between any two of them.
+    """
 
     def __init__(self, step: int) -> None:
         self.left = step
         self.place = ""
 
-    def enter(self, frame: FrameType, _: str, __: object) -> Any:
-        """A function is called."""
+    def enter(self, frame: FrameType, what: str, _: object) -> Any:
+        """A function is called, or a coroutine goes on."""
         name = frame.f_code.co_filename
         if not name.startswith(PACKAGE) or "/testing/" in name:
             return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self.step
+        if name.endswith("/client.py") or frame.f_code.co_name == "end":
+            return None  # nothing has begun there, or the result is the caller's already
+        return self.step(frame, what, None)
 
     def step(self, frame: FrameType, what: str, _: object) -> Any:
         """The library takes a step."""
-        self.left -= what == "opcode"
+        self.left -= what in {"call", "line"}
         if not self.left and not self.place:
             sys.settrace(None)
             self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

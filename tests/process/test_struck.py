@@ -14,7 +14,7 @@ async def test_anywhere(holder: str, wire: str) -> None:
 
     What nobody closed, because the loop ended early, warns.
     """
-    async with program("", "-m", "tests.process.struck", holder, wire, "307") as struck:
+    async with program("", "-m", "tests.process.struck", holder, wire, "37") as struck:
         assert await struck.end() == 0
     lines = struck.printed.splitlines()
     (last,) = [line for line in lines if line.endswith(" strikes")]
