@@ -7,6 +7,7 @@ more than they compute.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +15,10 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 import pytest
 
+from equos_async import EquosClient, StartOutcomeUnknownError
 from equos_async.testing import Delay, EquosEmulator
 from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
+from tests.process.caller import REQUEST
 from tests.process.test_callers import count, seen
 
 INT, TERM, STOP, CONT = signal.SIGINT, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT
@@ -110,6 +113,33 @@ async def test_signals(way: Way) -> None:
     async with asyncio.TaskGroup() as group:
         for name in programs():
             group.create_task(ended(name, way))
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+async def test_an_emulator(number: signal.Signals) -> None:
+    """It ends well and at once: what it has not answered is not waited for."""
+    faults = "--fault=start:delay=60"
+    async with program("", "-m", "equos_async", "emulator", "--port=0", faults) as server:
+        said = await server.expect("http://")
+        (endpoint,) = re.findall(r"http://[\w.:]+", said)
+        async with EquosClient(KEY, endpoint=endpoint) as client:
+            start = asyncio.create_task(client.start_session(REQUEST))
+            await asyncio.sleep(0)  # it is begun first, and so it arrives first
+            await client.ping()
+            assert await server.end(number) == 0
+            with pytest.raises(StartOutcomeUnknownError):
+                await start
+    assert "Traceback" not in server.printed
+
+
+@pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, 143)])
+async def test_a_demo(number: signal.Signals, code: int) -> None:
+    """It stops its sessions, and no process of it is left."""
+    async with program("", "-m", "equos_async", "demo", "--sessions=100000") as demo:
+        await demo.expect("started")
+        assert await demo.end(number) == code  # reads until nobody writes
+    (left,) = [line for line in demo.printed.splitlines() if line.startswith("left on the server")]
+    assert (left.split()[-1], "Traceback" in demo.printed) == ("0", False)
 
 
 async def test_a_killed_demo_leaves_no_server() -> None:
