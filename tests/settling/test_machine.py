@@ -305,16 +305,16 @@ class Settling(RuleBasedStateMachine):
         told = {one.name for one in unresolved} | {one.session_id for one in unresolved}
         told |= self.resolved
         for attempt, session in self.alive():
-            is_told = {attempt.name, session.id} & told or self.is_second(attempt, session)
+            is_told = {attempt.name, session.id} & told or self.is_second(attempt, session, told)
             assert is_told, session
             assert self.is_closing or not self.could_be_found(attempt, session), session
             assert self.is_closing or not self.could_be_named(session), session
 
-    def is_second(self, attempt: Attempt, session: Session) -> bool:
+    def is_second(self, attempt: Attempt, session: Session, told: set[str | None]) -> bool:
         """Whether what became of its start is known by another one that a proxy made of it."""
         held = {one.held for one in self.callers}
         others = (other for other in attempt.sessions if other is not session)
-        return any(other.ended or other.id in held for other in others)
+        return any(other.ended or other.id in held | told for other in others)
 
     def could_be_named(self, session: Session) -> bool:
         """Whether an answer told its id, however late: then nobody has to look for it."""
@@ -357,3 +357,18 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_latest() -> None:
     one.wait(seconds=AT_LAST)
     assert [event.kind for event in one.events].count("start_unknown") == 1
     one.teardown()
+
+
+def test_the_first_of_two_is_reported_for_both() -> None:
+    """The machine found it: its answer came, so that nobody looks for the second one."""
+    one = Settling()
+    one.begin(kind=KINDS[0], word="session", patience=0.0, seed=0)
+    one.start(client="a", fates=["twice"], in_block=False, deadline=None, steps=0)
+    one.wait(seconds=1.0)
+    one.break_down(seconds=10.0)
+    one.stop(number=0, steps=5)
+    one.close(seconds=0.0)
+    one.teardown()
+    ((attempt,), (told,)) = one.face.attempts, one.client.unresolved
+    assert told.session_id == attempt.sessions[0].id
+    assert [session.ended for session in attempt.sessions] == [False, False]
