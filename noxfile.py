@@ -196,6 +196,7 @@ def bench(session: nox.Session) -> None:
         session.run("uv", "pip", "install", "--quiet", f"--python={also[1]}", *needs)
     shown = ["--tables=.docs/bench.md", "--picture=.github/assets/bench.svg", "--readme=README.md"]
     session.run("python", "-m", "tests.bench.bench", *also, *shown, *session.posargs)
+    session.run("python", "-m", "tests.bench.profile")
     session.run("python", "-m", "tests.bench.fleet_scale")
 
 
