@@ -38,6 +38,7 @@ from equos_async.ledger import sqlite
 from tests.clocks import FakeClock, settle
 from tests.fleet.support import REQUEST, ScriptedClient, others
 from tests.ledger.conftest import RedisServer
+from tests.needs import need
 
 T = TypeVar("T")
 Ledger = SQLiteLedger | RedisLedger
@@ -264,6 +265,7 @@ def _quick_looks() -> Generator[None, None, None]:
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer, None, None]:
     """A server for all lives."""
+    need("redis-server")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
