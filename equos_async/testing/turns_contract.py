@@ -196,8 +196,9 @@ class TurnsContract:
         told = {await asyncio.wait_for(anext(turns), 5) for _ in range(2)}
         assert told == {waiting[0].id, waiting[2].id}
         await remove(waiting[0].id)
-        while await asyncio.wait_for(anext(turns), 5) != waiting[1].id:
-            pass
+        called = ""
+        while called != waiting[1].id:
+            called = await asyncio.wait_for(anext(turns), 5)
         assert await ask(ledger, [waiting[3], waiting[1], waiting[2]], limit=2) == [
             False,
             True,
