@@ -24,7 +24,7 @@ from tests import wires
 from tests.clocks import until
 from tests.conftest import API_KEY, KEY, REQUEST
 from tests.faults.server import Connection, RawServer, good
-from tests.settling.clock import SPEED, FastClock
+from tests.settling.clock import FastClock
 from tests.unit.test_wire import SESSION as ANSWER
 from tests.unit.test_wire import dump
 
@@ -48,7 +48,7 @@ class Script:
         stops: What the first stops are answered: a status and a body.
         found: What a look-up by id is answered.
         large: How many looks are answered with more than is read.
-        late: Seconds after which the first answer comes after all; None: never.
+        is_late: Whether the first answer comes after all, once its session is being stopped.
         status: That of the late answer.
     """
 
@@ -58,13 +58,14 @@ class Script:
         stops: Sequence[tuple[int, object]] = (),
         found: tuple[int, object] = (200, None),
         large: int = 0,
-        late: float | None = None,
+        is_late: bool = False,
         status: int = 201,
     ) -> None:
         self.stops = list(stops)
         self.found = found
         self.large = large
-        self.late = late
+        self.is_late = is_late
+        self.stopping = asyncio.Event()
         self.status = status
         self.marker: str | None = None
         self.order: list[str] = []
@@ -81,6 +82,7 @@ class Script:
             await connection.reply(self.found[0], dump(self.found[1]))
         else:
             self.order.append("stop")
+            self.stopping.set()
             if self.stops:
                 status, body = self.stops.pop(0)
                 if status == HANGS:
@@ -97,10 +99,10 @@ class Script:
             return
         self.marker = json.loads(connection.body)["templateVars"][VARIABLE]
         body = connection.act()
-        if self.late is None:
+        if not self.is_late:
             connection.close()
             return
-        await asyncio.sleep(self.late)
+        await self.stopping.wait()
         self.order.append("late")
         await connection.reply(self.status, body)
 
@@ -194,7 +196,7 @@ async def test_a_client_that_gives_up_while_something_is_being_ended(
 @pytest.mark.parametrize("status", [201, 400])
 async def test_a_late_answer_while_its_session_is_being_ended(status: int) -> None:
     """It says nothing new, and the caller gets another one."""
-    script = Script(stops=((200, None),) * 3, late=6 / SPEED, status=status)
+    script = Script(stops=((200, None),) * 3, is_late=True, status=status)
     timeouts = Timeouts(start_attempt=2)
     async with RawServer(always=script) as server, make(server, timeouts=timeouts) as client:
         started = await client.start_session(REQUEST)
