@@ -1,4 +1,4 @@
-"""Settle starts whose answers were lost: wait until it is known what became of each."""
+"""Settle starts whose answers were lost: find their sessions, end them, and start again."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ T = TypeVar("T")
 
 
 class Settling:
-    """Keeps the callers of lost starts waiting, tells them in time, and sends again what is over.
+    """Settles the lost starts of one client.
 
-    Each resource has one looker, for all that is lost of it.
+    The caller of a lost start waits while its session is searched for, and gets an error when its
+    patience is over. If the session was found and ended, the start is sent again. Each resource has
+    one :class:`Looker`, which searches for all of its lost starts.
 
     Args:
-        settle: How long; None: not at all.
-        keys: Looking needs the server key.
+        settle: How long to search; None: not at all.
+        keys: The keys; a search needs the server key.
         runner: Sends starts again.
-        reports: Where it is told.
-        lifecycle: How far the client has come.
+        reports: Reports the results.
+        lifecycle: The state of the client.
         clock: The source of time.
-        ask: Launches a call that reads.
-        end: Launches what ends a session that was found, until that is confirmed.
-        refuse: Lets a start's caller have an error.
+        ask: Launches a look-up.
+        end: Stops a session that was found, until its end is confirmed.
+        refuse: Gives an error to the caller of a start.
 
     Attributes:
-        is_on: Whether anything is looked for at all.
+        is_on: Whether the client searches for lost starts.
     """
 
     def __init__(
@@ -76,27 +78,27 @@ class Settling:
     # Starts.
 
     def prepare(self, call: Call[Any], resource: Resource[Any, Any, Any]) -> None:
-        """Have the attempts of a start carry markers, where they can be looked for."""
+        """Let the attempts of a start carry markers, if the server supports them."""
         if self._looker_of(resource).use.is_on:
             call.is_marked, call.mark = True, resource.marked
 
     def may_settle(self, call: Call[Any], result: Result[Any] | None) -> bool:
-        """Whether what became of a start can be found out."""
+        """Whether the session of a start with this result can be searched for."""
         if not isinstance(result, Unknown) or call.marker is None or call.resource is None:
             return False
         if result.unreadable is not None and result.unreadable.session_id is not None:
-            return False  # that one is ended by its id
+            return False  # the id is known: the session is stopped without a search
         return self._looker_of(call.resource).use.is_on and not self._lifecycle.gave_up
 
     def accept(self, call: Call[Any]) -> None:
-        """A start was accepted: see whether the answer shows its marker."""
+        """Note whether the answer to an accepted start shows its marker."""
         reply = None if call.latest is None else call.latest.reply
         looker = self._lookers[self._word(call)]
         if call.marker is not None and isinstance(reply, Reply):
             looker.use.accept(shown=call.marker.encode() in reply.body)
 
     async def without(self, call: Call[T], refused: Result[T]) -> Result[T]:
-        """Send a start once more without a marker, where it may have been refused for that."""
+        """Send a start again without a marker, if the marker may be why it was refused."""
         if call.marker is None or not isinstance(refused, Refused):
             return refused
         looker = self._lookers[self._word(call)]
@@ -111,7 +113,10 @@ class Settling:
         return result
 
     def inherit(self, call: Call[T], reply: Failure) -> Call[T]:
-        """Make the call that goes on for the caller of one that only listens from now on."""
+        """Make the call that continues for the caller of a call that is overdue.
+
+        The overdue call then waits only for its late answer; its heir settles the start.
+        """
         tried = Tried(reply, Outcome(sent=True), Verdict.UNKNOWN, None, None)
         lost = call.lost = self._lose(call)
         heir = evolve(call, work=Work.SETTLING, exchange=None, permit=None, latest=tried, lost=lost)
@@ -119,10 +124,11 @@ class Settling:
         return heir
 
     async def settle(self, call: Call[T], result: Unknown) -> Result[T] | None:
-        """Wait until it is known what became of a start, and send it again where nothing is left.
+        """Wait for the search, and send the start again if its session was found and ended.
 
         Returns:
-            What it came to; None where a late answer served the caller, or somebody else saw to it.
+            The result of the start; None if its caller needs none: a late answer was handed over,
+            or the start was resolved by hand.
         """
         lost = call.lost = call.lost or self._lose(call)
         call.work = Work.SETTLING
@@ -130,12 +136,12 @@ class Settling:
         patience = self._settle.patience if looker.use.is_shown else 0.0
         tell_at, told = min(self._clock.now() + patience, call.deadline), False
         while looker.is_open(lost):
-            # Patience is for the finding; what was found is ended until the deadline.
+            # The patience limits the search; to end what was found takes until the deadline.
             until = tell_at if lost.fate is Fate.LOST else call.deadline
             if not told and self._clock.now() >= until:
                 told = True
                 self._refuse(call, result)
-                continue  # whoever heard of it may have resolved it
+                continue  # a handler of the event may have resolved it
             await self._alarms.wait(lost, math.inf if told else until)
         call.lost = None
         if lost.fate in {Fate.ANSWERED, Fate.RESOLVED}:
@@ -148,7 +154,7 @@ class Settling:
     async def adopt(
         self, start: Call[Any], resource: Resource[Any, Any, Any]
     ) -> Mapping[str, bool]:
-        """See to a start of another process: as :meth:`Starts.adopt`."""
+        """Search for the session of another process's start; see :meth:`Starts.adopt`."""
         looker = self._looker_of(resource)
         if not looker.use.is_on:
             return {}
@@ -158,19 +164,23 @@ class Settling:
                 await self._alarms.wait(lost)
         finally:
             is_lost = lost.fate is Fate.LOST
-            lost.resolve()  # nobody asks for it any more
+            lost.resolve()  # no caller waits for the search any more
         if is_lost and self._lifecycle.state is not State.OPEN:
             raise closed_error()
         return lost.sessions
 
     def take(self, lost: LostAttempt) -> bool:
-        """A late answer came that its caller still waits for; whether it counts."""
+        """Take a late answer; returns whether it counts, as in :meth:`LostAttempt.take`."""
         taken = lost.take()
         self._alarms.ring(lost)
         return taken
 
     def let_go(self, call: Call[Any]) -> bool:
-        """Somebody else saw to a start: look no more; false where what it began is being ended."""
+        """End the search for a start that was resolved by hand.
+
+        Returns:
+            Whether that is possible: False if its session was found and is being ended.
+        """
         if call.lost is None:
             return True
         is_gone = call.lost.resolve()
@@ -178,31 +188,31 @@ class Settling:
         return is_gone
 
     def found(self, call: Call[Any], lost: LostAttempt, session_id: str) -> None:
-        """Have something ended that nobody holds, unless that is being done."""
+        """End a session that was found, unless it has a caller or is being ended already."""
         if lost.find(session_id):
             self._end(call, lost, session_id)
 
     def ended(
         self, call: Call[Any], lost: LostAttempt, session_id: str, *, confirmed: bool
     ) -> None:
-        """Something that was found is over, or could not be ended."""
+        """Note that a session that was found has ended, or could not be ended."""
         if not confirmed:
             lost.fail()
         else:
             lost.confirm(session_id)
         if lost.fate is Fate.ENDED:
-            # What became of an earlier attempt says nothing about the latest.
+            # The end of an earlier attempt's session says nothing about the latest attempt.
             is_latest = call.current.marker == lost.marker
             self._reports.settled(call, is_known=is_latest)
             call.current.tell_watch()  # its caller's call may be over by now
             if call.heir is not None and call.lost is lost:
-                call.withdraw()  # its answer would say nothing new
+                call.withdraw()  # its late answer is not needed any more
         self._alarms.ring(lost)
 
     async def shows_over(
         self, resource: Resource[Any, Any, Any], session_id: str, value: Any
     ) -> bool:
-        """Whether an answer to a stop, or else a look-up by id, shows that something is over."""
+        """Whether the answer to a stop, or else a look-up by id, shows the session as ended."""
         if value is None or value.status not in OVER:
             try:
                 value = await self._ask(resource.get, session_id).answer
@@ -210,15 +220,15 @@ class Settling:
                 return False
         return value is not None and value.status in OVER
 
-    # Ways out.
+    # Closing.
 
     def hurry(self) -> None:
-        """Look at once: the client closes."""
+        """Search at once, because the client is closing."""
         for looker in self._lookers.values():
             looker.hurry()
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop all searches."""
         for looker in self._lookers.values():
             await looker.stop()
 

@@ -1,4 +1,4 @@
-"""What becomes of a start: into its holder's hands, ended, or told as unknown."""
+"""Carry out starts: hand each session over, end it, or report its outcome as unknown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Launch(Protocol):
-    """Runs a call of the client's own accord."""
+    """Runs a call of the client itself, without a caller."""
 
     def __call__(
         self,
@@ -43,25 +43,25 @@ class Launch(Protocol):
 
 
 class Starts:
-    """Carries out what begins something, and sees to what came of it.
+    """Carries out the starts of one client, from the request to the result for the caller.
 
     Args:
-        settle: How long lost starts are looked for; None: not at all.
-        keys: Looking needs the server key.
-        runner: Sends requests.
-        endings: End what nobody holds.
-        reports: Where it is told.
-        running: What is known to run.
-        lifecycle: How far the client has come.
+        settle: How long lost starts are searched for; None: not at all.
+        keys: The keys; a search needs the server key.
+        runner: Runs calls.
+        endings: Stops sessions that no caller holds.
+        reports: Reports the results.
+        running: The sessions that this client started.
+        lifecycle: The state of the client.
         clock: The source of time.
-        mask: Takes secrets out of what is told.
+        mask: Masks secrets in texts.
         make: Makes a call.
-        ask: Launches a call that reads.
-        launch: Launches what ends something.
+        ask: Launches a look-up.
+        launch: Launches a call without a caller.
 
     Attributes:
-        settling: Looks for starts whose answers were lost.
-        held: What blocks and fleets hold.
+        settling: Searches for starts whose answers were lost.
+        held: The sessions of blocks and fleets.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Starts:
         self._launch = launch
 
     async def carry(self, call: Call[Any]) -> None:
-        """Send a start, and see to what came of it."""
+        """Send a start, and handle its result."""
         if call.is_marked:
             result = await self._outcome_of(call)
         else:
@@ -112,7 +112,7 @@ class Starts:
             await self._see_to(call, result)
 
     async def resume(self, call: Call[Any], exchange: Exchange) -> None:
-        """See to what comes of a sent start whose task a signal's exception ended."""
+        """Handle the result of a sent start whose task a signal's exception ended."""
         await self._see_to(call, await self._runner.resume(call, exchange))
 
     async def _see_to(self, call: Call[T], result: Result[T]) -> None:
@@ -123,12 +123,12 @@ class Starts:
             await self._unreadable(call, resource, result)
         else:
             if not isinstance(result, Unknown):
-                # Refused late: nothing exists after all.
+                # It may have been reported as unknown before; now its outcome is known.
                 self._reports.resolved(call)
             self.refuse(call, result)
 
     def overdue(self, call: Call[Any], late: Failure) -> None:
-        """Let a start's caller wait no longer for an attempt; a late answer is still heard."""
+        """End the caller's wait for an attempt; a late answer is still awaited."""
         if self.settling.may_settle(call, Unknown(late)):
             self._launch(self.settling.inherit(call, late))
             call.holder = Holder.NOBODY
@@ -145,21 +145,21 @@ class Starts:
         marker: str,
         ago: float,
     ) -> Mapping[str, bool]:
-        """Look for what a start of another process began, and end it.
+        """Search for the sessions of another process's start, and end them.
 
         Args:
-            resource: What it began.
-            about: What is known of it.
-            key: Whose session it is about, for log records.
-            marker: What the markers of its attempts begin with.
-            ago: Seconds since it was made.
+            resource: The resource that it started.
+            about: The known facts about its session.
+            key: The fleet's key of the session, for log records.
+            marker: The common beginning of its attempts' markers.
+            ago: Seconds since the start was made.
 
         Returns:
-            The ids of what was found, each with whether its end is confirmed. There are none where
-            it was looked for long enough, or the server refuses to list.
+            The ids of the sessions that were found, each with whether its end is confirmed. Empty
+            if the search took its full time without a find, or the server refuses to list.
 
         Raises:
-            ClientClosedError: The client closed before anything was found.
+            ClientClosedError: The client closed before a session was found.
         """
         start = self._make(resource.look, about)
         start.key, start.marker = key, marker
@@ -167,7 +167,7 @@ class Starts:
         return await self.settling.adopt(start, resource)
 
     async def _outcome_of(self, call: Call[T]) -> Result[T] | None:
-        """What a call came to, in the end; None where another call saw to it."""
+        """The result of a start, settled if its answer was lost; None if its caller needs none."""
         result: Result[T] | None
         settled: str | None = None
         if call.lost is not None and call.latest is not None:
@@ -182,7 +182,11 @@ class Starts:
         return result
 
     async def _learn(self, call: Call[T], result: Result[T]) -> Result[T] | None:
-        """See what the server makes of markers; None where another call goes on with it."""
+        """Learn from a result whether the server supports markers.
+
+        Returns:
+            The result; None if the call has an heir, to which the result was passed on.
+        """
         result = await self.settling.without(call, result)
         if isinstance(result, Accepted):
             self.settling.accept(call)
@@ -199,7 +203,7 @@ class Starts:
         resource: Resource[Any, T, Any],
         result: Result[T],
     ) -> None:
-        """An answer came, or did not, to an attempt that another call settles."""
+        """Handle the late result of an attempt that another call, the heir, settles."""
         if isinstance(result, Accepted):
             wanted = heir.is_wanted and self._lifecycle.state is State.OPEN
             if wanted and self.settling.take(lost):
@@ -213,10 +217,10 @@ class Starts:
         elif self.settling.take(lost):
             self._reports.resolved(heir)
             self.refuse(heir, result)
-            heir.tell_watch()  # it may be over by now
+            heir.tell_watch()  # the heir's task may be over already
 
     def _end_found(self, start: Call[Any], lost: LostAttempt, session_id: str) -> None:
-        """Launch what ends something that a lost start began, until that is confirmed."""
+        """Launch the stop of a lost start's session; it is repeated until it is confirmed."""
         resource = RESOURCES[start.target.resource or "session"]
         self._running.add(session_id, self._clock.now(), start.target.max_duration)
         call = self._endings.orphan(resource, session_id, start.target)
@@ -229,13 +233,13 @@ class Starts:
         self._launch(call, work=see_ended())
 
     def refuse(self, call: Call[Any], result: Refused | Unsent | Unknown | Ended) -> None:
-        """Let the caller have an error, and keep what may be running now."""
+        """Give the caller an error; an unknown outcome is also kept in ``unresolved``."""
         if isinstance(result, Unknown):
             self._reports.unknown(call, result, reason_of(result.reply, self._mask))
         call.refuse(error_of(result, call, self._mask))
 
     def _tell_unknown(self, call: Call[Any], result: Unknown) -> None:
-        """Let the caller know that nobody knows what became of a start."""
+        """Give the caller the error for a start of unknown outcome."""
         if result.unreadable is None:
             self.refuse(call, result)
             return
@@ -246,7 +250,7 @@ class Starts:
         call.refuse(error)
 
     async def _hand_over(self, call: Call[T], resource: Resource[Any, T, Any], value: T) -> None:
-        """Put what was begun into its holder's hands, or end it where there are none."""
+        """Give the session to its caller, or stop it if no caller wants it any more."""
         if call.in_doubt:
             self._reports.resolved(call)
         session_id = resource.id_of(value)
@@ -268,7 +272,7 @@ class Starts:
     async def _unreadable(
         self, call: Call[T], resource: Resource[Any, T, Any], result: Unknown
     ) -> None:
-        """End what was begun, where its id could be read, and tell the caller."""
+        """Handle a success whose body is unusable: stop the session if its id can be read."""
         error = error_of(result, call, self._mask)
         if error.session_id is None:
             self._tell_unknown(call, result)
@@ -276,7 +280,7 @@ class Starts:
         call.move(Work.ON_WIRE, Work.ENDING)
         self._running.add(error.session_id, self._clock.now(), call.target.max_duration)
         ending = self._endings.in_place(call, resource, error.session_id)
-        # The stop has a deadline of its own; who waits for the start is not made to wait.
+        # The stop has a deadline of its own, but the caller waits for the start's deadline only.
         late = self._clock.call_at(call.deadline, call.refuse, error)
         stopped = await self._endings.finish(ending)
         late.cancel()

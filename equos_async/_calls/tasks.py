@@ -1,4 +1,4 @@
-"""Calls that outlive their callers: launched, abandoned, closed."""
+"""Run the calls of a client in tasks that may outlive their callers."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class CallTasks:
 
     Args:
         base: The URL before an operation's path.
-        keys: What requests carry.
-        transport: What carries requests.
-        timeouts: How long things may take.
+        keys: The keys.
+        transport: Sends the requests.
+        timeouts: The time limits.
         policy: How often and how soon calls are tried again.
-        limits: How many calls at once.
+        limits: How many calls run at once.
         clock: The source of time and chance.
-        emitter: Who is told.
-        settle: How long lost starts are looked for; None: not at all.
+        emitter: Emits the events.
+        settle: How long lost starts are searched for; None: not at all.
 
     Attributes:
-        policy: The same.
-        throttle: What all calls share.
-        starts: Carries out what begins something.
+        policy: The argument.
+        throttle: The limits, the retry budget and the pause that all calls share.
+        starts: Carries out starts.
     """
 
     def __init__(
@@ -132,21 +132,21 @@ class CallTasks:
 
     @property
     def state(self) -> State:
-        """How far the client has come."""
+        """The state of the client."""
         return self._lifecycle.state
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
-        """What may be running and is in nobody's hands, oldest first."""
+        """Sessions that may be running and that no caller holds, oldest first."""
         known, loop = self._reports.unresolved.all, self._factory.loop
         if loop is None or not loop.is_closed():
             return known
-        # It was closed under them: nothing more will become known.
+        # The loop was closed while calls were in progress: their outcomes stay unknown.
         why = "the event loop was closed"
         held = tuple(self._reports.unresolved.describe(one, why) for one in self._held.targets())
         return known + held + self._reports.pending(self._calls, why)
 
-    # What the client calls.
+    # Called by the client.
 
     def run(
         self,
@@ -155,7 +155,7 @@ class CallTasks:
         *,
         deadline: float | None = None,
     ) -> Coroutine[Any, Any, T]:
-        """Carry out an operation that ends or reads something.
+        """Carry out a stop or a look-up.
 
         Raises:
             EquosError: It failed; the class says what that means.
@@ -169,14 +169,14 @@ class CallTasks:
         *,
         deadline: float | None = None,
     ) -> Coroutine[Any, Any, T | None]:
-        """End a billed thing, by the operation whose key is there.
+        """Stop a session or a conversation, with the operation that the client has a key for.
 
         Raises:
             EquosError: It failed; the class says what that means.
         """
         try:
             return self.run(self._keys.first(resource.ends), session_id, deadline=deadline)
-        except (KeyboardInterrupt, SystemExit):  # of a signal handler, before anything was sent
+        except (KeyboardInterrupt, SystemExit):  # raised by a signal handler; nothing was sent
             loop = asyncio.get_running_loop()
             loop.call_soon(self._launcher.launch_orphan, resource, session_id)
             raise
@@ -189,7 +189,7 @@ class CallTasks:
         query: Mapping[str, object] | None = None,
         deadline: float | None = None,
     ) -> Call[T]:
-        """Launch a call that ends or reads something.
+        """Launch a stop or a look-up.
 
         Raises:
             EquosError: It was refused; nothing was sent.
@@ -204,7 +204,7 @@ class CallTasks:
         return call
 
     async def answer_of(self, call: Call[T]) -> T:
-        """What came of a call; its caller is who waits here.
+        """Wait for the answer of a call, as its caller.
 
         Raises:
             EquosError: It failed; the class says what that means.
@@ -223,7 +223,7 @@ class CallTasks:
         deadline: float | None = None,
         holder: Holder = Holder.CALLER,
     ) -> T:
-        """Begin a billed thing; a caller that is cancelled leaves none behind.
+        """Start a session or a conversation; if the caller is cancelled, none stays behind.
 
         Raises:
             EquosError: It failed; the class says what that means.
@@ -253,25 +253,30 @@ class CallTasks:
             raise
         # The client began to close between the answer and this caller's turn.
         session_id = resource.id_of(value)
-        if call.watch is None:  # else the closing has ended it
+        if call.watch is None:  # a watched one was stopped by the closing
             self._launcher.launch_orphan(resource, session_id)
         raise closed_error(operation.effect.name, session_id)
 
     async def leave_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
-        """End what a block began, unless the closing has taken that over."""
+        """Stop a block's session, unless the closing client stops it."""
         if session_id in self._held:
             ending = self.end(resource, session_id)
-            self._held.take(session_id)  # not before: a signal may strike in between
+            self._held.take(session_id)  # after the launch: a signal handler may raise in between
             await ending
 
     def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
-        """End what a block began that cannot wait for it: its coroutine is being closed."""
+        """Stop the session of a block whose coroutine is being closed and cannot wait."""
         loop = self._factory.loop
         if loop is not None and self._held.take(session_id):
             in_loop(loop, partial(self._launcher.launch_orphan, resource, session_id))
 
     def resolve(self, unresolved_id: str) -> bool:
-        """Believe that somebody else saw to what is unresolved; whether that was needed."""
+        """Remove an unresolved entry, because the user has dealt with its session.
+
+        Returns:
+            Whether that changed anything: False if there is no such entry, or the client is
+            stopping its session.
+        """
         call = self._reports.unresolved.call_of(unresolved_id)
         if call is None or not self._settling.let_go(call):
             return False
@@ -282,10 +287,10 @@ class CallTasks:
         return True
 
     async def close(self, seconds: float) -> tuple[Unresolved, ...]:
-        """Settle what is in flight, then close the transport; give up after some seconds.
+        """Settle the calls in progress, then close the transport; give up after some seconds.
 
         Returns:
-            What may be running then and is in nobody's hands.
+            The sessions that may be running then and that no caller holds.
         """
         if self._lifecycle.state is State.OPEN:
             self._factory.bind()
@@ -301,31 +306,35 @@ class CallTasks:
         await self._closing.wait(self._clock.now() + seconds)
         return self.unresolved + self._reports.pending(self._calls, "it is still under way")
 
-    # What the runner asks and tells.
+    # Called by the runner.
 
     def may_retry(self, call: Call[Any]) -> bool:
-        """Whether a call is to be sent again: for whoever waits, as long as the client is open."""
+        """Whether a call may be sent again.
+
+        A stop may, unless it has failed for its caller: then its repetitions are calls of their
+        own. Any other call may while the client is open and its caller waits.
+        """
         if call.effect.alone is Alone.GOES_ON:
             return not call.late
         is_called_off = call.watch is not None and call.watch.is_called_off
         return self._lifecycle.state is State.OPEN and call.is_wanted and not is_called_off
 
     def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
-        """Tell that a call will be sent again."""
+        """Report that a call will be sent again."""
         self._reports.retry(call, reply, wait)
         if call.watch is not None:
             call.watch.rests()
 
     def on_pause(self, call: Call[Any], seconds: float) -> None:
-        """Tell that the server asked for a pause."""
+        """Report that the server asked for a pause."""
         self._reports.pause(call, seconds)
 
     def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Tell of fields that hold another type than the contract says."""
+        """Report the fields of an answer that had values of a wrong type."""
         self._reports.unreadable_fields(call, paths)
 
     def on_overdue(self, call: Call[Any]) -> None:
-        """Let the caller wait no longer; the session of a late answer is ended."""
+        """End the caller's wait for an attempt that takes too long."""
         if not call.answer.done():
             seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
             late = Failure(sent=True, reason=f"no answer within {seconds:g} s", timed_out=True)
@@ -334,11 +343,11 @@ class CallTasks:
     # The life of a call.
 
     async def _resume(self, call: Call[Any], exchange: Exchange) -> None:
-        """What another task does for a start whose own one was struck."""
+        """The work of the task that continues a start whose own task a signal ended."""
         await self.starts.resume(call, exchange)
 
     async def _carry(self, call: Call[Any]) -> None:
-        """What the task of a call does."""
+        """The work of a call's task."""
         if call.effect.alone is Alone.GOES_ON:
             await self._endings.carry(call)
         elif call.lost is None and not call.may_be_sent:
@@ -359,25 +368,25 @@ class CallTasks:
         *,
         query: Mapping[str, object] | None = None,
     ) -> Call[T]:
-        """Launch a call that reads, for the client itself: also while that closes."""
+        """Launch a look-up for the client itself, also while the client closes."""
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._make(operation, target, None, query)
         self._launcher.launch_alone(call)
         return call
 
     def _lose(self, call: Call[Any], error: BaseException) -> None:
-        """A call's caller met an exception; unless that is a failure, the caller is gone.
+        """Abandon a call if an exception that is no failure ended its caller's wait.
 
-        So is one whose coroutine is closed, or collected while it waits, or struck by a signal's
-        exception.
+        Such exceptions are ``CancelledError``, ``GeneratorExit`` (the coroutine was closed or
+        garbage-collected), and what a signal handler raised.
         """
         if not isinstance(error, Exception):
             in_loop(call.answer.get_loop(), partial(self._abandon, call))
 
     def _abandon(self, call: Call[Any]) -> None:
-        """The caller was cancelled, or its coroutine closed."""
+        """Handle a call whose caller is gone: withdraw it, or stop the session that it got."""
         call = call.current
-        call.answer.cancel()  # a coroutine that is closed leaves it as it is
+        call.answer.cancel()  # closing a coroutine does not cancel what it awaits
         if call.answer.cancelled():
             alone = call.effect.alone
             if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
@@ -385,13 +394,13 @@ class CallTasks:
                 if call.watch is not None:
                     call.watch.is_withdrawn = True
         elif call.answer.exception() is None and call.resource is not None:
-            # The answer and the cancellation fell in one tick: nobody has seen that session.
+            # The answer came in the same tick as the cancellation: the caller never got it.
             session_id = call.resource.id_of(call.answer.result())
             self._held.take(session_id)
             self._launcher.launch_orphan(call.resource, session_id)
 
     def _end_held(self) -> None:
-        """Those who hold things will not end them any more."""
+        """Stop the sessions of all blocks and fleets, which cannot stop them any more."""
         for session_id, resource, watch in self._held.take_all():
             self._launcher.launch_orphan(resource, session_id, watch)
 

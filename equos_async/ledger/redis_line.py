@@ -23,7 +23,8 @@ local function score_of(ticket)
   return string.format('%.0f', ticket.renews and turn + RENEWALS or turn)
 end
 
--- The first of a group between two names, with its ticket; older workers leave names behind.
+-- The first row of a group between two names, with its ticket; names that older workers left are
+-- removed.
 local function standing(command, from, to, length)
   while true do
     local found = redis.call(command, STANDING, from, to, 'LIMIT', 0, 1)[1]
@@ -105,7 +106,7 @@ end
 -- Keep the key of a row, without a turn.
 local function park(id, ticket)
   local before = ticket_of(id)
-  if before and before.turn then freed = freed + 1 end -- its turn is another's
+  if before and before.turn then freed = freed + 1 end -- another row gets its turn
   if before then leave_line(id) end
   ticket.most = 0
   set_ticket(id, ticket)

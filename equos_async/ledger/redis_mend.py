@@ -77,7 +77,7 @@ local function mend(lease)
   mend_queues()
 end
 
--- Take a worker's name from it.
+-- Free the name of a worker.
 local function unname(worker)
   for _, name in ipairs(redis.call('HKEYS', NAMES)) do
     local holder = decoded(redis.call('HGET', NAMES, name), NAMESAKE)
@@ -88,7 +88,8 @@ end
 -- Note a heartbeat, remove expired rows, and return the identity of this ledger.
 -- No worker is stalled because of a time in which no heartbeat could arrive. A server that was
 -- restarted, or that differs from the one that a worker knew, may lack rows: slots are counted when
--- all workers had the time to write theirs. A leaving worker is no heartbeat: it would hide a silence.
+-- all workers had the time to write theirs. The call of a worker that leaves is no heartbeat: it would hide
+-- a time without heartbeats.
 local function hear(worker, lease, knew)
   if known_to[worker] then return known_to[worker] end
   if lease == 0 then
@@ -99,7 +100,7 @@ local function hear(worker, lease, knew)
     unpack(redis.call('HMGET', ENGINE, 'heard', 'run', 'born', 'counted'))
   heard = number(heard)
   if now < heard then
-    -- The server's clock was set back: everybody has, or waits for, as long as before.
+    -- The server's clock was set back: leases and waits last as long as before.
     for _, one in ipairs(redis.call('ZRANGE', WORKERS, 0, -1)) do
       redis.call('ZINCRBY', WORKERS, now - heard, one)
     end

@@ -20,7 +20,7 @@ local function is_over(id)
   return claimer and string.sub(claimer, 1, 1) == OVER
 end
 
--- Let a worker know of that.
+-- Tell a worker that its session is over, or its start called off.
 local has_told = false
 local function tell(owner, id, by)
   has_told = true
@@ -37,7 +37,7 @@ local function count_of(index, name)
   return redis.call('ZLEXCOUNT', index, '[' .. name .. '\0', '(' .. name .. '\1')
 end
 
--- Whether the row's group has as many rows as it may have. What cannot be read may have left one.
+-- Whether the row's group is at its limit. Names of rows that do not exist any more are removed first.
 local function is_group_full(row, most)
   if most == '' or not row.group then return false end
   local name, most = redis.sha1hex(row.group), tonumber(most)
@@ -83,7 +83,7 @@ local function record(row, seconds)
     if before.owner ~= row.owner and before.owner ~= NOBODY then return before.owner end
     if is_over(row.id) then
       if not row.session_id then return NOBODY end
-      redis.call('HDEL', CLAIMED, row.id) -- it came all the same, and is there to be ended
+      redis.call('HDEL', CLAIMED, row.id) -- the session came after all, and has to be stopped
     end
     forget(row.id, before)
   else
@@ -92,7 +92,7 @@ local function record(row, seconds)
   end
   row.started, row.expires = before and before.started or now, now + tonumber(seconds)
   leave_line(row.id, true)
-  -- It may have been late, and forgotten: if it says no more, it must be late again.
+  -- The worker may be stalled and forgotten: without a further heartbeat it must count as stalled.
   note('NX', now, row.owner)
   write(row)
   redis.call('HDEL', FOREIGN, row.owner)
@@ -116,7 +116,7 @@ function steps.remove(id, worker)
   local was_there = forget(id, row)
   row = row or ticket_of(id)
   leave_line(id)
-  redis.call('ZREM', OWNED, worker .. '\0' .. id) -- where it cannot be read
+  redis.call('ZREM', OWNED, worker .. '\0' .. id) -- if the row is unreadable
   if row and row.owner ~= worker then tell(row.owner, id, worker) end
   freed = freed + 1
   if row or was_there then return 1 end
@@ -151,7 +151,7 @@ function steps.renew(knew, worker, lease)
       told[#told + 1] = text and (unpacked(text)) or ''
     end
   end
-  -- As one text: to read ten thousand answers would keep a worker's loop for long.
+  -- As one text, because reading ten thousand values would block the worker's event loop.
   return {born, #told > 0 and cjson.encode(told) or '[]'}
 end
 
@@ -171,8 +171,8 @@ function steps.enlist(knew, worker, name, process, lease, dead)
   return {born}
 end
 
--- Claim of one owner; whether there may be more. What another endpoint or a newer worker has to stop
--- is read once.
+-- Claim the rows of one stalled worker; returns whether some are left. Rows that another endpoint or a
+-- newer worker has to stop are read only once.
 local function claim_of(owner, worker, endpoint, taken, settles)
   local known, mine = decoded(redis.call('HGET', FOREIGN, owner), {}) or {}, ROW_VERSION .. ' ' .. endpoint
   local count = count_of(OWNED, owner)
@@ -262,7 +262,7 @@ end
 
 function steps.call(worker) call(nil, worker) end
 
--- Steps of several sessions, one after the other.
+-- Several steps, one after the other.
 function steps.all(texts)
   local told = {}
   for place, words in ipairs(cjson.decode(texts)) do
@@ -271,7 +271,8 @@ function steps.all(texts)
   return told
 end
 
--- What is asked seldom looks after the keys, as does who makes some: each worker claims each second.
+-- Rare steps renew the expiry of the keys, and so do those that may create keys. That is often enough,
+-- because each worker claims each second.
 local SELDOM = {renew = true, claim = true, enlist = true, record_all = true, call_off = true}
 local told = steps[ARGV[1]](unpack(ARGV, 3))
 if freed > 0 then call(freed) end

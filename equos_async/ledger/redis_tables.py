@@ -2,35 +2,35 @@
 
 from typing import Final
 
-# In a module, not in a file of its own: what freezes programs collects modules only.
+# In a module, not in a .lua file, because tools that freeze programs collect modules only.
 TABLES: Final = r"""
 -- The ledger's steps, each atomic: one script, run by name. Times are seconds by Redis's clock.
 --
 -- rows        hash    id -> session id, row as JSON     line      sorted set  id by its turn
--- owned       sorted  "owner\0id", by name              tickets   hash        id -> who waits, as JSON
+-- owned       sorted  "owner\0id", by name              tickets   hash        id -> waiting row, as JSON
 -- keys        sorted  "hash of key\0id", by name        workers   sorted set  owner by its lease's end
 -- unresolved  sorted  id by its expiry                   claimed   hash        id -> who claimed it
 -- claimed_at  sorted  id by when it was claimed         engine    hash        heard, since, run, born, counted, most, mending, groups
 -- foreign     hash    late owner -> how many rows of it an endpoint cannot stop, by endpoint, as JSON
 -- grouped     sorted  "hash of group\0id", by name      parked      sorted set  id of those whose group is full
--- names       hash    name -> the worker that has it, and what it told of its process, as JSON
--- standing    sorted  "hash of group\0turn id" of those in the line, by name
+-- names       hash    name -> the worker that has it, with the facts about its process, as JSON
+-- standing    sorted  "hash of group\0turn id" of those in the queue, by name
 --
--- Older workers know "unresolved" as nobody's rows only: theirs get there when claimed.
+-- Older workers write only rows without an owner into "unresolved"; their other rows are added by mend,
+-- or when they are claimed.
 local ROWS, OWNED, HELD_KEYS, EXPIRING, LINE, TICKETS, WORKERS, CLAIMED, CLAIMED_AT, ENGINE, FOREIGN, NAMES,
   GROUPED, PARKED, STANDING =
   unpack(KEYS)
--- In the place of who claimed a row "." says that it is over, or called off, by the worker that
--- follows, who tells of it.
+-- If a value of "claimed" begins with ".", the session is over, or its start was called off, by the
+-- worker whose name follows. That worker reports the end.
 local CHANNEL, REMEMBERED, MOST_CLAIMED, MOST_PASSED, PORTION, NOBODY, OVER =
   ARGV[2], 86400, 500, 2000, 500, '', '.'
--- A row of a newer version is passed over by claims. No time is as far away as this one.
+-- Claims leave rows of a newer version alone. FAR is later than any time in a row.
 local ROW_VERSION, FAR = 1, 1e12
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
--- What this call has done: for which workers it knows which ledger this is, and how many places it
--- made free.
+-- The state of this call: what hear returned, by worker, and the number of slots that became free.
 local known_to, freed = {}, 0
 
 local function of(index, name, skip, most)
@@ -40,14 +40,14 @@ local function of(index, name, skip, most)
   return ids
 end
 
--- A row's session id stands before it, with its length, so that not all of it has to be read.
+-- The session id is written before the row, with its length, so that renewals need not decode the row.
 local function unpacked(text)
   local length, first = string.match(text, '^(%d+):()')
   if not length then return '', '' end
   return string.sub(text, first, first + length - 1), string.sub(text, first + length)
 end
 
--- What is no JSON is nothing: a row of nonsense must not stop what others do. Nor must its fields.
+-- Text that is no JSON, or has a field of a wrong type, gives nil: it must not stop steps for other rows.
 local KINDS = {id = 'string', key = 'string', name = 'string', owner = 'string', endpoint = 'string',
   client = 'string', session_id = 'string', resource = 'string', marker = 'string', group = 'string',
   started = 'number', expires = 'number', version = 'number', most = 'number', skipped = 'number', turn = 'string', renews = 'boolean',
@@ -72,7 +72,7 @@ local function decoded(text, needed)
   return value
 end
 
--- As text again; nothing where a field that nobody knows cannot be written.
+-- The text of a row; nil if it cannot be written because of an unknown field.
 local function encoded(value)
   local is_json, text = pcall(cjson.encode, value)
   return is_json and text or nil
@@ -115,7 +115,7 @@ local function write(row)
 end
 
 local function forget(id, row)
-  row = row or read(id) or {key = '', owner = NOBODY} -- as mend finds what cannot be read
+  row = row or read(id) or {key = '', owner = NOBODY} -- as mend writes the keys of an unreadable row
   local was_there = redis.call('HDEL', ROWS, id) == 1
   redis.call('ZREM', EXPIRING, id)
   redis.call('ZREM', HELD_KEYS, redis.sha1hex(row.key) .. '\0' .. id)

@@ -1,4 +1,4 @@
-"""The API on HTTP: routes, and each request's way through journal, faults and service."""
+"""The HTTP routes of the API; each request goes through the journal, the faults, the service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .sessions import SESSION
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY = 1 << 20
-"""Bytes of a request's body; Fastify's default."""
+"""The largest body of a request, in bytes; Fastify's default."""
 
 
 @frozen
@@ -39,10 +39,10 @@ class Route:
     Attributes:
         method: The HTTP method.
         path: The path, in aiohttp's spelling.
-        operation: What faults and records call it.
-        kind: What it is about.
-        key: Which key it needs.
-        act: Does it.
+        operation: Its name in faults and records.
+        kind: Sessions or conversations; None: neither.
+        key: The kind of key that it needs; None: no key.
+        act: Carries it out.
     """
 
     method: str
@@ -57,11 +57,11 @@ _PASSES: Final = "/{version:v1|v3}/session-passes"
 _SESSIONS: Final = "/{version:v1|v3}/sessions"  # SDK: Python 1.2.7 says v1
 
 ROUTES: Final = (
-    # Reference: the client key opens session passes, and nothing else.
+    # Reference: the client key is for session passes only.
     Route("POST", _PASSES, "start", SESSION, "client_key", Service.start),
     Route("PATCH", _PASSES + "/{id}/stop", "stop", SESSION, "client_key", Service.stop),
-    # SDK: the server key opens all that follows.
-    # Assumption: what a session pass started is among these sessions, by the same id.
+    # SDK: the server key is for all others.
+    # Assumption: the sessions of session passes are listed here, with the same ids.
     Route("GET", _SESSIONS, "read", SESSION, "api_key", Service.page),
     Route("GET", _SESSIONS + "/{id}", "read", SESSION, "api_key", Service.get),
     Route("PATCH", _SESSIONS + "/{id}/stop", "stop", SESSION, "api_key", Service.stop),
@@ -75,14 +75,14 @@ ROUTES: Final = (
 
 
 class Api:
-    """The operations of :data:`ROUTES`, and a NestJS 404 for all else.
+    """The operations of :data:`ROUTES`, and a NestJS 404 for all other paths.
 
     Args:
-        service: What answers.
-        journal: Where requests are noted.
-        faults: What goes wrong.
+        service: Answers the requests.
+        journal: Records the requests.
+        faults: The faults to inject.
         clock: The source of time.
-        on_request: Called with each request when it is over.
+        on_request: Called with each request when it has ended.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Api:
         self._working: set[asyncio.Task[Reply | None]] = set()
 
     def mount(self, router: web.UrlDispatcher) -> None:
-        """Add the routes; those for all else come last."""
+        """Add the routes; the one for all other paths comes last."""
         for route in ROUTES:
             router.add_route(route.method, route.path, partial(self._serve, route))
         router.add_route("*", "/{path:.*}", self._other)
 
     def abandon(self) -> None:
-        """Give up whatever is being delayed."""
+        """Cancel the requests that faults delay."""
         for task in self._working:
             task.cancel()
 
@@ -143,7 +143,7 @@ class Api:
         record: EmulatorRequest,
         act: Callable[[Sequence[Twist]], Reply],
     ) -> web.StreamResponse:
-        """Answer a request; where nothing goes wrong, without a step that could be cancelled."""
+        """Answer a request; without faults there is no await, so it cannot be cancelled halfway."""
         faults = self._faults.take(record)
         twists = [fault for fault in faults if isinstance(fault, Twist)]
         mishaps = [fault for fault in faults if not isinstance(fault, Twist)]
@@ -158,7 +158,7 @@ class Api:
             raise
 
     async def _suffer(self, exchange: Exchange, faults: Sequence[Mishap]) -> Reply | None:
-        """Let faults happen in a task of their own: a server works on when its caller has gone."""
+        """Apply faults in a task of its own, because a server goes on when its caller has gone."""
         task = asyncio.create_task(exchange.run(faults))
         self._working.add(task)
         task.add_done_callback(self._working.discard)
@@ -169,9 +169,9 @@ class Api:
             record = self._journal.answer(record, reply.status)
         if self._on_request is not None:
             self._on_request(record)
-        # Without a reply the connection is closed already, and this goes nowhere.
+        # Without a reply the connection is closed already, and the response is not sent.
         response = web.Response() if reply is None else _as_sent(reply)
-        # Dated by the clock that the times in answers are read from.
+        # By the same clock as the times in answers.
         response.headers["Date"] = _http_date(int(self._clock.now()))
         return response
 
@@ -201,7 +201,7 @@ def _as_sent(reply: Reply) -> web.Response:
 
 @web.middleware
 async def nest_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Say in the words of NestJS what aiohttp found wrong with a request."""
+    """Answer requests that aiohttp refuses with the messages of NestJS."""
     try:
         return await handler(request)
     except HTTPRequestEntityTooLarge:

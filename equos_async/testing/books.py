@@ -1,4 +1,4 @@
-"""The books: what is live, what ended, and what it cost."""
+"""The sessions and conversations of the emulator: live, ended, and the seconds billed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .records import KEPT, EmulatedSession, Resource
 
 
 class Books:
-    """All sessions and conversations of one emulator. May be asked from any thread.
+    """All sessions and conversations of one emulator; its methods may be called from any thread.
 
     Args:
         clock: The source of time.
@@ -44,14 +44,17 @@ class Books:
         limit: int | None = None,
         lag: float = 0.0,
     ) -> Entry | None:
-        """Open one, or None where ``limit`` are live already.
+        """Start a session or a conversation.
 
         Args:
-            kind: Of which kind.
-            wanted: What its start asked for.
-            size: Bytes of that start's body.
+            kind: Which of the two.
+            wanted: The fields of the request.
+            size: The size of the request's body, in bytes.
             limit: How many may be live.
-            lag: Seconds until look-ups know it.
+            lag: Seconds until look-ups find it.
+
+        Returns:
+            Its entry; None if ``limit`` are live already.
         """
         with self._lock:
             self._expire()
@@ -74,7 +77,7 @@ class Books:
             return entry
 
     def close(self, entry_id: str, kind: Kind | None = None) -> Entry | None:
-        """End one, or None where none of that id and kind is live."""
+        """End a session or conversation; None if none with this id and kind is live."""
         with self._lock:
             self._expire()
             entry = self._live.get(entry_id)
@@ -84,7 +87,7 @@ class Books:
             return self._end(entry, self.clock.now())
 
     def join(self, entry_id: str) -> bool:
-        """Note that somebody joined a room; False where nothing of that id is live."""
+        """Record that a participant joined; False if nothing with this id is live."""
         with self._lock:
             self._expire()
             entry = self._live.get(entry_id)
@@ -93,7 +96,7 @@ class Books:
             return entry is not None
 
     def say(self, entry_id: str, author: str, content: str) -> bool:
-        """Note what somebody said; False where nothing of that id is live."""
+        """Add a line to the transcript; False if nothing with this id is live."""
         with self._lock:
             self._expire()
             entry = self._live.get(entry_id)
@@ -103,7 +106,7 @@ class Books:
             return entry is not None
 
     def find(self, entry_id: str, kind: Kind) -> Entry | None:
-        """What a look-up by id finds."""
+        """Find an entry by its id, as a look-up does."""
         with self._lock:
             self._expire()
             entry = self._live.get(entry_id) or self._ended.get(entry_id)
@@ -112,7 +115,7 @@ class Books:
             return entry
 
     def listed(self, kind: Kind, client: str | None) -> list[Entry]:
-        """All that a list knows, live and ended, in the order of starts."""
+        """The entries of a list, live and ended, in the order of their starts."""
         with self._lock:
             self._expire()
             now = self.clock.now()
@@ -125,20 +128,20 @@ class Books:
         return sorted(found, key=lambda entry: entry.number)
 
     def live(self, resource: Resource | None = None) -> dict[str, EmulatedSession]:
-        """What is live, by id, oldest first."""
+        """The live sessions and conversations, by id, oldest first."""
         with self._lock:
             self._expire()
             return self._told(self._live, resource)
 
     def ended(self, resource: Resource | None = None) -> dict[str, EmulatedSession]:
-        """The newest that ended, by id, oldest first."""
+        """The newest ended sessions and conversations, by id, oldest first."""
         with self._lock:
             self._expire()
             return self._told(self._ended, resource)
 
     @property
     def billed_seconds(self) -> float:
-        """What all of them cost so far."""
+        """The seconds that all of them have run so far."""
         with self._lock:
             self._expire()
             now = self.clock.now()
@@ -146,13 +149,13 @@ class Books:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many are live, and how many ended in all."""
+        """The number of live entries, and of all that have ended."""
         with self._lock:
             self._expire()
             return len(self._live), self.ended_count
 
     def _expire(self) -> None:
-        """End those whose time is over, at the time when it was."""
+        """End the entries whose time is over, each at the end of its time."""
         now = self.clock.now()
         while self._ends and self._ends[0][0] <= now:
             at, entry_id = heapq.heappop(self._ends)

@@ -1,4 +1,4 @@
-"""Call sites: from which lines of a test, or of the bot it tests, sessions are started."""
+"""Find the lines of a test, or of the bot that it tests, that start sessions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOBODY: Final = {"", "asyncio", "_pytest", "pytest_asyncio", "anyio", "uvloop"}
 
 
 class CallSite(NamedTuple):
-    """A line, and the looks of the session that it asks for, whatever it calls a request."""
+    """A line that starts sessions, with the name, client and duration that it asks for."""
 
     file: str
     line: int
@@ -27,10 +27,10 @@ class CallSite(NamedTuple):
 
 
 class CallSites:
-    """The lines from which sessions are started while it watches.
+    """The lines that start sessions during :meth:`watch`.
 
-    A line is tied to a session by the session's looks, since a session whose answer got lost has
-    nothing else that a client could know. Several lines may ask for the same looks.
+    A session is matched to lines by its name, client and duration, because a client that lost the
+    answer does not know the session's id. Several lines may ask for the same values.
     """
 
     def __init__(self) -> None:
@@ -38,15 +38,15 @@ class CallSites:
 
     @contextmanager
     def watch(self, *methods: tuple[type, str]) -> Generator[None, None, None]:
-        """Note who calls these methods meanwhile; each takes the session's request first."""
+        """Record the callers of these methods; the first argument of each is the request."""
         with pytest.MonkeyPatch.context() as patch:
             for owner, name in methods:
                 patch.setattr(owner, name, self._noting(getattr(owner, name)))
             yield
 
     def of(self, session: EmulatedSession) -> list[CallSite]:
-        """The lines that may have started a session, most often one."""
-        # A fleet gives a request that has no end of its own one of the fleet's.
+        """The lines that may have started a session; usually one."""
+        # A fleet adds its default duration to a request without one.
         name, client, ends = session.name, session.client, {None, session.max_duration}
         return sorted(
             site
@@ -57,7 +57,7 @@ class CallSites:
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def noting(owner: Any, *args: Any, **options: Any) -> Any:
-            # No coroutine function: its body would run when the stack is another one.
+            # Not a coroutine function, because its body would run without the caller on the stack.
             if (caller := _caller()) is not None:
                 request = args[0] if args else options.get("request")
                 self._seen.add(CallSite(*caller, *_looks(request)))
@@ -67,13 +67,13 @@ class CallSites:
 
 
 def _looks(request: object) -> tuple[Any, Any, Any]:
-    """Name, client, and the seconds that a session or a conversation may run."""
+    """The name, client and duration in a request for a session or a conversation."""
     seconds = getattr(request, "max_duration", getattr(request, "max_seconds", None))
     return getattr(request, "name", None), getattr(request, "client", None), seconds
 
 
 def _caller() -> tuple[str, int] | None:
-    """The line outside this library that is being executed; None: no line, a task of its own."""
+    """The line outside this library that is being executed; None if a task has no such line."""
     frame = inspect.currentframe()
     while frame is not None and _package(frame.f_globals) in _PASSED_THROUGH:
         frame = frame.f_back

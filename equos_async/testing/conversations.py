@@ -1,4 +1,4 @@
-"""Conversations as the API spells them, by hand; as ``sessions`` does it for session passes.
+"""The API's answers about conversations, written by hand, as those in ``sessions``.
 
 The source is the vendor's published SDKs, Python 3.1.5 of April 2026.
 """
@@ -15,14 +15,14 @@ from .validation import problems_of_conversation
 _MADE: Final = "2026-01-10T09:11:47.000Z"
 
 DEFAULT_SECONDS: Final = 3600.0
-"""Assumption: how long a conversation may run that did not say it; each answer names a number."""
+"""Assumption: the ``maxSeconds`` of a conversation whose start had none; each answer has one."""
 
 
 def begun(entry: Entry, conversation: dict[str, Any], livekit: LiveKit) -> dict[str, Any]:
     """``CreateEquosConversationResponse``: the only answer with the character, and with tokens.
 
-    Assumption: with a LiveKit server of the caller's own, whose secret only the caller has, there
-    are no tokens.
+    Assumption: there are no tokens for a LiveKit server of the caller's own, because only the
+    caller has its secret.
     """
     answer: dict[str, Any] = {
         "conversation": {**conversation, "character": _character(entry.wanted["characterId"])}
@@ -45,12 +45,12 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
         "organizationId": "org_1",
         "name": wanted["name"],
         "status": status,
-        # Assumption: what a second costs; the unit is not documented.
+        # Assumption: the price of a second; the unit is not documented.
         "charge": True,
         "chargeBySecond": 1,
         "maxSeconds": entry.max_duration,
         "characterId": wanted["characterId"],
-        # Assumption: a room of its own, by its id.
+        # Assumption: the room of a conversation has its id.
         "room": entry.id,
         "serverUrl": wanted["host"]["serverUrl"] if "host" in wanted else livekit.url,
         "transcript": [
@@ -77,7 +77,7 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
 
 
 def _timeline(entry: Entry) -> list[dict[str, Any]]:
-    """Assumption: the words for what happened; the SDK has the fields only."""
+    """Assumption: the values of ``type``; the SDK has the field names only."""
     happened: list[dict[str, Any]] = [
         {
             "type": "utterance",

@@ -1,4 +1,4 @@
-"""CORS: which web pages may call the API from a browser, as NestJS's ``enableCors`` says it."""
+"""CORS: let web pages of some origins call the API, as NestJS's ``enableCors`` does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _API: Final = ("/v1/", "/v3/")
 
 
 class Cors:
-    """Its :meth:`guard` is a middleware.
+    """The origins that may call the API; :meth:`guard` is the middleware.
 
-    The emulator's own page and its actions are never opened to other sites.
+    The emulator's own page and its actions are never allowed for other origins.
 
     Args:
-        origins: Those that may call; ``"*"`` is all of them.
+        origins: The origins; ``"*"``: all.
     """
 
     def __init__(self, origins: Collection[str]) -> None:
@@ -27,7 +27,7 @@ class Cors:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer a preflight, and say of other answers who may read them."""
+        """Answer a preflight request, and add the CORS headers to other answers."""
         origin = request.headers.get("Origin")
         if origin is None or not self._origins & {"*", origin} or not request.path.startswith(_API):
             return await handler(request)

@@ -1,4 +1,4 @@
-"""What the books hold: one entry for each billed thing, and a row for each kind of them."""
+"""An entry for each session or conversation of the emulator, and a row for each kind."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from .records import EmulatedSession, Resource, shorten
 from .tokens import LiveKit
 
 KEPT_BODY = 4096
-"""Bytes of a start's body up to which the texts in it are kept as they are once it is history."""
+"""Bytes; if a start's body is larger, its texts are cut when the session has ended."""
 
 KEPT_PAIRS = 20
-"""How many variables are kept of a start whose body was larger."""
+"""The number of variables that are kept of a start with a larger body."""
 
 
 @frozen(eq=False)
 class Kind:
-    """A kind of billed thing: how the API spells it. The answers are literal dicts.
+    """How the API spells sessions, or conversations.
 
     Attributes:
-        resource: The word for it.
-        plural: Its key in the answer of a list.
-        fields: What is read of a start's body: the fields, with the keys of those that are
-            objects of known keys.
-        seconds: The field that says how long it may run.
-        default_seconds: How long it may run where its start did not say so; None: for ever.
-        variables: The field of the variables.
+        resource: ``session`` or ``conversation``.
+        plural: The key of its items in a list.
+        fields: The fields of a start's body that are read; for objects, with their keys.
+        seconds: The field with the longest time that it may run.
+        default_seconds: That time for a start without the field; None: no limit.
+        variables: The field with the template variables.
         first_status: Its status until it is ``running``.
-        problems: What the validation pipe says of a start's body.
-        describe: The thing itself, with this status.
-        begun: The answer to its start, made of the thing as it was described.
+        problems: Returns the messages of the validation pipe for a start's body.
+        describe: Makes the JSON object of an entry with a status.
+        begun: Makes the answer to a start, from the JSON object of its entry.
     """
 
     resource: Resource
@@ -47,7 +46,7 @@ class Kind:
     begun: Callable[[Entry, dict[str, Any], LiveKit], dict[str, Any]]
 
     def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """What a start's body asks for; null counts as absent."""
+        """The known fields of a start's body; null counts as absent."""
         return {
             name: {key: body[name][key] for key in keys} if keys else body[name]
             for name, keys in self.fields.items()
@@ -57,7 +56,7 @@ class Kind:
 
 @frozen
 class Utterance:
-    """What somebody said: ``user`` or ``character``."""
+    """A line of a transcript; its author is ``user`` or ``character``."""
 
     id: str
     author: str
@@ -67,15 +66,15 @@ class Utterance:
 
 @frozen(eq=False)
 class Entry:
-    """A billed thing: what its start asked for, and what the server added to it.
+    """A session or a conversation: the fields of its request, and what the server added.
 
     Attributes:
         number: Its place in the order of starts, from 1.
-        wanted: What its start asked for, as :meth:`Kind.read` reads it.
-        size: Bytes of that start's body.
-        listed_at: From when on look-ups know it.
-        joined_at: When somebody joined its room.
-        said: What was said in it.
+        wanted: The fields of its request, as :meth:`Kind.read` returns them.
+        size: The size of the request's body, in bytes.
+        listed_at: The time from which look-ups find it.
+        joined_at: The time when the first participant joined.
+        said: Its transcript.
     """
 
     id: str
@@ -92,17 +91,17 @@ class Entry:
 
     @property
     def client(self) -> str | None:
-        """For whom it was started."""
+        """The ``client`` in its request."""
         return self.wanted.get("client")
 
     def status(self, now: float, starting_for: float) -> str:
-        """The word that the API has for its state."""
+        """Its status, as the API spells it."""
         if self.ended_at is not None:
             return "ended"
         return self.kind.first_status if now - self.started_at < starting_for else "running"
 
     def told(self, now: float, starting_for: float) -> EmulatedSession:
-        """The same, for whoever asks the emulator."""
+        """Its public description."""
         return EmulatedSession(
             id=self.id,
             name=self.wanted["name"],
@@ -118,7 +117,7 @@ class Entry:
         )
 
     def as_history(self) -> Entry:
-        """The same, bounded, whatever a caller sent."""
+        """The entry as it is kept after its end: of limited size."""
         return self if self.size <= KEPT_BODY else evolve(self, wanted=_shrink(self.wanted))
 
 

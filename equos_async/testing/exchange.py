@@ -1,4 +1,4 @@
-"""The exchange: one request, the faults that hit it, and what goes out on its connection."""
+"""Apply faults to one request, and write to its connection."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .faults import Delay, Drop, Garbage, Hang, Mishap, Redirect, Reset, Status,
 from .replies import Reply
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER for zero seconds: closing sends a reset."""
+"""SO_LINGER with zero seconds: closing the socket sends a reset."""
 
 _Silent = Hang | Truncate | Garbage | Drop | Reset
 
 
 class Exchange:
-    """One request that something happens to.
+    """One request that faults hit.
 
     Args:
         request: The request, read to its end.
-        act: Does what the request asks for.
+        act: Carries the request out.
         at: When the request was read; delays count from there.
-        clock: What they are measured on.
+        clock: The clock for delays.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Exchange:
         """Set when the caller has closed the connection."""
 
     async def run(self, faults: Sequence[Mishap]) -> Reply | None:
-        """Let the faults happen: delays one after the other, up to the first of another kind.
+        """Apply the faults: delays one after the other, up to the first of another kind.
 
         Returns:
-            The answer; None where the connection was closed without one.
+            The answer; None if the connection was closed without one.
         """
         for fault in faults:
             if fault.when == "after":
@@ -59,7 +59,7 @@ class Exchange:
         return self._act()
 
     def _act(self) -> Reply:
-        """Do the work, once."""
+        """Carry the request out, once."""
         if self._done is None:
             self._done = self._work()
         return self._done
@@ -96,7 +96,7 @@ class Exchange:
 
 
 def _head(reply: Reply) -> bytes:
-    """The head of an answer as the server writes it, for a body that will not come in full."""
+    """The head of an answer, as the server writes it before a body that it will cut off."""
     lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in reply.headers.items()]
     lines += [f"Content-Length: {len(reply.body)}", "", ""]

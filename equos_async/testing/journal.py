@@ -1,4 +1,4 @@
-"""The journal: the newest requests that were read, and how they were answered."""
+"""The newest requests to the emulator, and the statuses of their answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .records import KEPT, EmulatorRequest, Operation, Resource, shorten
 
 
 class Journal:
-    """The newest requests, in the order of reading. May be read from any thread."""
+    """The newest requests, oldest first; its methods may be called from any thread."""
 
     def __init__(self) -> None:
         self.count: int = 0
@@ -29,7 +29,7 @@ class Journal:
         session_id: str | None = None,
         resource: Resource | None = None,
     ) -> EmulatorRequest:
-        """Note a request; what a caller sent is bounded."""
+        """Record a request; long texts from its caller are cut."""
         with self._lock:
             self.count += 1
             request = EmulatorRequest(
@@ -48,7 +48,7 @@ class Journal:
         return request
 
     def answer(self, request: EmulatorRequest, status: int) -> EmulatorRequest:
-        """Note how a request was answered."""
+        """Record the status of a request's answer."""
         answered = evolve(request, status=status)
         with self._lock:
             if request.number in self._kept:
@@ -57,6 +57,6 @@ class Journal:
 
     @property
     def requests(self) -> tuple[EmulatorRequest, ...]:
-        """What is remembered, oldest first."""
+        """The newest requests, oldest first."""
         with self._lock:
             return tuple(self._kept.values())

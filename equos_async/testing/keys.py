@@ -1,4 +1,4 @@
-"""The keys that are accepted: the public client key, and the server's own."""
+"""The client keys and server keys that the emulator accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = Literal["client_key", "api_key"]
 
 @define(repr=False)
 class Keys:
-    """Which keys open what.
+    """The accepted keys of both kinds.
 
     Attributes:
         client_key: The only client key that is accepted; None: any that is not revoked.
@@ -25,7 +25,7 @@ class Keys:
     revoked: set[str] = Factory(set[str])
 
     def accept(self, kind: Key, headers: Mapping[str, str]) -> bool:
-        """Whether a request's headers hold a good key of this kind."""
+        """Whether a request's headers contain an accepted key of this kind."""
         wanted = self.client_key if kind == "client_key" else self.api_key
         key = _bearer(headers) if kind == "client_key" else headers.get("x-api-key", "").strip()
         return bool(key) and key not in self.revoked and wanted in {None, key}

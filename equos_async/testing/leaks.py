@@ -1,4 +1,4 @@
-"""Leaks: what is said of sessions and conversations that were left live."""
+"""The message about sessions and conversations that were left live."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def report(
     lines: Lines = _no_lines,
     allowed_by: str = "allow_live=True",
 ) -> str:
-    """Name each, and where it was started.
+    """Name each session that was left live, and the line that started it.
 
     Args:
-        live: What was left live.
-        requests: Those to the emulator.
-        lines: The lines that may have started one.
-        allowed_by: What allows it.
+        live: The sessions and conversations that were left live.
+        requests: The requests to the emulator.
+        lines: Returns the lines that may have started a session.
+        allowed_by: What the user can write to allow it.
     """
     left, asked = list(live), list(requests)
     told = [f"  {_name(one)}, started {_origin(one, asked, lines(one))}" for one in left]
@@ -45,7 +45,7 @@ def report(
 
 
 def lines_of(sites: CallSites, root: Path) -> Lines:
-    """The lines of call sites, for people who are at ``root``."""
+    """The lines of call sites, with paths relative to ``root``."""
     return lambda session: [_line(site, root) for site in sites.of(session)]
 
 
@@ -64,7 +64,7 @@ def _name(session: EmulatedSession) -> str:
 def _origin(
     session: EmulatedSession, requests: Sequence[EmulatorRequest], lines: Sequence[str]
 ) -> str:
-    """By which line; where no line is known, by which request to the emulator."""
+    """The line that started a session; if it is not known, the request to the emulator."""
     if lines:
         return f"at {' or '.join(lines)}"
     looks = ("start", session.resource, session.name)

@@ -1,4 +1,4 @@
-"""The listener: an application on a TCP port, as Node would serve it."""
+"""Serve an application on a TCP port, with the settings of a Node server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 _LOGGER: Final = logging.getLogger(__name__)
-# What hostile input makes aiohttp log is for whoever asks for it, not for the terminal.
+# aiohttp logs hostile input: by default that is not printed on the terminal.
 _LOGGER.addHandler(logging.NullHandler())
 
 KEEP_ALIVE: Final = 5.0
@@ -23,14 +23,22 @@ class Listener:
         self._runner: web.AppRunner | None = None
 
     async def start(self, app: web.Application, host: str, port: int) -> int:
-        """Listen; the port is told, for 0 takes any.
+        """Listen on an address.
+
+        Args:
+            app: The application.
+            host: The address.
+            port: The port; 0: any free one.
+
+        Returns:
+            The port.
 
         Raises:
             OSError: It cannot listen there.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=4096)
-        # Without handler_cancellation it would never learn that a hanging caller has gone.
+        # Without handler_cancellation a hanging request would not end when its caller has gone.
         self._runner = web.AppRunner(
             app,
             access_log=None,

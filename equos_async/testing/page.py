@@ -1,4 +1,4 @@
-"""The page at ``/``: what the server sees, and buttons for what people do to it by hand."""
+"""The page at ``/``: the state of the emulator, with buttons for faults and its clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .scenarios import SCENARIOS
 from .spec import describe, parse_fault
 
 SHOWN: Final = 50
-"""How many that are live, and how many requests, the page shows."""
+"""The number of live sessions, and of requests, that the page shows."""
 
 _FILES: Final = {
     "/": ("page.html", "text/html"),
@@ -44,8 +44,9 @@ _GUARDS: Final = {
 class Page:
     """The page, its data and its actions.
 
-    What callers sent reaches the browser as JSON, and the page's script writes it as text.
-    Actions are taken from the page itself only; see :func:`guarded`.
+    Texts from callers are sent to the browser as JSON, and the page's script shows them as text,
+    never as HTML. Actions are accepted from the page itself only: see :func:`refuse_strange_hosts`
+    and :func:`refuse_other_sites`.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Page:
         return web.json_response(self.state(), headers=_GUARDS)
 
     def state(self) -> dict[str, Any]:
-        """What the page shows."""
+        """The data that the page shows."""
         live, (live_count, ended_count) = self._books.live(), self._books.counts
         return {
             "now": self._clock.now(),
@@ -113,22 +114,22 @@ class Page:
 
 
 def _bounded(session: EmulatedSession) -> dict[str, Any]:
-    """A session as the page is told of it every second, whatever its caller called it."""
+    """A session for the page, which reads it every second: long texts are cut."""
     client = None if session.client is None else shorten(session.client)
     return {**asdict(session), "name": shorten(session.name), "client": client}
 
 
 def refuse_strange_hosts(request: web.Request) -> None:
-    """Refuse a page elsewhere whose own name was made to point here (DNS rebinding).
+    """Refuse a request of a foreign page whose host name resolves to this address (DNS rebinding).
 
-    Such a request carries that name as its host; a person types an address, or ``localhost``.
+    The Host header of such a request has that name; a person types an address, or ``localhost``.
     """
     if not _is_address(request.host):
         raise web.HTTPForbidden(text="open this page by its address\n", headers=_GUARDS)
 
 
 def _is_address(host: str) -> bool:
-    """Whether a Host header holds an IP address or ``localhost``, with or without a port."""
+    """Whether a Host header is an IP address or ``localhost``, with or without a port."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or bool(ipaddress.ip_address(name))
@@ -144,7 +145,7 @@ def refuse_other_sites(request: web.Request) -> None:
 
 
 def _argument(body: bytes) -> str:
-    """The one word that an action is about: a JSON string."""
+    """The argument of an action: a JSON string."""
     argument: object = json.loads(body)
     if not isinstance(argument, str):
         raise ValueError("the body must be a JSON string")

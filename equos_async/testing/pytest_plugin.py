@@ -47,7 +47,7 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
     watched = [*((EquosClient, name) for name in starts), (SessionFleet, "start")]
     with EquosEmulator() as emulator, sites.watch(*watched):
         yield emulator
-    # Asked when it has stopped: nothing can be on its way any more.
+    # After the emulator has stopped, so that no start can still be in progress.
     if emulator.live and request.node.get_closest_marker("equos_allow_live") is None:
         lines = lines_of(sites, request.config.rootpath)
         left = report(
@@ -57,7 +57,7 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
 
 
 def _async_fixture(function: Callable[..., Any]) -> Any:
-    """A fixture for any runner of async tests; pytest-asyncio's strict mode needs its own kind."""
+    """A fixture for any runner of async tests; pytest-asyncio in strict mode needs its own kind."""
     try:
         import pytest_asyncio
     except ImportError:

@@ -1,4 +1,4 @@
-"""Answers before they meet a socket: JSON, null, refusals in the words of NestJS."""
+"""Make the bodies and headers of answers: JSON, null, and errors as NestJS writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
 
 @frozen
 class Reply:
-    """An answer, before it meets a socket."""
+    """The status, body and headers of an answer."""
 
     status: int
     body: bytes = b""
@@ -22,12 +22,12 @@ class Reply:
 
 
 def null(status: int) -> Reply:
-    """NestJS sends a handler's null as an empty body without a Content-Type."""
+    """Null: NestJS sends an empty body without a Content-Type."""
     return Reply(status)
 
 
 def error(status: int, message: str | list[str], name: str | None = None) -> Reply:
-    """NestJS: ``{"statusCode", "message": string or list of strings, "error"?}``."""
+    """A NestJS error: ``{"statusCode", "message": string or list of strings, "error"?}``."""
     body: dict[str, object] = {"message": message, "statusCode": status}
     if name is not None:
         body["error"] = name
@@ -40,5 +40,5 @@ def json_reply(status: int, body: object) -> Reply:
 
 
 def date(at: float) -> str:
-    """RFC 3339 with milliseconds and ``Z``."""
+    """A time as RFC 3339, with milliseconds and ``Z``."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The emulator by hand: ``equos-async emulator``."""
+"""The command ``equos-async emulator``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .service import PageOrder
 from .spec import FAULT_SYNTAX, parse_fault
 
 DEFAULT_PORT: Final = 3001
-"""The vendor's reference names http://localhost:3001."""
+"""As in the vendor's reference: http://localhost:3001."""
 
 MAX_PORT: Final = 65_535
 
@@ -122,7 +122,7 @@ _LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 
 def _livekit() -> list[str]:
-    """The LiveKit server of the environment: arguments are visible to other users."""
+    """The LiveKit server in the environment, as other users can see a process's arguments."""
     if missing := [name for name in _LIVEKIT if not os.environ.get(name)]:
         raise ConfigurationError(f"--livekit: not set: {', '.join(missing)}")
     return [os.environ[name] for name in _LIVEKIT]
@@ -137,7 +137,7 @@ async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int
         try:
             await stack.enter_async_context(emulator)
         except OSError as error:
-            # Not the error's own text, which names the address again.
+            # Not the text of the error, because it repeats the address.
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             print(f"cannot listen on {where}: {why}", file=sys.stderr)
             return 1
@@ -157,10 +157,10 @@ def _print(line: str) -> None:
 
 
 def discard_output(output: TextIO | None = None) -> None:
-    """Let what is still in the buffer go nowhere, else Python would complain of it at exit.
+    """Discard what is still buffered for a closed output, as Python would fail to flush it at exit.
 
     Args:
-        output: Of which output; by default of ``sys.stdout``.
+        output: The output; None: ``sys.stdout``.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, (output or sys.stdout).fileno())
@@ -168,7 +168,7 @@ def discard_output(output: TextIO | None = None) -> None:
 
 
 class _Text:
-    """Words for people."""
+    """Output for people."""
 
     def hello(self, emulator: EquosEmulator) -> str:
         url = emulator.endpoint
@@ -181,7 +181,7 @@ class _Text:
 
     def request(self, request: EmulatorRequest) -> str:
         outcome = "no answer" if request.status is None else str(request.status)
-        # Escaped: a path may hold what a terminal would obey.
+        # Escaped, because a path may contain control sequences of terminals.
         return f"{request.method} {request.path.encode('unicode_escape').decode()} {outcome}"
 
     def counts(self, emulator: EquosEmulator) -> str:
@@ -192,7 +192,7 @@ class _Text:
 
 
 class _Json:
-    """Lines for programs."""
+    """Output for programs: a JSON object in each line."""
 
     def hello(self, emulator: EquosEmulator) -> str:
         return json.dumps({"endpoint": emulator.endpoint})

@@ -1,7 +1,7 @@
-"""The service: what the API answers to a request, by the documented contract; no sockets.
+"""Answer requests by the documented contract of the API, without sockets.
 
-NestJS on Fastify does things in this order: the body is parsed, the guard looks at the key, the
-validation pipe at the fields, and only then the handler acts.
+The order is that of NestJS on Fastify: the body is parsed, the guard checks the key, the validation
+pipe checks the fields, and then the handler acts.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .tokens import LiveKit
 from .validation import fields_of, problems_of_page
 
 ABSENT: Final = object()
-"""In place of a body where there is none."""
+"""The value of a missing body."""
 
 VERSION: Final = "3.0.0"
-"""What the health check says; an assumption, as its status is."""
+"""Assumption: the ``version`` of the health check, like its ``status``."""
 
 PageOrder = Literal["newest", "oldest", "shuffled"]
 
 
 @frozen
 class Incoming:
-    """What the API looks at in a request.
+    """The parts of a request that the API reads.
 
     Attributes:
         method: The HTTP method.
         headers: Its headers.
-        id: What the path names, where it does.
+        id: The id in the path; empty if there is none.
         query: The names and values of its query.
         body: The JSON value, :data:`ABSENT`, or the refusal of a body that is not JSON.
         size: Bytes of the body.
-        twists: What goes wrong with what it asks for.
+        twists: The faults that alter its start.
     """
 
     method: str
@@ -56,7 +56,7 @@ class Incoming:
 
     @property
     def name(self) -> str | None:
-        """The name of what is asked for, where there is one."""
+        """The ``name`` in the body, if there is one."""
         name = fields_of(self.body).get("name")
         return name if isinstance(name, str) else None
 
@@ -70,15 +70,15 @@ class Service:
     """One organisation's view of the API.
 
     Args:
-        books: Where its sessions and conversations are kept.
-        keys: Which keys are accepted.
-        livekit: Where its rooms are.
-        seed: Of the order of shuffled pages.
+        books: Its sessions and conversations.
+        keys: The accepted keys.
+        livekit: The LiveKit server of its rooms.
+        seed: The random seed for shuffled pages.
 
     Attributes:
         suspended: Whether the organisation is suspended.
         limit_concurrent: How many sessions and conversations may be live at once.
-        limit_duration: How many seconds one may ask for.
+        limit_duration: The largest duration that a start may ask for, in seconds.
         page_order: The order of lists.
     """
 
@@ -93,7 +93,7 @@ class Service:
         self.page_order: PageOrder = "newest"
 
     def refuse(self, key: Key | None, incoming: Incoming) -> Reply | None:
-        """What stands between a request and its handler: a body that is not JSON, a wrong key."""
+        """The refusal of a request whose body is not JSON or whose key is wrong; else None."""
         if isinstance(incoming.body, Reply):
             return incoming.body
         if key is None or self._keys.accept(key, incoming.headers):
@@ -117,11 +117,11 @@ class Service:
         return replies.json_reply(incoming.status, answer)
 
     def stop(self, kind: Kind, incoming: Incoming) -> Reply:
-        """Stop one; null where it is not live."""
+        """Stop a session or a conversation; null if it is not live."""
         return self._tell(self._books.close(incoming.id, kind), incoming)
 
     def get(self, kind: Kind, incoming: Incoming) -> Reply:
-        """Look one up by its id; null where it is not known."""
+        """Look one up by its id; null if it is not known."""
         return self._tell(self._books.find(incoming.id, kind), incoming)
 
     def page(self, kind: Kind, incoming: Incoming) -> Reply:
@@ -140,13 +140,13 @@ class Service:
         return replies.json_reply(incoming.status, page)
 
     def health(self) -> Reply:
-        """Whether it is there."""
+        """The health check."""
         return replies.json_reply(200, {"status": "ok", "version": VERSION})
 
     def _refuse_start(self, kind: Kind, wanted: Mapping[str, Any]) -> Reply | None:
         if self.suspended:
-            # Assumption: 403. The limits endpoint knows a suspension with a reason; the status
-            # of a start then is not documented.
+            # Assumption: 403. Only the limits endpoint documents a suspension; the status of a
+            # start is not documented.
             return replies.error(403, "Organization is suspended", "Forbidden")
         if self.limit_duration is not None and wanted.get(kind.seconds, 0) > self.limit_duration:
             # Assumption: 400. "maxDuration must be less than organization limit" is documented.
@@ -201,10 +201,10 @@ def _without_forgotten(
 
 
 def parse(body: bytes, content_type: str | None) -> object:
-    """A body's JSON value, :data:`ABSENT` where there is none, or the refusal as a reply.
+    """A body's JSON value, :data:`ABSENT` if there is no body, or the refusal as a reply.
 
-    Assumption: Fastify's rules, under which a request without a body may also do without a
-    Content-Type, and one with a Content-Type has to have a body of that type.
+    Assumption: Fastify's rules. A request without a body needs no Content-Type, and a request with
+    a Content-Type must have a body of that type.
     """
     if content_type is None and not body:
         return ABSENT

@@ -1,6 +1,6 @@
-"""Session passes as the API spells them, by hand.
+"""The API's answers about session passes, written by hand.
 
-Nothing here comes from the client's own tables, so a mistake there cannot hide here.
+Nothing here comes from the client's own tables, so a mistake in them is not repeated here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def describe(entry: Entry, status: str, livekit: LiveKit) -> dict[str, Any]:
 
 
 def _transcript(entry: Entry) -> dict[str, Any] | None:
-    """As the hand-written SDK has it; null until somebody spoke."""
+    """The transcript as in the vendor's hand-written SDK; null if nothing was said."""
     identities = {"user": entry.wanted["consumerIdentity"]["identity"]}
     said = [
         {

@@ -1,4 +1,4 @@
-"""LiveKit access tokens: by default well-formed and good for nothing."""
+"""Make LiveKit access tokens; by default they are well-formed, but no server accepts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from attrs import field, frozen
 
 LIFETIME: Final = 6 * 3600
-"""Seconds that a token is good for; LiveKit's own default."""
+"""Seconds that a token is valid; LiveKit's own default."""
 
 
 @frozen
@@ -20,11 +20,11 @@ class LiveKit:
     """A LiveKit server, and the key that signs its access tokens.
 
     Attributes:
-        url: Where participants join.
-        key: The name of the key.
-        secret: What it signs with.
-        real: Whether there is such a server: its tokens count from now, whatever the emulator's
-            clock shows.
+        url: The URL for participants.
+        key: The name of the API key.
+        secret: The secret of the API key.
+        real: Whether the server exists: its tokens are valid from the real time, not from the time
+            of the emulator's clock.
     """
 
     url: str = "wss://rtc.example.test"
@@ -55,7 +55,7 @@ class LiveKit:
 
 
 def livekit(url: str | None, key: str | None, secret: str | None) -> LiveKit:
-    """The server of these arguments, or the one that is not there.
+    """The server of these arguments; without any, one that does not exist.
 
     Raises:
         ValueError: Some are given, but not all.

@@ -1,7 +1,7 @@
-"""What the server's validation pipe says of a start's body, or of a list's query.
+"""The messages of the server's validation pipe for the body of a start or the query of a list.
 
-Assumption: the words are class-validator's defaults, one message a field; unknown fields are
-ignored, and null counts as absent where a field is optional.
+Assumption: they are class-validator's default messages, one for each field; unknown fields are
+ignored, and null counts as absent if the field is optional.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from multidict import MultiMapping
 _PARTICIPANT = ("identity", "name")
 
 MOST = 50
-"""Items that a page may have (SDK)."""
+"""The largest number of items of a page (SDK)."""
 
 _LARGEST = 2**53 - 1
 
 
 def problems_of_session(body: object) -> list[str]:
-    """The messages for a session pass's body; none: it is good."""
+    """The messages for a session pass's body; empty if it is valid."""
     fields = fields_of(body)
     return [
         *_of_name(fields.get("name")),
@@ -35,7 +35,7 @@ def problems_of_session(body: object) -> list[str]:
 
 
 def problems_of_conversation(body: object) -> list[str]:
-    """The messages for a conversation's body; none: it is good."""
+    """The messages for a conversation's body; empty if it is valid."""
     fields = fields_of(body)
     return [
         *_of_name(fields.get("name")),
@@ -50,7 +50,7 @@ def problems_of_conversation(body: object) -> list[str]:
 
 
 def problems_of_page(query: MultiMapping[str]) -> list[str]:
-    """The messages for a list's query; none: it is good."""
+    """The messages for a list's query; empty if it is valid."""
     return [
         *_of_number(query, "take", 1, MOST),
         *_of_number(query, "skip", 0, _LARGEST),
@@ -59,7 +59,7 @@ def problems_of_page(query: MultiMapping[str]) -> list[str]:
 
 
 def fields_of(body: object) -> dict[str, Any]:
-    """The fields of a JSON object; none for any other value."""
+    """The fields of a JSON object; empty for any other value."""
     return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
 
 
@@ -91,7 +91,7 @@ def _of_seconds(fields: dict[str, Any], name: str) -> list[str]:
 
 
 def _as_double(number: float) -> float:
-    """The number as JavaScript holds it."""
+    """The number as a JavaScript number."""
     try:
         return float(number)
     except OverflowError:
@@ -118,7 +118,7 @@ def _of_variables(fields: dict[str, Any], name: str) -> list[str]:
 
 def _of_number(query: MultiMapping[str], name: str, least: int, most: int) -> list[str]:
     values = query.getall(name, [str(least)])
-    # The vendor's Python SDK says 20.0.
+    # The vendor's Python SDK sends 20.0.
     if len(values) > 1 or not re.fullmatch(r"-?[0-9]{1,16}(\.0+)?", values[0]):
         return [f"{name} must be an integer number"]
     number = float(values[0])

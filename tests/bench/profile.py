@@ -1,4 +1,4 @@
-"""Where the CPU of a pair goes: samples of the running program, by the layer that they fall in."""
+"""Show which layers use the CPU of a pair, by samples of the running program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAYERS: Final = {
     "equos_async/clock": "calls, retries, limits",
     "tests/bench": "the benchmark's callers",
 }
-"""Layers by what the name of a file has in it; all else is the event loop and its sockets."""
+"""The layer of a file, by a part of its name; all others are the event loop and its sockets."""
 
 LOOP: Final = "event loop and sockets"
 INTERVAL: Final = 0.0005
@@ -40,7 +40,7 @@ INTERVAL: Final = 0.0005
 
 
 def layer_of(name: str) -> str:
-    """The layer that the code of a file belongs to."""
+    """The layer of a file."""
     return next((layer for part, layer in LAYERS.items() if part in name), LOOP)
 
 
@@ -50,7 +50,7 @@ class Turns(selectors.DefaultSelector):
     count = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait as always."""
+        """Wait for events, and count the turn."""
         self.count += 1
         return super().select(timeout)
 
