@@ -89,7 +89,7 @@ _OUTCOMES: Final[dict[str | None, str]] = {
 }
 
 _NOTED: Final[dict[str, str]] = {"failed": "stop failed", "renewal_failed": "renewal failed"}
-"""What is noted in a session's span that goes on."""
+"""Events in a session's span, by the kinds that do not end it."""
 
 E = TypeVar("E")
 _Attributes = dict[str, str | int | float]

@@ -108,7 +108,7 @@ def _outcome(args: argparse.Namespace) -> int:
 
 
 def _closed() -> int:
-    """Say that the output was closed, unless that is where it would be said."""
+    """Report on stderr that the output was closed, unless stderr is closed, too."""
     server.discard_output()
     try:
         print("the output was closed before all of it was written", file=sys.stderr)
@@ -172,7 +172,7 @@ def _run(
 
 
 def _hint(error: EquosError, args: argparse.Namespace) -> str:
-    """Name the unused proxy of the environment, which is easily forgotten."""
+    """A hint for a failed connection: a proxy of the environment is not used by default."""
     if not isinstance(error, APIConnectionError) or args.trust_env:
         return ""
     set_ = {"http", "https"} & getproxies_environment().keys()

@@ -29,26 +29,26 @@ from .signals import until_terminated
 from .tally import UNITS, Show, Tally, display, table
 
 LOST = ", whose start's answer was lost; each was reported"
-"""What is said of sessions that are left on the server, if all of them are known."""
+"""The note about sessions that are left on the server, if the client reported all of them."""
 
 SERVER = ("--scenario=bad-day",)
-"""What the emulator is told to do wrong."""
+"""The options of the emulator."""
 
 SERVE = """
 import os, runpy, signal, threading
 
 def watch():
-    os.read(0, 1)  # returns when nobody holds the other end any more
+    os.read(0, 1)  # returns when the demo's end of the pipe is closed
     os.kill(os.getpid(), signal.SIGTERM)
 
-# As a daemon: Python does not wait for it. Not sys.stdin, whose lock it would hold then.
+# A daemon, as Python must not wait for it. It must not read sys.stdin, whose lock it would keep.
 threading.Thread(target=watch, daemon=True).start()
 runpy.run_module("equos_async", run_name="__main__", alter_sys=True)
 """
-"""The program that is the emulator here: it ends when the demo has, however that ended."""
+"""The emulator's program: it ends when the demo has ended, in whatever way."""
 
 SETTLE = Settle(patience=7.0, look_for=8.0)
-"""Time for two looks: the list is long here, and a look rests a second for each page of it."""
+"""Time for two looks: the list is long, and after each of its pages the client waits a second."""
 
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
     Returns:
-        0 where each session that is left on the server was reported; 1 where one was not;
-        130 where it was interrupted, and 143 where it was terminated, both of which stop the
-        sessions all the same.
+        0 if each session that is left on the server was reported; 1 if one was not; 130 if the
+        demo was interrupted, and 143 if it was terminated. The sessions are stopped then, too.
     """
     tally = Tally(total=args.sessions, settles=not args.no_settle)
     with _emulator(args.seed) as emulator:
@@ -102,7 +101,7 @@ def _finish(endpoint: str, tally: Tally, args: argparse.Namespace) -> int:
 
 
 def _nothing() -> None:
-    """Show nothing while it runs: what is printed is one JSON object."""
+    """Show nothing during the run: with ``--json`` one object is printed at its end."""
 
 
 def _conclude(tally: Tally, left: dict[str, Any], *, as_json: bool) -> int:
@@ -153,14 +152,14 @@ async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -
             try:
                 await asyncio.wait(workers)
                 await client.aclose(deadline=5.0)
-            finally:  # a second Ctrl-C cuts that short, and what is left then is told all the same
+            finally:  # after a second Ctrl-C the table is printed, too
                 tally.unresolved = client.unresolved
                 show()
     return 0
 
 
 async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
-    """One of the bot's conversations after the other."""
+    """Run sessions, one after the other."""
     for number in todo:
         name, begun, held = f"demo-{number}", time.perf_counter(), False
         try:
@@ -174,12 +173,12 @@ async def _work(client: EquosClient, todo: Iterator[int], tally: Tally) -> None:
             held = False
             tally.failed += 1
         finally:
-            tally.stopped += held  # on Ctrl-C too: the block is left when the stop is done
+            tally.stopped += held  # after Ctrl-C, too: leaving the block waits for the stop
 
 
 @contextmanager
 def quiet() -> Generator[None, None, None]:
-    """Keep back the library's warnings, where what is printed at the end tells the same."""
+    """Hide the library's warnings, because the command prints the same facts at its end."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -190,13 +189,13 @@ def quiet() -> Generator[None, None, None]:
 
 @define
 class _Emulator:
-    """The emulator in a process of its own, as another machine would be."""
+    """The emulator, in a process of its own."""
 
     endpoint: str
     lines: deque[str]
 
     def last_words(self) -> dict[str, Any]:
-        """What was live when it ended, and what was billed."""
+        """Its counts at its end: live sessions and billed seconds."""
         words: dict[str, Any] = json.loads(self.lines[-1])
         return words
 
@@ -204,8 +203,8 @@ class _Emulator:
 @contextmanager
 def _emulator(seed: int) -> Generator[_Emulator]:
     command = [sys.executable, "-c", SERVE, "emulator", "--port=0", "--log=json"]
-    # Out of the terminal's process group: Ctrl-C is for the client, which still has to stop its
-    # sessions there.
+    # In a session of its own, so that Ctrl-C does not reach it: the client still has to stop its
+    # sessions.
     process = subprocess.Popen(  # noqa: S603 - our own command line
         [*command, f"--seed={seed}", *SERVER],
         stdin=subprocess.PIPE,
@@ -217,7 +216,7 @@ def _emulator(seed: int) -> Generator[_Emulator]:
     first, lines = SimpleQueue[str](), deque[str](maxlen=2)
 
     def read() -> None:
-        """Read what it logs, or it would block on a full pipe."""
+        """Read its log, because it would block on a full pipe."""
         first.put(output.readline())
         lines.extend(output)
 

@@ -48,7 +48,7 @@ _SCHEMES: Final = ("redis://", "rediss://", "unix://", "sqlite:")
 
 
 class Told(TypedDict):
-    """How a session ended that another worker had.
+    """The result for a session of another worker.
 
     Attributes:
         resource: ``"session"`` or ``"conversation"``.
@@ -150,7 +150,7 @@ async def reap(args: argparse.Namespace) -> int:
         try:
             async for rows in _claims(reaper, wait):
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
-            await engine.ask(ledger.renew(worker, lease=0))  # what failed is for others to try
+            await engine.ask(ledger.renew(worker, lease=0))  # others try again what failed
         finally:
             _report(reaped, "left by", as_json=args.json)
         left = [row for row in await ledger.rows() if row.endpoint == client.endpoint]
@@ -218,7 +218,7 @@ def values_of(row: LedgerRow) -> dict[str, Any]:
 
 
 def _running(row: LedgerRow) -> str:
-    """What may still be running of a row that is not ended here."""
+    """Describe the session of a row, which may still be running."""
     what = f"{plain(row.resource)} {plain(row.session_id or '(id unknown)')}"
     where = f"of {row.key!a} at {plain(row.endpoint)}"
     return f"{what} {where} may run for {row.remaining:.0f} s"

@@ -23,7 +23,7 @@ EVERY: Final = 1.0
 """Seconds between two looks of ``--watch``."""
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
-"""What makes a terminal empty, with its cursor at the top."""
+"""Clears a terminal, and moves its cursor to the top."""
 
 _SESSIONS: Final = ("WORKER", "KEY", "NAME", "RESOURCE", "SESSION", "AGE", "REMAINING", "ROW")
 _WORKERS: Final = ("WORKER", "OPEN", "WAITING", "LEASE")
@@ -55,7 +55,7 @@ async def show(args: argparse.Namespace) -> int:
 
 @frozen
 class _Look:
-    """What a ledger held at one moment, nearly: it is asked twice."""
+    """The rows and workers of a ledger, read one after the other."""
 
     rows: Sequence[LedgerRow]
     workers: Sequence[LedgerWorker]
@@ -98,7 +98,7 @@ async def _watch(ledger: Ledger, *, as_json: bool) -> None:
         await asyncio.sleep(EVERY)
         try:
             look = await _Look.at(ledger)
-        except LedgerError as error:  # it is watched for when the ledger works again
+        except LedgerError as error:  # shown, until the ledger works again
             look = error
 
 
@@ -114,7 +114,7 @@ def _draw(look: _Look | LedgerError, *, as_json: bool) -> None:
 
 
 def _fitting(text: str) -> str:
-    """What a terminal shows of a text without scrolling."""
+    """The part of a text that a terminal shows without scrolling."""
     size = shutil.get_terminal_size()
     lines = text.splitlines()
     shown = lines[: max(1, size.lines - 2)]

@@ -1,4 +1,4 @@
-"""What the demo counts: shown live, and as a table at its end."""
+"""The counts of the demo: shown live, and as a table at its end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from equos_async.events import Event, Unresolved
 Show = Callable[[], object]
 
 UNITS: Final = (" ms", " s")
-"""Words of the table that are units of what stands before them."""
+"""The words of the table that are units of the numbers before them."""
 
 
 @define
 class Tally:
-    """What happened so far."""
+    """The counts so far."""
 
     total: int
     settles: bool
@@ -50,7 +50,7 @@ class Tally:
 
     @property
     def over(self) -> int:
-        """How many sessions are over, one way or another."""
+        """The number of sessions that have ended, in whatever way."""
         return self.stopped + self.unknown + self.failed
 
     def __str__(self) -> str:
@@ -99,9 +99,9 @@ def table(
     """The rows of the table: a name, a number, and the words after it.
 
     Args:
-        tally: What was counted.
-        left: What the server said at its end.
-        note: What to say of the sessions that are left there.
+        tally: The counts.
+        left: The server's counts at its end.
+        note: The words after the number of sessions that are left on the server.
     """
     spread = (
         statistics.quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99

@@ -1,4 +1,4 @@
-"""What a start asks for: its arguments, checked, as the record of a session that is to be."""
+"""Check the arguments of a start, and make the record of its session."""
 
 from __future__ import annotations
 

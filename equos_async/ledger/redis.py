@@ -20,9 +20,9 @@ from .reading import row_of
 from .redis_script import SCRIPT
 from .redis_together import Together
 
-# Rows that are recorded in one step.
+# The number of rows that are recorded in one step.
 AT_ONCE: Final = 200
-# What the script's keys are called, in the order in which it unpacks them.
+# The names of the script's keys, in the order in which it unpacks them.
 _KEYS: Final = (
     "rows",
     "owned",
@@ -107,7 +107,7 @@ class RedisLedger:
         self._channel = f"{{{namespace}}}:turns:"
         self._digest = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._together = Together(self._send)
-        # Which ledger it was when it was reached last: another one has forgotten that.
+        # The identity of the ledger at the last heartbeat: another one may lack rows.
         self._knew = ""
 
     @classmethod
@@ -281,7 +281,7 @@ class RedisLedger:
         return told
 
     async def _step(self, step: str, *args: object) -> Any:
-        """Run a step of one session, together with others that are asked for meanwhile."""
+        """Run a step of one session, together with steps that are called at the same time."""
         return await self._together.ask([step, *map(str, args)])
 
     async def _send(self, steps: Sequence[Sequence[str]]) -> Sequence[Any]:
@@ -306,8 +306,8 @@ def _link() -> ModuleType:
 
 
 def _text(row: LedgerRow) -> str:
-    # Without what is None: in the script a null would be something. And without what goes without
-    # saying: older releases do not know all fields.
+    # Without defaults, because older releases do not know all fields, and so without None, which
+    # the script would read as a value.
     given = asdict(row, filter=lambda attribute, value: value != attribute.default)
     return json.dumps(given)
 
@@ -319,7 +319,7 @@ def _rows(texts: Sequence[str], now: str) -> list[LedgerRow]:
 
 
 def _given(text: str) -> dict[str, Any]:
-    """What a row's text says; nothing where it is no JSON."""
+    """The fields in a row's text; empty if it is no JSON object."""
     try:
         given: Any = json.loads(text)
     except (ValueError, RecursionError):

@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 
 from equos_async.errors import LedgerError
 
-# A server that says so is not, or not yet, the one that takes what is written. Before Redis 7 a
-# script's error has the word within its text; the client's own errors may lack it.
+# Errors of a server that does not accept writes, or not yet. Before Redis 7 the error of a script
+# has the word within its text; the client's own errors may lack it.
 _ELSEWHERE: Final = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN)\b")
 _ELSEWHERE_ERRORS: Final = (
     exceptions.ReadOnlyError,
@@ -106,7 +106,7 @@ class RedisLink:
         self._timeout = timeout
         self._owned = owned
         self._process = os.getpid()
-        # Never touched again, nor freed: to close them would disturb the process they belong to.
+        # The parent's clients after a fork. They are kept, because closing them would disturb the parent.
         self._inherited: list[Any] = []
         self._look_at: float | None = 0.0 if isinstance(self._ways, Ways) else None
         self.closed: bool = False
@@ -116,7 +116,7 @@ class RedisLink:
         self.closed = True
         if self._owned and self._process == os.getpid():
             for client in self._ways:
-                # A connection that cannot be closed politely is closed all the same.
+                # After an error the connection is closed, too.
                 with suppress(*_ERRORS):
                     await client.aclose()
 
@@ -146,7 +146,7 @@ class RedisLink:
                 except _ERRORS as error:
                     if not _is_elsewhere(error):
                         raise
-                    await self._drop()  # behind the same name there may be another one by now
+                    await self._drop()  # the same name may lead to another server by now
                     told = await ask()
         except TimeoutError:
             failure: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
@@ -168,7 +168,7 @@ class RedisLink:
 
     async def _drop(self) -> None:
         """Close the idle connections; those in use are closed when they fail."""
-        pool = getattr(self._ways(), "connection_pool", None)  # a cluster's client has its own way
+        pool = getattr(self._ways(), "connection_pool", None)  # a cluster's client has none
         if pool is not None:
             with suppress(*_ERRORS, OSError, TimeoutError):
                 async with asyncio.timeout(self._timeout):
@@ -184,9 +184,9 @@ class RedisLink:
             async with asyncio.timeout(self._timeout):
                 slots = await self._ways().execute_command("CLUSTER", "SLOTS")
         except exceptions.ResponseError:
-            self._look_at = None  # no cluster, or a user who may not ask
+            self._look_at = None  # no cluster, or no right to ask
         except (*_ERRORS, TimeoutError):
-            return  # the step was done; the next look is not far
+            return  # the step itself was done; the nodes are read again later
         else:
             self._ways.learn(sorted(_nodes(slots)))
 
@@ -294,7 +294,7 @@ class Sentinels:
         self._asked = {
             "socket_timeout": timeout / 4,
             "socket_connect_timeout": timeout / 4,
-            "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
+            "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked instead
         } | settings.get("sentinel_kwargs", {})
         given = {name: one for name, one in settings.items() if name != "sentinel_kwargs"}
         self._settings = settings_of(timeout) | given
@@ -311,15 +311,15 @@ class Sentinels:
 def settings_of(timeout: float) -> dict[str, Any]:
     """The settings of each connection."""
     return {
-        # One timeout is over a whole step. Not the client's own for each answer: it would be
-        # another task each time, and loses cancellations on Python 3.11.
+        # A timeout of this library is over each whole step. The client's own timeout of an answer
+        # would make another task each time, and loses cancellations on Python 3.11.
         "socket_timeout": None,
         "socket_connect_timeout": timeout,
         "health_check_interval": 5,
         "decode_responses": True,
-        "encoding_errors": "replace",  # nonsense in one row must not stop what is done with all
-        # A connection that the server closed meanwhile is made anew, once: each step may be
-        # done twice. What takes its time is not tried again, for a start must fail fast.
+        "encoding_errors": "replace",  # one invalid row must not stop steps for all rows
+        # If the server has closed a connection, the step is sent again on a new one, once: each
+        # step may be done twice. After a timeout it is not, because a start must fail fast.
         "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
     }
 

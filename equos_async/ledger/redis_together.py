@@ -50,7 +50,7 @@ class Together:
         try:
             return await answer
         finally:
-            del answer  # an error would hold what holds it
+            del answer  # else an error and this frame would refer to each other
 
     async def aclose(self) -> None:
         """Wait for the requests in flight, which end within the timeout of a step."""
@@ -62,13 +62,13 @@ class Together:
         while self._steps:
             steps = self._steps[:MOST]
             del self._steps[:MOST]
-            # Who waits no more has nothing sent.
+            # Steps whose callers were cancelled are not sent.
             waiting = [one for one in steps if not one[1].done()]
             if not waiting:
                 continue
             try:
                 told = await self._send([words for words, _ in waiting])
-            except Exception as error:  # each of them is told of it in its own task
+            except Exception as error:  # raised for each caller, in its own task
                 told = [LedgerError(str(error)) for _ in waiting]
             for (_, answer), one in zip(waiting, told, strict=True):
                 if answer.done():

@@ -359,7 +359,7 @@ def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
     now = time_of(db)
     db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
     if not lease:
-        return now  # leaving is no heartbeat: it would hide a silence
+        return now  # leaving is no heartbeat: it would hide a time without any
     heard = counter(db, "SELECT heard FROM engine")
     if now < heard:
         # The clock was set back: all leases keep their length.
@@ -439,6 +439,6 @@ def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:
 
 
 def _rows(found: Iterable[Sequence[Any]], now: float) -> list[LedgerRow]:
-    """Those that can be read."""
+    """The rows that can be read."""
     read = (row_of(dict(zip(_COLUMNS, values, strict=True)), now) for values in found)
     return [row for row in read if row is not None]

@@ -23,19 +23,19 @@ from .sqlite_schema import migrate
 
 T = TypeVar("T")
 _Step: TypeAlias = tuple[Future[Any], Callable[[sqlite3.Connection], Any]]
-# Steps in one transaction, so that it takes some ms at most, which other processes wait for.
+# Steps in one transaction: few enough that other processes wait for some ms only.
 MOST_TOGETHER: Final = 64
-# Seconds between two tries at what SQLite itself does not wait for.
+# Seconds between two tries of a statement that SQLite does not wait for.
 AGAIN: Final = 0.05
-# Bytes of the write-ahead log beyond which readers are waited for, so that it begins anew: where
-# one always reads, SQLite by itself never finds the moment.
+# Bytes; beyond this size the write-ahead log is started again, after a wait for readers. If some
+# process always reads, SQLite by itself never starts it again.
 MOST_LOG: Final = 8_000_000
-# Milliseconds for which they are waited for; where it was in vain, again after so many seconds.
+# Milliseconds of that wait, and seconds until the next one if it was in vain.
 PATIENCE: Final = 50
 PATIENT_EVERY: Final = 1.0
-# Bytes beyond which a reader that stays is left behind, with the old file.
+# Bytes; beyond this size the file is moved, and a reader that stays keeps the old one.
 TOO_LARGE: Final = 8 * MOST_LOG
-# A file stays where it is: another process moves it, or the system has no links or locks for it.
+# The file was not moved: another process moves it, or the system has no links or locks.
 NOT_MOVED: Final = (OSError, ImportError)
 
 
@@ -48,14 +48,14 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
         self._text: Callable[[bytes], str] = str
-        # Which file it was when it was written last, and whether that was over this connection.
+        # The identity of the file at the last write, and whether this connection has checked it.
         self._knew = ""
         self._recognised = False
         self._small_at = 0.0
         self._closed = False
         self._forked = threading.Event()
         self._thread = _thread()
-        # What is to be written, in order.
+        # The steps that write, in order.
         self._steps: deque[_Step] = deque()
         _FILES.add(self)
 
@@ -84,8 +84,8 @@ class SQLiteFile:
             await asyncio.get_running_loop().run_in_executor(self._thread, do)
             return step[0].result()
         finally:
-            step[0].cancel()  # where it is not begun, nobody waits for it any more
-            del step, do  # an error would hold what holds it
+            step[0].cancel()  # if it has not begun, it need not run any more
+            del step, do  # else an error and this frame would refer to each other
 
     def _work_off(self, step: _Step) -> None:
         """Run a step together with all waiting ones, unless another one has run it."""
@@ -100,7 +100,7 @@ class SQLiteFile:
             results = self._transact([work for _, work in steps], write=write)
         except Exception as error:
             if self._text is str and "Could not decode" in str(error):
-                self._text = _lenient_text  # slower, and seldom needed
+                self._text = _lenient_text  # slower, and rarely needed
                 self._do(steps, write=write)
                 return
             locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
@@ -119,7 +119,7 @@ class SQLiteFile:
         self, works: Sequence[Callable[[sqlite3.Connection], Any]], *, write: bool
     ) -> Sequence[Any]:
         with ExitStack() as unless_done:
-            # Rolls back; the next call finds the file as it is then.
+            # Rolls back; the next call opens the file again.
             unless_done.callback(self._disconnect)
             db = self._begin(write=write)
             born = self._recognise(db) if write and not self._recognised else None
@@ -137,7 +137,7 @@ class SQLiteFile:
         still = threading.Event()
 
         def wait() -> None:
-            if self._inode is not None:  # else it is in memory, and lost when it is closed
+            if self._inode is not None:  # a database in memory would be lost
                 self._disconnect()
             still.set()
             self._forked.wait()
@@ -165,7 +165,7 @@ class SQLiteFile:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                with suppress(*NOT_MOVED):  # then it fails as it has
+                with suppress(*NOT_MOVED):  # then the first error is raised
                     if is_stuck(self.path):
                         move(self.path, db, "BEGIN")
             if self._is_here():
@@ -187,7 +187,7 @@ class SQLiteFile:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and not self._is_here():
-            self._disconnect()  # it was removed: what is written there nobody else can see
+            self._disconnect()  # it was moved or removed: no other process uses it
         while self._connection is None:
             inode = _inode(self.path)
             db = self._connection = sqlite3.connect(
@@ -196,17 +196,17 @@ class SQLiteFile:
             db.text_factory = self._text
             self._inode = _inode(self.path)
             if inode not in {None, self._inode}:
-                self._disconnect()  # it was moved: which one is open is not known
+                self._disconnect()  # it was moved meanwhile: it is not known which one is open
                 continue
             if inode is None and self._inode is not None:
-                os.chmod(self.path, 0o600)  # noqa: PTH101 - SQLite's other two files follow it
+                os.chmod(self.path, 0o600)  # noqa: PTH101 - SQLite's other two files get the same
             self._prepare(db)
         return self._connection
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Create the tables, unless another process has, perhaps at the same moment."""
         until = time.monotonic() + self._timeout
-        # The one statement for which SQLite does not wait, lest two wait for each other.
+        # SQLite does not wait for this statement, as two processes could wait for each other.
         while not _write_ahead(db, last_try=time.monotonic() > until):
             time.sleep(AGAIN)
         db.execute("PRAGMA synchronous = NORMAL")
@@ -215,7 +215,7 @@ class SQLiteFile:
     def _recognise(self, db: sqlite3.Connection) -> str:
         """Identify the file; note if it may lack rows.
 
-        It may lack rows if it is a copy, whose place is not the one that it names, or if it is
+        It may lack rows if it is a copy, which contains the inode of the original, or if it is
         new although this ledger has used another one.
         """
         inode = self._inode or 0
@@ -241,7 +241,7 @@ class SQLiteFile:
         if in_vain:
             self._small_at = time.monotonic() + PATIENT_EVERY
             if _size(log) > TOO_LARGE:
-                with suppress(*NOT_MOVED, sqlite3.Error):  # then it grows on, and is tried again
+                with suppress(*NOT_MOVED, sqlite3.Error):  # then it is tried again later
                     move(self.path, db, "BEGIN IMMEDIATE")
                 self._disconnect()
 
@@ -249,7 +249,7 @@ class SQLiteFile:
         self._recognised = False
         if self._connection is not None:
             with suppress(sqlite3.Error):
-                # A cursor in the frames of an error keeps a closed connection, and its lock.
+                # A cursor in the frames of an error would keep the lock after the close.
                 self._connection.rollback()
             self._connection.close()
             self._connection = None
@@ -263,7 +263,7 @@ def _thread() -> ThreadPoolExecutor:
 
 
 def _lenient_text(read: bytes) -> str:
-    """A text that is none, as all other nonsense, must not stop what is done with all rows."""
+    """Decode a text with invalid bytes, because one such row must not stop steps for all rows."""
     return read.decode(errors="replace")
 
 
@@ -312,7 +312,7 @@ def in_child() -> None:
         file.begin_anew()
 
 
-# Where there is no fork there is nothing to call. Hooks cannot be taken back: there is one set.
+# Systems without fork have no such function. Hooks cannot be removed, so there is one set of them.
 getattr(os, "register_at_fork", dict)(
     before=before_fork, after_in_parent=in_parent, after_in_child=in_child
 )

@@ -62,14 +62,14 @@ def move(path: str, db: sqlite3.Connection, how: Literal["BEGIN", "BEGIN IMMEDIA
 
 def _copied(here: Path, there: Path) -> sqlite3.Connection:
     """A connection to a copy of a file, which may be locked for writers."""
-    # A process that died while it moved may have left something.
+    # A process that died during a move may have left files.
     _remove(there, _beside(there, "-wal"), _beside(there, "-shm"))
     there.touch(0o600)
     there.chmod(here.stat().st_mode)
     copy = sqlite3.connect(there, isolation_level=None)
     with closing(sqlite3.connect(here, isolation_level=None)) as source:
         source.execute("BEGIN")
-        # Where not even this can be read, it fails here; the copy would be waited for without end.
+        # If not even this can be read, it fails here; the copy would wait for ever.
         source.execute("SELECT count(*) FROM memory").fetchone()
         source.backup(copy)
     return copy
@@ -112,7 +112,7 @@ def _remove(*paths: Path) -> None:
 @contextmanager
 def _alone(folder: Path) -> Generator[None, None, None]:
     """Lock a folder, so that only one process moves a file in it."""
-    locks = import_module("fcntl")  # Windows has none, and cannot rename what is open either
+    locks = import_module("fcntl")  # missing on Windows, which cannot rename open files either
     lock = os.open(folder, os.O_RDONLY)
     try:
         locks.flock(lock, locks.LOCK_EX | locks.LOCK_NB)

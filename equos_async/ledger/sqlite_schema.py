@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 VERSION: Final = 1
-"""The version that SQLite keeps of a file. Older workers open no other one, so it stays."""
+"""The ``user_version`` of a file. It never changes, because older workers open no other one."""
 
 
 @frozen
@@ -28,8 +28,8 @@ class Migration:
     sql: str
 
 
-# In a module, not in files of their own: what freezes programs collects modules only.
-# A number that is there is never changed or used again.
+# In a module, not in .sql files, because tools that freeze programs collect modules only.
+# A released migration is never changed, and its number is never used again.
 MIGRATIONS: Final[dict[int, Migration]] = {
     1: Migration(
         ("rows", "line", "workers", "claimed", "engine", "one_more", "one_less"),
@@ -77,7 +77,7 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     BEGIN UPDATE engine SET live = live - 1; END;
 """,
     ),
-    # A claim reads what it may take, and nothing else.
+    # With these indexes a claim reads only the rows that it may take.
     2: Migration(("rows_by_end",), "CREATE INDEX rows_by_end ON rows (expires);"),
     3: Migration(("rows_by_endpoint",), "CREATE INDEX rows_by_endpoint ON rows (owner, endpoint);"),
     4: Migration(("intents",), "CREATE INDEX intents ON rows (owner) WHERE session_id IS NULL;"),
@@ -91,7 +91,7 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     7: Migration(
         ("rows.resource",), "ALTER TABLE rows ADD COLUMN resource TEXT NOT NULL DEFAULT 'session';"
     ),
-    # What other workers have done with a worker's rows, so that it checks them.
+    # The rows of a worker that other workers have changed: their owner checks them.
     8: Migration(
         ("calls",),
         "CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, "
@@ -112,8 +112,8 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
     13: Migration(
         ("rows.version",), "ALTER TABLE rows ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
     ),
-    # The queue takes turns: which group a row is of, what its turn was when it joined, and how many
-    # turns before it were not used since.
+    # Groups take turns: a row has its group, its turn when it joined, and the number of turns
+    # before it that were not used since.
     14: Migration(("line.group",), 'ALTER TABLE line ADD COLUMN "group" TEXT;'),
     15: Migration(("line.turn",), "ALTER TABLE line ADD COLUMN turn INTEGER;"),
     16: Migration(
