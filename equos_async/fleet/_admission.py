@@ -211,7 +211,7 @@ class Admission:
         self._records.move(record, State.ENDED)
         self._committed += spent - record.seconds
         self._rows.drop(record.entry)
-        record.entry = NO_ENTRY  # which refers to the record
+        record.entry = NO_ENTRY  # the entry refers to the record
         if had_slot:
             self._slots.give(record.group)
 
@@ -303,7 +303,7 @@ class Admission:
         except asyncio.CancelledError:
             self._tally.tell("waiting", record, "gave up")
             raise
-        if record.unwanted is not None:  # in the very tick in which its turn came
+        if record.unwanted is not None:  # in the tick in which it got its slot
             slots.give(record.group)
             raise record.unwanted
 

@@ -43,7 +43,7 @@ class Drain:
     def arrived(self, record: SessionRecord) -> None:
         """A start in progress was answered with a session."""
         if record in self.pending:
-            del self.pending[record]  # to stand behind those that were live before
+            del self.pending[record]  # moved to the end, behind those that were live before
             self.pending[record] = STOP_LATE
 
     def check(self) -> None:

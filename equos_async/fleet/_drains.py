@@ -120,11 +120,11 @@ class Drains:
         report = drain.report()
         if self.closing and not self.is_over:
             self._timers.clear()
-            # With a ledger it is told by whoever stops them, and removes their rows.
+            # With a ledger, the worker that stops them and removes their rows reports their ends.
             self.is_over = self._rows.worker is None
             running = self._records.every(State.LIVE, State.STOPPING) if self.is_over else ()
             ids = {record.session_id for record in running}
-            for end in report.left:  # those that failed when their time was over were told then
+            for end in report.left:  # failures at the end of their time were reported before
                 if end.session_id in ids:
                     self._ends.tell(end)
         return report

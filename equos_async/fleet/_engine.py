@@ -38,7 +38,8 @@ class Engine:
         self.is_failing: bool = False
         self.failures: int = 0
         self._on_failure = on_failure
-        # New starts, those that the ledger knows already, and stops: none waits for the others.
+        # One lane each for new starts, starts that the ledger knows, and stops, so that none waits
+        # for another.
         self.new: Final = asyncio.Semaphore(AT_ONCE)
         self.known: Final = asyncio.Semaphore(AT_ONCE)
         self.stops: Final = asyncio.Semaphore(AT_ONCE)
@@ -57,14 +58,14 @@ class Engine:
         except LedgerError:
             self.failures += 1
             raise
-        except Exception as error:  # an engine's mistake must not end the upkeep
+        except Exception as error:  # a bug of an engine must not end the heartbeats
             self.failures += 1
             late = isinstance(error, TimeoutError)
             told = f"did not answer within {PATIENCE:g} s" if late else f"failed: {error!r}"
             raise LedgerError(f"the ledger {told}") from error
         finally:
-            # An engine's client may lose a cancellation, as asyncio.wait_for does until 3.12. A
-            # task is cancelled once: it would go on for good, and so would a shutdown.
+            # An engine's client may lose a cancellation, as asyncio.wait_for does before 3.12. The
+            # task is cancelled only once: it would never end, and nor would a shutdown.
             if task.cancelling() > cancelled:
                 raise asyncio.CancelledError
 

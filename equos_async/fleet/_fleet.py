@@ -519,7 +519,7 @@ class SessionFleet(Generic[K]):
         try:
             await drain.done
         finally:
-            # Where a cancellation ends the wait, what is left is told all the same.
+            # Also if a cancellation ends the wait.
             self._report = self._supervisor.drains.conclude(drain)
             if self._report.left:
                 keys = [end.key for end in self._report.left[:MAX_TOLD]]
@@ -533,7 +533,7 @@ class SessionFleet(Generic[K]):
             await self._ends.leave()
 
     def __del__(self) -> None:
-        admission = self.__dict__.get("_admission")  # absent where the arguments were refused
+        admission = self.__dict__.get("_admission")  # absent if the arguments were refused
         left = 0 if admission is None or admission.closed else self._records.count(*IN_DOUBT)
         if left:
             told = f"{self!r} was dropped with {left} sessions that may be running: leave its block"

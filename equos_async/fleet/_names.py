@@ -109,7 +109,7 @@ def is_dead(process: str, proc: Path = PROC) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        return False  # it is another user's, so there is one
+        return False  # no right to signal it: it exists
     stat = _stat(proc, pid)
     return bool(stat) and (stat["started"] != told["started"] or stat["state"] in _OVER)
 
@@ -133,7 +133,7 @@ def _place(proc: Path) -> dict[str, Any]:
 def _stat(proc: Path, pid: int) -> dict[str, str]:
     """The state of a process and its start time; nothing if the system does not say."""
     try:
-        # After its name, which may hold anything: proc(5), fields 3 and 22.
+        # The fields after the name, which may contain anything: proc(5), 3 and 22.
         fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
         return {"state": fields[0], "started": fields[19]}
     except (OSError, IndexError):

@@ -67,7 +67,7 @@ class Opening:
         """
         seconds = granted(record.duration, record.resource.granted_of(started))
         sent_at = None if record.watch is None else record.watch.sent_at
-        # By the client's clock, which need not be the fleet's.
+        # By the client's clock; the fleet may have another one.
         age = 0.0 if sent_at is None else clock_of(self._client).now() - sent_at
         return self._clock.now() - age + seconds - min(self._stop_before_end, seconds / 10)
 

@@ -56,6 +56,6 @@ class Pace:
     def _go_on(self, width: float) -> None:
         while self._waiting and len(self._under_way) < width:
             record = self._waiting.popleft()
-            if record.is_to_stop:  # nobody else has begun it meanwhile
+            if record.is_to_stop:  # no stop of it has begun meanwhile
                 self._under_way.add(record)
                 self._begin(record)

@@ -158,7 +158,7 @@ class Reaper:
         """The ids of a start's sessions, each with whether its end is confirmed."""
         resource = resource_in(row)
         if resource is None:
-            return {}  # only a newer release knows where to look
+            return {}  # a resource of a newer release
         about = Target(
             "start", resource.word, name=row.name, client=row.client, max_duration=row.remaining
         )

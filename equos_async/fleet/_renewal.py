@@ -69,7 +69,7 @@ class Renewals:
     def _over(self, task: asyncio.Task[LiveSession[Any]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # an event told it, whether somebody waits or not
+            task.exception()  # an event has reported it; asyncio need not log it
 
     async def _replace(self, old: SessionRecord) -> LiveSession[Any]:
         try:
@@ -85,7 +85,7 @@ class Renewals:
                 await _call(old.hand_over, old.handle, new.handle)
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                    raise  # all of them end, this one's sessions too
+                    raise  # the fleet is closing: both sessions are stopped
                 self._swap_back(old, new)
                 self._stop(new)
                 raise self._failed(old, "on_renewed", error) from None
@@ -144,7 +144,7 @@ class Renewals:
         if in_place and old.state is State.LIVE:
             self._records.hand_key(new, old)
         elif old.state is not State.ENDED:
-            self._stop(old)  # the key's conversation was ended meanwhile
+            self._stop(old)  # the new session was ended meanwhile
 
 
 async def _call(hook: Callable[..., Any], *handles: LiveSession[Any]) -> Any:

@@ -51,13 +51,13 @@ class Step(Enum):
 _AGREED: Final = {
     Desired.PLACE: {Confirmed.QUEUED, Confirmed.INTENT, Confirmed.SESSION, Confirmed.CLAIMED},
     Desired.INTENT: {Confirmed.INTENT, Confirmed.SESSION, Confirmed.CLAIMED},
-    # What another worker has claimed is never written again: it ends there, and here.
+    # A row that another worker has claimed is never written again: both stop the session.
     Desired.SESSION: {Confirmed.SESSION, Confirmed.CLAIMED},
     Desired.ABSENT: {Confirmed.NOTHING},
 }
 _TOWARDS: Final = {
     Desired.PLACE: Step.PLACE,
-    # Not placed: it had its place before the engine lost it, and its session may be running.
+    # Recorded, not placed: it had its slot before the engine lost it, and its session may run.
     Desired.INTENT: Step.RECORD,
     Desired.SESSION: Step.RECORD,
     Desired.ABSENT: Step.REMOVE,
@@ -133,7 +133,7 @@ class Entry:
     def compare(self, held: Mapping[str, str | None]) -> None:
         """Take the state that the ledger has of it."""
         if self.desired is Desired.PLACE or self.confirmed is Confirmed.CLAIMED:
-            return  # in the line, or another worker's
+            return  # it waits in the queue, or is another worker's
         if self.row.id not in held:
             self.confirmed = Confirmed.NOTHING
         elif held[self.row.id] is None:

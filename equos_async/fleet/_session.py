@@ -283,7 +283,7 @@ class SessionRecord:
     def handle(self) -> LiveSession[Any]:
         """The handle for callers: the same object, as long as one of them keeps it."""
         handle = None if self._handle is None else self._handle()
-        if handle is None:  # kept here, the two would be a cycle for the garbage collector
+        if handle is None:  # a strong reference to it would be a reference cycle
             handle = LiveSession(self)
             self._handle = ref(handle)
         return handle

@@ -85,8 +85,8 @@ class Starts:
         try:
             await answer
         except (asyncio.CancelledError, GeneratorExit):
-            if not answer.cancel() and not answer.cancelled():  # it is not where it is closed
-                answer.exception()  # it came in the tick of the cancellation
+            if not answer.cancel() and not answer.cancelled():  # the coroutine was closed
+                answer.exception()  # it failed in the tick of the cancellation
             self._leave(record)
             raise
 
@@ -113,7 +113,7 @@ class Starts:
         """A caller of a start was cancelled; the last one cancels the start."""
         record.callers -= 1
         if record.callers == 0:
-            self._stop(record, Reason.ASKED)  # where it arrived in the tick of the cancellation
+            self._stop(record, Reason.ASKED)  # if its session came in the tick of the cancellation
             self._withdraw(record)
 
     async def call_off(self, key: Hashable, why: EquosError) -> None:
@@ -126,7 +126,7 @@ class Starts:
         if record.task is not None:
             await asyncio.wait([record.task])
         if record.state is State.ENDED:
-            await self._rows.remove(entry)  # or other workers find its key in use
+            await self._rows.remove(entry)  # else other workers would find its key in use
 
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
         """End a start with an error, at once if nothing was sent."""
@@ -175,10 +175,10 @@ class Starts:
     ) -> None:
         """A session has come: return it to the callers, or stop it if there are none."""
         if record.watch is not None and record.watch.is_settled:
-            # Its client was closed while its row was written, and has ended it.
+            # The client was closed while the row was written, and has stopped the session.
             record.is_confirmed, record.unwanted = True, record.unwanted or closed_error()
         is_over = record.resource.status_of(started) in OVER
-        if is_over and record.replaces is not None:  # the old one is better
+        if is_over and record.replaces is not None:  # keep the old session
             told = "the server answered that it has ended"
             record.unwanted = record.unwanted or EquosError(told, operation="start")
         unwanted, wanted = record.unwanted, record.callers > 0 and record.unwanted is None
@@ -210,7 +210,7 @@ class Starts:
         self._records.move(record, State.LIVE)
         if record.replaces is not None and wanted:
             self._records.hand_key(record.replaces, record)
-            record.replaces.renewing = None  # the end of one is not the other's any more
-        # Each would hold the one before it, and its caller's frame.
+            record.replaces.renewing = None  # ending one does not cancel the other any more
+        # They would keep earlier records, and the frames of callers, in memory.
         record.answer = record.task = record.replaces = record.unwanted = None
         self._watchdog.watch(record)

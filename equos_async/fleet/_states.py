@@ -10,10 +10,10 @@ class State(Enum):
     """How far a session has come."""
 
     WAITING = "waiting"  # for a slot
-    STARTING = "starting"  # its start is with the client
+    STARTING = "starting"  # its start was passed to the client
     LIVE = "live"
     STOPPING = "stopping"
-    UNKNOWN = "unknown"  # it may run, and its id is not known
+    UNKNOWN = "unknown"  # its session may run, and its id is not known
     ENDED = "ended"
 
 

@@ -160,7 +160,7 @@ class FleetSupervisor:
     # Watching.
 
     def _renew(self, record: SessionRecord) -> None:
-        with suppress(EquosError):  # it is too late for it
+        with suppress(EquosError):  # it cannot be renewed any more
             self.renew(record)
 
     def renew(self, record: SessionRecord) -> asyncio.Task[LiveSession[Any]]:
@@ -194,7 +194,7 @@ class FleetSupervisor:
         await asyncio.wait([cast("asyncio.Task[AnyEnded | None]", record.task)])
 
     def _let_go(self, record: SessionRecord, reason: Reason) -> None:
-        record.is_confirmed = True  # whatever becomes of a stop that is under way
+        record.is_confirmed = True  # however a stop in progress ends
         if record.state is State.LIVE or record.is_to_stop:
             self._mark(record, reason)
             record.reason = reason
@@ -238,7 +238,7 @@ class FleetSupervisor:
         try:
             ended = await end(self._client, record.resource, record.resource.id_of(record.response))
         except EquosError:
-            if not record.is_confirmed:  # else another worker has stopped it meanwhile
+            if not record.is_confirmed:  # if it is, another worker has stopped it meanwhile
                 raise
         finally:
             WATCH.set(None)
@@ -254,7 +254,7 @@ class FleetSupervisor:
         """The task of a stop is over: a done callback."""
         is_awaited = self.drains.is_awaited(record)
         if task.cancelled() and record.watch is None and is_awaited:
-            # The loop's shutdown cancels what was made just before, which never ran a line.
+            # The loop's shutdown has cancelled the task before its first step.
             self._run(record, self._end_it(record))
             return
         record.watch = None
@@ -281,7 +281,7 @@ class FleetSupervisor:
         record.end, record.request = end, None
         self._watchdog.unwatch(record)
         self._tally.ended(record, end.seconds)
-        removed = record.entry.removed  # whichever worker removes a row tells of its end
+        removed = record.entry.removed  # the worker that removes a row reports the end
         self._admission.release(record, end.seconds)
         if record.over is not None:
             set_unless_done(record.over, end)
@@ -296,7 +296,7 @@ class FleetSupervisor:
         """Accept no more starts, and end those that wait."""
         self.drains.closing = self._admission.closed = True
         for record in self._records.every(State.WAITING, State.STARTING):
-            if self._records.holder(record.key) is record:  # a replacement is cancelled instead
+            if self._records.holder(record.key) is record:  # replacements are cancelled below
                 self.starts.turn_away(record, closed_error())
         self._renewals.cancel()
         self._watchdog.cancel()

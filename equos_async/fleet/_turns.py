@@ -19,7 +19,7 @@ class Turns(Generic[T]):
 
     def __init__(self) -> None:
         self._queues: dict[str | None, OrderedDict[Hashable, T]] = {}
-        # The groups that have turns, the next one first.
+        # The groups in the order of their turns.
         self._order: OrderedDict[str | None, None] = OrderedDict()
         self._held: set[str | None] = set()
         self._count = 0

@@ -66,7 +66,7 @@ class Unknowns:
         if record.watch is not None and record.watch.is_settled:
             self.settled(record)
         elif session_id is not None:
-            # An unreadable answer whose session the client set out to stop: ask until confirmed.
+            # The client stops the session of an unreadable answer: wait until that is confirmed.
             record.task = asyncio.create_task(end(self._client, record.resource, session_id))
             record.task.add_done_callback(partial(self._stray_stopped, record))
             self.told(record, last)

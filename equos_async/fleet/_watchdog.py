@@ -79,7 +79,7 @@ class Watchdog:
         return min(steps, key=itemgetter(0))
 
     def _ring(self, record: SessionRecord) -> None:
-        # A loop's timer may go off a hair early: what it was set for is due.
+        # A loop's timer may fire slightly early; the step that it was set for is due then.
         now = max(self._clock.now(), cast("SetTimer", record.timer).when)
         when, act = self._next(record)
         if when > now:
@@ -101,7 +101,7 @@ class Watchdog:
         self._end(record, Reason.IDLE)
 
     def _check_joined(self, record: SessionRecord) -> None:
-        if record.resource is not CONVERSATION:  # only its server key is surely there
+        if record.resource is not CONVERSATION:  # for others the server key may be missing
             self._end(record, Reason.NEVER_JOINED)
             return
         self._last_look(record)
@@ -116,7 +116,7 @@ class Watchdog:
             )
             has_joined = found is not None and found.joined_at is not None
         except EquosError:
-            has_joined = True  # nobody knows: rather let it run than end a conversation
+            has_joined = True  # not known: the conversation goes on
         presence.is_asked = False
         if has_joined and not presence.has_joined:
             presence.touch(self._clock.now())

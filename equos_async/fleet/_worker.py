@@ -94,12 +94,12 @@ class LedgerWorker:
         self._ends = ends
         self._engine = self.rows.engine
         self._be_new()
-        # Where others can end what is this worker's, it is told of that, whether it waits or not.
+        # Other workers can stop its sessions, so it listens even if none of its starts waits.
         self._is_keyed = isinstance(ledger, KeyedLedger)
         self._reaping: dict[str, asyncio.Task[object]] = {}
-        # What this worker took over, until the ledger has it no more: how it is to be ended.
+        # The claimed rows of other workers, until the ledger has them no more.
         self._claimed: dict[str, LedgerRow] = {}
-        # What of it is over, and could not be removed.
+        # The ids of those whose sessions are over but that could not be removed.
         self._left: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
@@ -138,7 +138,7 @@ class LedgerWorker:
             ConfigurationError: A living worker has the name.
             LedgerError: The engine failed, and the ledger is required.
         """
-        self._be_new()  # all that was made before may be in another process, too, by a fork
+        self._be_new()  # a fork may have copied the old worker into another process
         ledger = self._ledger
         if self._name is None or not isinstance(ledger, NamedLedger):
             return
@@ -156,7 +156,7 @@ class LedgerWorker:
         except LedgerError as error:
             if self._required:
                 raise
-            self._engine.failed(error)  # what was left is found when its lease is over
+            self._engine.failed(error)  # its rows are claimed when its lease is over
 
     def enter(self) -> None:
         """Send heartbeats from now on, and search for stalled workers."""
@@ -201,7 +201,7 @@ class LedgerWorker:
         told = f"it was stopped on worker {self.name}"
         self._ends.tell(self._end_of(row, "stopped_elsewhere", told, last))
 
-    # All sessions, for as long as the fleet lives.
+    # Upkeep, as long as the fleet is open.
 
     async def _look_after(self) -> None:
         """Renew the lease, make the ledger agree, and search for stalled workers."""
@@ -213,7 +213,7 @@ class LedgerWorker:
                 if self._engine.is_failing or now >= renew_at:
                     await self._renew()
                     renew_at = now + self._lease / 3
-                # Before what is amiss here, which may take long: the sessions of others run.
+                # Before this worker's own rows, which may take long, because these sessions run on.
                 await self._claim()
                 await self.rows.make_good()
                 if self._engine.failures == failures:
@@ -232,7 +232,7 @@ class LedgerWorker:
     async def _renew(self) -> None:
         """Renew the lease, and compare the ledger with the fleet's state."""
         at_rest = self.rows.at_rest()
-        # Those that go while the answer is on its way are in it, and are not forgotten ones.
+        # Read before the answer, which may contain rows that are removed meanwhile.
         ours = {*self.rows, *self._reaping}
         held = await self._engine.ask(self._ledger.renew(self.worker, lease=self._lease))
         self.rows.compare(at_rest, held)
@@ -240,7 +240,7 @@ class LedgerWorker:
             del self._claimed[row_id]
         self._left &= held.keys()
         strays = {row_id for row_id in held.keys() - ours if row_id not in self.rows}
-        # The intents among them that are its own came to nothing: one that counts is never let go.
+        # Its own intents among them are of starts that failed; others would still have an entry.
         unsent = {one for one in strays if held[one] is None and self.rows.is_own(one)}
         for row_id in unsent:
             self._see_to(row_id, self._reaper.forget(row_id))
@@ -256,7 +256,7 @@ class LedgerWorker:
 
     def _inherit(self, row: LedgerRow) -> None:
         if row.id in self.rows:
-            return  # others had taken it for dead, and are now: its own start goes on
+            return  # another worker had claimed it; its own start goes on
         if row.session_id is None and not self._reaper.may_settle(row):
             told = f"{self._told(row)}; a session may run for {row.remaining:.0f} s"
             self._tell("unknown", row, told)
@@ -349,13 +349,13 @@ class LedgerWorker:
     async def leave(self) -> None:
         """Give up the lease, so that other workers stop what this one could not."""
         if self._upkeep is None:
-            return  # never heard of
-        # To look for a session takes long: others do so then.
+            return  # it has sent no heartbeat
+        # Searches for lost starts take long: other workers continue them.
         starts = [row.id for row in self._claimed.values() if row.session_id is None]
         for task in (self._upkeep, self._listener, *map(self._reaping.get, starts)):
             if task is not None:
                 task.cancel()
-        for row_id in self._left:  # no renewal of this worker will find it again
+        for row_id in self._left:  # this worker will not renew its lease any more
             self._spawn(self._reaper.forget(row_id))
         _, late = await asyncio.wait({self._upkeep, *self._tasks}, timeout=_engine.PATIENCE)
         self._upkeep = self._listener = None

@@ -67,11 +67,11 @@ class RowWriter:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         in_line: Callable[[], None],
     ) -> None:
-        # Those in the line may have lost their turns where the engine fails: each asks for itself.
+        # Rows in the queue may have lost their turns if the engine fails: each asks again.
         self.engine: Final = Engine(self._call_all)
         self._ledger = ledger
         self._is_keyed = isinstance(ledger, KeyedLedger)
-        # Whose rows they are: its worker's id, from when that begins.
+        # The id of the worker, from its begin.
         self.worker = ""
         self._endpoint = endpoint
         self._settles = settles
@@ -83,11 +83,11 @@ class RowWriter:
         self._spawn = spawn
         self._in_line = in_line
         self._made = 0
-        # By row id, from before the first word to the ledger until after the last.
+        # By row id, from before the first step for a row until after the last one.
         self._entries: dict[str, Entry] = {}
         self._line: dict[Entry, None] = {}
         self._standing: Counter[str | None] = Counter()
-        # Those of them whose groups are full over all workers, by group.
+        # The rows in the queue whose groups are at their limits over all workers, by group.
         self._parked: dict[str | None, dict[Entry, None]] = {}
 
     @property
@@ -149,7 +149,7 @@ class RowWriter:
         """Whether this worker made a row; if not, it has claimed it from another one."""
         return row_id.startswith(f"{self.worker}-")
 
-    # What is to be written of one session, from its intent to its end.
+    # The row of one session, from its intent to its end.
 
     async def place(
         self,
@@ -218,7 +218,7 @@ class RowWriter:
             entry.desired = Desired.ABSENT
             self._tend(entry)
 
-    # The ledger is made to agree, row by row.
+    # Making the ledger agree, row by row.
 
     def _tend(self, entry: Entry) -> None:
         """Write a row, unless a task writes it already; that one checks it again at its end."""
@@ -241,7 +241,7 @@ class RowWriter:
                 except LedgerError as error:
                     self.engine.failed(error)
                     if entry.desired in {wanted, Desired.INTENT}:
-                        return  # the upkeep comes back to it
+                        return  # the next upkeep tries it again
             if what is Step.FORGET:
                 self._entries.pop(entry.row.id, None)
         finally:
@@ -262,7 +262,7 @@ class RowWriter:
     async def _place(self, entry: Entry) -> None:
         wish = entry.wish
         if wish is None or wish.turn.done():
-            entry.desired = Desired.ABSENT  # its start has just gone
+            entry.desired = Desired.ABSENT  # its start has just been cancelled
             return
         entry.is_called, entry.confirmed = False, Confirmed.UNSURE
         place: Callable[..., Awaitable[Placing]] = self._ledger.place
@@ -303,7 +303,7 @@ class RowWriter:
             of_group = entry.group if placing.group_full else None
             _refuse(wish, self._full(placing.recovers_in, of_group))
         else:
-            # A call that came meanwhile may have been for the turn after this answer.
+            # A call that came meanwhile may be for a slot that became free after this answer.
             entry.confirmed = Confirmed.UNSURE if entry.is_called else Confirmed.QUEUED
             self._stand_in_line(entry, wish)
             if placing.group_full and entry in self._line:
@@ -373,7 +373,7 @@ class RowWriter:
     def _recorded(self, entry: Entry, row: LedgerRow, owner: str) -> None:
         """Take the owner of a row that was recorded."""
         if row is not entry.row or entry.is_called:
-            return  # there is more to tell by now, or to learn
+            return  # the row has changed meanwhile, or was called
         if owner == self.worker:
             known = row.session_id is not None
             entry.confirmed = Confirmed.SESSION if known else Confirmed.INTENT
@@ -396,7 +396,7 @@ class RowWriter:
         for entry, confirmed in at_rest.items():
             if entry.writer is None and entry.confirmed is confirmed:
                 entry.compare(held)
-        # A call may have been lost: whoever stands first asks.
+        # A call may have been lost, so the first row of the queue asks again.
         for entry in islice(self._line, 1):
             entry.call()
 
@@ -406,7 +406,7 @@ class RowWriter:
         They are written together, because ten thousand one after the other would take longer than a
         lease. Lost rows are written in bulk if the ledger can, and each step renews the lease.
         """
-        for group in list(self._parked):  # another worker may have given a slot back
+        for group in list(self._parked):  # another worker may have freed a slot
             self._call_parked(group)
         wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]
         if isinstance(self._ledger, BulkLedger):

@@ -60,7 +60,7 @@ _LEVELS: dict[FleetEventKind, int] = {
     "reaped": logging.INFO,
     "stopped_elsewhere": logging.INFO,
     "renewal_failed": logging.INFO,
-    # A session may be running that nobody will stop, or one was taken away.
+    # A session may be running without a stop, or another worker has claimed it.
     "failed": logging.WARNING,
     "unknown": logging.WARNING,
     "lost": logging.WARNING,
