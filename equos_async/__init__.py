@@ -137,7 +137,7 @@ __all__ = [
     "__version__",
 ]
 
-# Where each name lives: to load one is to load its module, and what that needs.
+# The module of each name; loading a name loads its module, and the modules that it needs.
 _HOMES: dict[str, str] = {
     "APIConnectionError": "errors",
     "APIStatusError": "errors",

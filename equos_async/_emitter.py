@@ -53,7 +53,7 @@ class Emitter(Generic[E]):
     def _call(self, hook: Callable[[E], object], event: E) -> None:
         result = hook(event)
         if isinstance(result, Coroutine):
-            result.close()  # or Python would warn of each
+            result.close()  # else Python would warn of each
             if not self._hook_failed:
                 self._hook_failed = True
                 logger.error("%s returned a coroutine, which is not run", self._name)
@@ -91,7 +91,7 @@ def guarded(
         if failed is not None:
             guarded(failed, error)
             return
-        with suppress(BaseException):  # the loop's handler is the last that can be told
+        with suppress(BaseException):  # nothing is left to report to but the loop's handler
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a log handler raised", "exception": error}
             )
@@ -112,5 +112,5 @@ def _flat(event: Emitted) -> dict[str, object]:
     """An event's fields for a log record, with a prefix because records have a ``name`` already."""
     fields = asdict(event, recurse=False, filter=lambda _, value: value not in (None, "", ()))
     fields["event"] = fields.pop("kind")
-    fields.pop("retries", None)  # each was a record of its own
+    fields.pop("retries", None)  # each of them had its own record
     return {f"equos_{name}": value for name, value in fields.items()}

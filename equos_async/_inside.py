@@ -84,7 +84,7 @@ def look_at_once(client: EquosClient) -> None:
     starts_of(client).settling.hurry()
 
 
-# By the methods that users call: what a client of theirs does in those, it does for a fleet, too.
+# The public methods: if a user's subclass overrides them, a fleet calls those, too.
 _BEGIN: Final[Mapping[str, Callable[[EquosClient], Callable[..., Coroutine[Any, Any, Any]]]]] = {
     SESSION.word: attrgetter("start_session"),
     CONVERSATION.word: attrgetter("start_conversation"),

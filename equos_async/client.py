@@ -101,8 +101,8 @@ class EquosClient:
         trust_env: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        self._base = ""  # first what a repr needs: a traceback may show a client half made
-        # Before anything can fail and show this frame.
+        self._base = ""  # first, for the repr of a half-made client in a traceback
+        # Before any line can raise, because a traceback may show this frame's variables.
         client_key, api_key = _validate.hidden(client_key), _validate.hidden(api_key)
         proxy, headers = _validate.hidden(proxy), _validate.hidden_values(headers)
         sources = _sources({Credential.CLIENT_KEY: client_key, Credential.SERVER_KEY: api_key})
@@ -379,7 +379,7 @@ class EquosClient:
         raise TypeError("an EquosClient cannot be pickled or copied: create one where it is needed")
 
     def __del__(self) -> None:
-        transport = self.__dict__.get("_transport")  # absent where __init__ refused its arguments
+        transport = self.__dict__.get("_transport")  # absent if __init__ refused its arguments
         if transport is not None and transport.is_open:
             warnings.warn(
                 f"unclosed {self!r}: use 'async with', or await aclose()",

@@ -137,7 +137,7 @@ class Timers:
         self._timer = self._clock.call_at(self._due_at, self._ring)
 
     def _ring(self) -> None:
-        # A loop's timer may go off a hair early: what it was set for is due.
+        # A loop's timer may fire slightly early; the action is due then.
         now = max(self._clock.now(), self._due_at)
         self._due_at = math.inf
         while self._heap and self._heap[0].when <= now:

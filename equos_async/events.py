@@ -42,13 +42,13 @@ _LEVELS: dict[EventKind, int] = {
     "settled": logging.INFO,
     "orphan_stopped": logging.INFO,
     "stopped_late": logging.INFO,
-    # Money is at stake: a session may be running that nobody will stop.
+    # A session may be running, and billed, without a stop.
     "start_unknown": logging.WARNING,
     "settling_off": logging.WARNING,
     "stop_failed": logging.WARNING,
-    # Nobody can join what the server says is over.
+    # A session that has ended cannot be joined.
     "not_live": logging.WARNING,
-    # The contract changed under this release, or somebody in between changes answers.
+    # The API has changed since this release, or something in between changes answers.
     "unreadable_field": logging.WARNING,
 }
 

@@ -93,7 +93,7 @@ def _reference(_: object, attribute: Attribute[Any], value: object) -> None:
 
 
 def _to_dict(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    # A copy: a template must not change under a call that is being repeated.
+    # A copy, because a request must not change while its call is retried.
     return dict(value) if isinstance(value, Mapping) else value
 
 

@@ -53,7 +53,7 @@ class Closing:
             self._timer = self._clock.call_at(deadline, self._give_up)
         await self._wait_for(self._task, deadline)
         if deadline >= self._until and not self._task.done():
-            self._give_up()  # uvloop may ring two timers for one time in any order
+            self._give_up()  # uvloop may fire two timers of the same time in any order
         if self._lifecycle.state is not State.CLOSING:
             await asyncio.shield(self._task)
 
@@ -72,11 +72,11 @@ class Closing:
             task.remove_done_callback(wake)
 
     async def _settle(self) -> None:
-        over = set[asyncio.Task[None]]()  # a call stays where a signal strikes its callback
+        over = set[asyncio.Task[None]]()  # a signal may hit the callback that removes a call
         try:
             while tasks := {call.task for call in self._calls} - over:
-                # Not even the event loop's shutdown takes the connections from under the calls
-                # that survive it; the timer ends this all the same.
+                # Some calls survive the cancellation by the event loop's shutdown and still need
+                # their connections; the timer ends the wait in any case.
                 with suppress(asyncio.CancelledError):
                     done, _ = await asyncio.wait(tasks)
                     over |= done

@@ -149,9 +149,9 @@ class Endings:
         """Repeat a failed stop until it is confirmed, or the session or the client ends."""
         session_id = str(call.target.session_id)
         if session_id in self._failed:
-            return  # another call sees to it
+            return  # another call repeats it
         if call.is_refused and session_id not in self._running:
-            return  # the server may never have heard of it
+            return  # the session may not exist
         self._failed.add(session_id)
         call.holder, call.late = Holder.NOBODY, True
         try:
@@ -175,12 +175,12 @@ class Endings:
         wait, end = FIRST_WAIT, self._running.end_of(session_id)
         while not self._lifecycle.gave_up and self._clock.now() < end:
             if call.is_refused and self._lifecycle.state is not State.OPEN:
-                return  # it will not be otherwise within these seconds
+                return  # the refusal will not change in the last seconds
             if await self._rest(call, wait):
                 wait = FIRST_WAIT
             if session_id not in self._failed:
                 call.in_doubt = False
-                return  # another call has ended it, or somebody else saw to it
+                return  # another call has stopped it, or the user has resolved it
             call.deadline = self._clock.now() + self._runner.deadline_of(call.effect)
             if isinstance(await self._persist(call), Accepted):
                 self._confirmed(call)
@@ -209,7 +209,7 @@ class Endings:
     def _confirmed(self, call: Call[Any]) -> None:
         session_id = str(call.target.session_id)
         call.in_doubt = False
-        self._reports.unresolved.drop(call.target)  # another call's doubt, too
+        self._reports.unresolved.drop(call.target)  # also the entry of another call
         self._running.drop(session_id)
         self._failed.discard(session_id)
 

@@ -104,7 +104,7 @@ class LastGrace:
             self._generator = cast(
                 "AsyncGeneratorType[None, None]", _wait_at_end(self._tasks, self._begin)
             )
-            with suppress(StopIteration):  # it stands at its first `yield` then
+            with suppress(StopIteration):  # it waits at its first `yield` then
                 self._generator.asend(None).send(None)
 
     async def disarm(self) -> None:
@@ -121,7 +121,7 @@ async def _wait_at_end(
     finally:
         begin()
         # A task that is cancelled before its first step does nothing, and one that is over is not
-        # always gone: a signal may strike its callback.
+        # always removed: a signal may hit its callback.
         await asyncio.sleep(0)
         while left := {task for task in tasks() if not task.done()}:
             for task in left:

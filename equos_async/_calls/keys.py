@@ -148,16 +148,16 @@ class Key:
 
     async def _ask(self) -> object:
         found = None if self._source is None else self._source()
-        # Hidden, for a task shows its result.
+        # Hidden, because the repr of a task shows its result.
         return _validate.hidden(await found if isinstance(found, Awaitable) else found)
 
     def _answered(self, asking: asyncio.Task[object]) -> None:
         error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
         if asking is not self._asking:
-            return  # it was called off
+            return  # it was cancelled, or replaced
         self._asking = None
         problem: NoKey | None = None
-        if error is not None:  # its words may hold anything
+        if error is not None:  # its text may contain the key
             problem = NoKey(reason=f"the callable for {self._name} raised {type(error).__name__}")
         else:
             try:

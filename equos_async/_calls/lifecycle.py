@@ -14,8 +14,8 @@ class State(Enum):
     """How far a client has come."""
 
     OPEN = "open"
-    CLOSING = "closing"  # begins nothing more; what is under way is settled
-    GIVING_UP = "giving up"  # the time for that is over
+    CLOSING = "closing"  # starts are refused; calls in progress are settled
+    GIVING_UP = "giving up"  # the time for closing is over
     CLOSED = "closed"
 
 

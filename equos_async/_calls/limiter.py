@@ -48,7 +48,7 @@ class Limiter:
             return await admitted
         except asyncio.CancelledError:
             if not admitted.cancelled() and admitted.result():
-                self.leave()  # admitted in the very tick of the cancellation
+                self.leave()  # admitted in the tick of the cancellation
             raise
         finally:
             timer.cancel()

@@ -117,7 +117,7 @@ class Looker:
             look = self._search.begin(self._clock.now())
             await self._look_once(look)
             self._let_go(look)
-        self._task = None  # what is lost from now on has another one
+        self._task = None  # later lost starts have another task
         self._memories.clear()
         self._calls.clear()
 
@@ -186,7 +186,7 @@ class Looker:
         for lost in self._search.give_up():
             self._alarms.ring(lost)
         if not task.cancelled():
-            task.result()  # raises, for the loop's handler
+            task.result()  # raises the error for the loop's exception handler
 
 
 def _requests(calls: list[Call[Looked]]) -> int:

@@ -100,7 +100,7 @@ class CallRunner:
 
     async def run(self, call: Call[T], paid: float = 0.0) -> Result[T]:
         """Send until the server accepts or refuses, or the outcome is unknown."""
-        call.work = Work.QUEUED  # also where it goes on after its task was cancelled
+        call.work = Work.QUEUED  # also if it continues after a cancellation of its task
         rules, renewed = call.effect.retry, False
         while True:
             gated = rules.gated and call.attempts > 0

@@ -29,7 +29,7 @@ class Target:
 
     def __init__(self, origin: str, *, close: bool, loop: asyncio.AbstractEventLoop) -> None:
         self.url = URL(origin, encoded=True)
-        # What tells the connector where to; it is never sent itself.
+        # Tells the connector the server; it is never sent.
         self.request = aiohttp.ClientRequest("GET", self.url, loop=loop)
         self.idle: dict[AnswerProtocol, float] = {}
         self._close = "\r\nConnection: close" if close else ""
@@ -49,7 +49,7 @@ class Target:
             raise ValueError("a header of the request contains a line break")
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
-        # They are kept with it, for the identity of what is gone may be another's later.
+        # The headers are kept, because after their deletion other headers may have the same id.
         found = self._heads[id(headers)] = (headers, fields)
         return found
 
@@ -115,7 +115,7 @@ class DirectWire:
         keep = False
         try:
             keep = await connection.carry(data + request.body, exchange)
-        except (Exception, asyncio.CancelledError, GeneratorExit):  # else somebody reads on
+        except (Exception, asyncio.CancelledError, GeneratorExit):  # else reading goes on
             connection.pooled.close()
             raise
         if keep and not self._close:

@@ -86,11 +86,11 @@ class Exchange:
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has arrived."""
-        # Asked now: later the connection may carry another request already.
+        # Now, because later the connection may carry another request.
         self.is_stuck = self._holds_unsent_bytes()
         self._status = status
         self.headers = headers
-        self._answer = []  # it may be read anew
+        self._answer = []  # the answer may be read again from its beginning
         self._room = self.request.max_answer or MAX_ANSWER
         if status >= 200:
             self.guard.answer()
@@ -130,7 +130,7 @@ class Exchange:
         is_foreign = self.request.is_foreign
         if 200 <= self._status <= 299 and is_foreign is not None and is_foreign(body):
             if self.connection is not None:
-                self.connection.abort()  # whose answers come over it cannot be known any more
+                self.connection.abort()  # its answers cannot be matched to requests any more
             return Failure(sent=True, reason="the answer belongs to another request")
         return Reply(status=self._status, headers=self.headers, body=body)
 

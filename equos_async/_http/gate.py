@@ -99,7 +99,7 @@ def _missing_speed() -> str | None:
     return None if compiled else "the parser is not the one in C"
 
 
-_NO_LOOP: Final = cast("asyncio.AbstractEventLoop", object())  # nothing waits for the sample
+_NO_LOOP: Final = cast("asyncio.AbstractEventLoop", object())  # the sample needs no event loop
 _SAMPLE: Final = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\n{}"
 
 
@@ -135,7 +135,7 @@ class Gate:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self.is_plain = _is_plain(session)
-        self._size = len(vars(session))  # who puts a method into a session makes it grow
+        self._size = len(vars(session))  # a method that is set on the session makes it grow
 
     def admits(self, request: Request) -> bool:
         """Whether a request may use the direct wire, given the session's present state."""
@@ -157,12 +157,12 @@ class Gate:
 
 _IRRELEVANT: Final = frozenset(
     {
-        # What the direct wire uses as well.
+        # Used by the direct wire, too.
         *("_loop", "_connector", "_connector_owner", "_cookie_jar", "_source_traceback"),
-        # What every request of ours says for itself.
+        # Set by each request of this library.
         *("_timeout", "_raise_for_status", "_middlewares", "_base_url", "_base_url_origin"),
         *("_read_bufsize", "_max_line_size", "_max_field_size", "_max_headers"),
-        # What is for JSON, text, redirects and web sockets, of which no request has any.
+        # For JSON, text, redirects and web sockets, which no request uses.
         *("_json_serialize", "_json_serialize_bytes", "_resolve_charset"),
         *("_requote_redirect_url", "requote_redirect_url", "_ws_response_class"),
     }

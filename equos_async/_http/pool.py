@@ -35,18 +35,18 @@ class Inspector:
     """Decides which connections of a connector may carry a request."""
 
     def __init__(self) -> None:
-        # Of what was handed out before.
+        # The connections that were handed out before.
         self._watches = weakref.WeakKeyDictionary[ResponseHandler, Callable[[], bool]]()
 
     def passes(self, connection: Connection) -> bool:
         """Whether the server has neither closed the connection nor sent unrequested data on it."""
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or handler.should_close:
-            return False  # it was lost on the way here, or the server spoke
+            return False  # it was lost meanwhile, or the server sent data
         holds_unread = self._watches.get(handler)
         if holds_unread is None:
             self._watches[handler] = watch(transport)
-            return True  # what a new TLS connection holds may be the rest of its handshake
+            return True  # data on a new TLS connection may be the rest of its handshake
         return not holds_unread()
 
 

@@ -57,7 +57,7 @@ def make_parser(protocol: object, loop: asyncio.AbstractEventLoop) -> HttpRespon
 class Flow:
     """The flow control that aiohttp's stream of a body expects from its protocol."""
 
-    _reading_paused = False  # older releases of aiohttp look at it before they resume
+    _reading_paused = False  # older releases of aiohttp read it before they resume
     is_full = False
 
     def pause_reading(self) -> None:
@@ -94,7 +94,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
     def pause_reading(self) -> None:
         """The stream holds more than is read of an answer: decompress nothing more."""
         super().pause_reading()
-        with suppress(AttributeError):  # older releases of aiohttp have no pause between
+        with suppress(AttributeError):  # the parser of older aiohttp has no such method
             self._parser.pause_reading()
 
     @property
@@ -149,23 +149,23 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         self._transport.set_protocol(self._handler)
         del self._parser  # it refers to this protocol
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def data_received(self, data: bytes) -> None:
         """The server sent bytes."""
         if self._answered is None or self._answered.done():
             self._keep = False
-            self._transport.close()  # nobody asked for them
+            self._transport.close()  # there is no request for them
             return
         try:
             self._take(data)
-        except (KeyboardInterrupt, SystemExit):  # of a signal handler
+        except (KeyboardInterrupt, SystemExit):  # raised by a signal handler
             if not self._answered.done():
                 self._loop.call_soon(self._take_again, data)
             raise
 
     def _take_again(self, data: bytes) -> None:
-        """Read what was half read: all of it where it began an answer, as it does most times."""
+        """Read data again that was read in part; usually it is the beginning of an answer."""
         self._body, self._parser = None, make_parser(self, self._loop)
         self.data_received(data)
 
@@ -177,7 +177,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             return
         for message, body in messages:
             if self._body is not None:
-                self._keep = False  # a second answer: the parser is asked for a half one
+                self._keep = False  # a second answer; `_holds_nothing` finds the beginning of one
             elif message.code == 101 or message.code >= 200:
                 self._begin(message, body)
         if self._body is not None:
@@ -201,7 +201,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         self._handler.connection_lost(exc)
         del self._parser
 
-    # How an answer is read.
+    # Reading an answer.
 
     def _begin(self, message: Any, body: aiohttp.StreamReader) -> None:
         """The head of the final answer is complete."""
@@ -223,7 +223,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
             return
         self._finish()
         if self._keep:
-            self._keep = False  # also where the parser fails in a way that it does not today
+            self._keep = False  # if the next line raises, the connection is not kept
             self._keep = self._holds_nothing()
 
     def _holds_nothing(self) -> bool:

@@ -30,8 +30,8 @@ HEAD_BOUNDS: Final = {
 }
 """The limits on the head of an answer, as arguments of a session and its requests."""
 
-# Where a row has no Content-Type, there is no body, and aiohttp must not invent one. To be told so
-# takes it a while, so it is told only then.
+# A request without Content-Type has no body, and aiohttp must not add the header. The argument
+# costs time, so only such requests have it.
 _NEVER_ADDED: Final = (CONTENT_TYPE,)
 
 
@@ -69,7 +69,7 @@ class SessionWire:
         try:
             await exchange.read(response.status, response.headers, response.content)
         finally:
-            # Hands the connection back, or closes it where the body was not read to its end.
+            # Returns the connection, or closes it if the body was not read to its end.
             if exchange.is_cut:
                 response.close()
             else:

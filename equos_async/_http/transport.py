@@ -28,8 +28,8 @@ from .lookups import Lookups, default_resolver
 from .request import CUT, Failure, Reply, Request, SendGuard, SendRefusedError
 from .session import HEAD_BOUNDS, SessionWire
 
-# What no repetition can help: the wrong peer, or a session that cannot send at all. Everything
-# else of aiohttp that comes before the request was sent is worth another attempt.
+# Errors that no retry can help: the wrong peer, or a session that cannot send at all. All other
+# errors of aiohttp before the request was sent are retried.
 _FATAL: Final = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ServerFingerprintMismatch,
@@ -76,8 +76,8 @@ class Transport:
         tls: ssl.SSLContext | None = None,
         http_session: aiohttp.ClientSession | None,
     ) -> None:
-        # Timers of the client's own bound each attempt; `total` would be rounded up by a second,
-        # and without a threshold so would these.
+        # The client has its own timers for attempts: `total` would be rounded up to a second. The
+        # threshold prevents that for the others.
         self._timeout = aiohttp.ClientTimeout(
             total=None,
             connect=connect_timeout,
@@ -176,7 +176,7 @@ class Transport:
     async def close(self) -> None:
         """Close the session, unless it is the user's."""
         if self._own is not None:
-            await self._own.close()  # its connector ends idle connections too, and waits for that
+            await self._own.close()  # also closes idle connections, and waits for that
         if self._direct is not None:
             self._direct.close()
         await self._lookups.close()
@@ -206,7 +206,7 @@ class Transport:
             jar = session.cookie_jar
             self._direct = DirectWire(lent, close=connector.force_close, jar=jar)
             self._gate = checks
-        # A session of its own is made with these; another has to be told with each request.
+        # The client's own session is made with these; a user's gets them with each request.
         return SessionWire(
             session,
             timeout=self._timeout,
@@ -223,8 +223,8 @@ class Transport:
             resolver=default_resolver() or self._lookups,
             ssl=True if self._tls is None else self._tls,
         )
-        # Not `trust_env`: a session that looks into the environment waits for other people's
-        # threads to do so, and refuses our Authorization where a netrc names another.
+        # Without `trust_env`, because such a session reads the environment in threads of the loop's
+        # executor, which may be busy, and refuses our Authorization if a netrc has another one.
         own = self._own = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -287,7 +287,7 @@ class _Watch:
         self._listen_until = listen_until
         self._overdue = overdue
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._before = self._task.cancelling()  # what it has survived so far
+        self._before = self._task.cancelling()  # earlier cancellations, which it caught
         self._expired = False
         self._timer: Timer | asyncio.Handle = clock.call_at(until, self._ring, PASSES)
 
@@ -327,8 +327,8 @@ class _Watch:
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:
     """The failure that an exception of an exchange stands for."""
-    # Errors that are not the network's come before anything is sent, from a session that was
-    # closed or set up in a way that does not fit: to try again would not help.
+    # Errors that are not of the network are raised before anything is sent, by a session that was
+    # closed or has unsuitable settings: a retry would not help.
     words = _words_of(error)
     return Failure(
         sent=sent,

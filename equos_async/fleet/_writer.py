@@ -71,7 +71,7 @@ class RowWriter:
         self.engine: Final = Engine(self._call_all)
         self._ledger = ledger
         self._is_keyed = isinstance(ledger, KeyedLedger)
-        # The id of the worker, from its begin.
+        # The worker's id; empty until it begins.
         self.worker = ""
         self._endpoint = endpoint
         self._settles = settles

@@ -55,8 +55,8 @@ _HOMES = ("faults", "records", "clock", "plan", "scenarios", "emulator")
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on first use: the pytest plugin lives here too, and every test run of a project that
-    # has this library installed imports it, whether it needs an emulator or not.
+    # Loaded on first use, because the pytest plugin is in this package: every test run of a project
+    # that has this library installed imports it, even if no test needs an emulator.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
