@@ -166,7 +166,11 @@ def test_each_hard_server_can_be_played(program: str, options: str) -> None:
     args = _parser().parse_args(["emulator", *shlex.split(options)])
     for fault in args.fault:
         fault.add_to(typed)
-    assert list(map(describe, typed.planned)) == list(map(describe, emulator.faults.planned))
+    both = [
+        [(describe(one), [fault.when for fault in one.faults]) for one in planned]
+        for planned in (typed.planned, emulator.faults.planned)
+    ]
+    assert both[0] == both[1]
     assert args.page_order == emulator.page_order
 
 
