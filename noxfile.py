@@ -45,7 +45,7 @@ if "CI" in os.environ:
     nox.options.sessions += ["lowest"]
 if len(sys.argv) == 1:
     logger.info(
-        "All checks, and the tests on Python %s: four minutes on two cores, and three more for "
+        "All checks, and the tests on Python %s: seven minutes on two cores, and five more for "
         "each further Python. "
         "A part of the tests: nox -s tests-%s -- tests/unit",
         ", ".join(installed()),
