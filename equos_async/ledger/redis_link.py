@@ -106,7 +106,7 @@ class RedisLink:
         self._timeout = timeout
         self._owned = owned
         self._process = os.getpid()
-        # The parent's clients after a fork. They are kept, because closing them would disturb the parent.
+        # The parent's clients after a fork: kept, as closing them would disturb the parent.
         self._inherited: list[Any] = []
         self._look_at: float | None = 0.0 if isinstance(self._ways, Ways) else None
         self.closed: bool = False
