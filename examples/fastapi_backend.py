@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import secrets
 from collections.abc import AsyncGenerator, Coroutine
@@ -25,15 +26,24 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from equos_async import (
+    APIConnectionError,
+    APIStatusError,
+    ClientClosedError,
+    ConfigurationError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
+    KeyInUseError,
+    LedgerError,
+    OverloadedError,
+    RateLimitError,
     RedisLedger,
     SessionFleet,
     SessionLedger,
     SQLiteLedger,
+    StartOutcomeUnknownError,
 )
 from equos_async.testing import EquosEmulator
 
@@ -60,12 +70,10 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
         ledger = the_ledger()
         stack.push_async_callback(ledger.aclose)
-        async with SessionFleet(
-            client, max_live=20, budget_seconds=24 * 3600, ledger=ledger
-        ) as fleet:
-            app.state.fleet, app.state.ledger = fleet, ledger
-            yield
-        print(f"bye: {fleet.report}", flush=True)
+        fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
+        stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
+        app.state.fleet, app.state.ledger = await stack.enter_async_context(fleet), ledger
+        yield
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:
@@ -191,8 +199,29 @@ def public_id(key: str) -> str:
 @app.exception_handler(EquosError)
 async def explain(_: Request, error: Exception) -> JSONResponse:
     """Turn the library's errors into answers that tell visitors what they need, and no more."""
-    if isinstance(error, FleetFullError):
-        return JSONResponse({"error": "All lines are busy, please try again later."}, 503)
     logging.getLogger("uvicorn.error").warning("%s: %s", type(error).__name__, error)
-    text = "The avatar cannot be reached, please try again later."
-    return JSONResponse({"error": text}, 502)
+    status, text, wait = refusal(cast("EquosError", error))
+    headers = {} if wait is None else {"Retry-After": str(math.ceil(wait))}
+    return JSONResponse({"error": text}, status, headers)
+
+
+def refusal(error: EquosError) -> tuple[int, str, float | None]:
+    """A status, words for the visitor, and after how many seconds to try again, if that is known.
+
+    What the error says is for the log.
+    """
+    match error:
+        case FleetFullError() | OverloadedError() | RateLimitError():
+            return 503, "All lines are busy, please try again later.", error.retry_after
+        case ClientClosedError() | LedgerError():
+            return 503, "We are away for a moment, please try again.", None
+        case APIConnectionError() | APIStatusError():
+            return 502, "The avatar cannot be reached, please try again later.", None
+        case StartOutcomeUnknownError():
+            return 504, "The avatar has not answered, please try again later.", None
+        case ConfigurationError():
+            return 500, "This conversation cannot be started.", None
+        case KeyInUseError():
+            return 409, "This conversation has begun already.", None
+        case _:
+            return 409, "This conversation was ended before it began.", None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,15 +24,24 @@ from aiohttp import web
 from attrs import evolve
 
 from equos_async import (
+    APIConnectionError,
+    APIStatusError,
+    ClientClosedError,
+    ConfigurationError,
     CreateSessionPassRequest,
     EquosClient,
     EquosError,
     EquosParticipantIdentity,
     FleetFullError,
+    KeyInUseError,
+    LedgerError,
+    OverloadedError,
+    RateLimitError,
     RedisLedger,
     SessionFleet,
     SessionLedger,
     SQLiteLedger,
+    StartOutcomeUnknownError,
 )
 from equos_async.testing import EquosEmulator
 
@@ -58,12 +68,10 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
         client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
         ledger = the_ledger()
         stack.push_async_callback(ledger.aclose)
-        async with SessionFleet(
-            client, max_live=20, budget_seconds=24 * 3600, ledger=ledger
-        ) as fleet:
-            app[FLEET], app[LEDGER] = fleet, ledger
-            yield
-        print(f"bye: {fleet.report}", flush=True)
+        fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
+        stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
+        app[FLEET], app[LEDGER] = await stack.enter_async_context(fleet), ledger
+        yield
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:
@@ -141,12 +149,33 @@ async def explain(
     """Turn the library's errors into answers that tell visitors what they need, and no more."""
     try:
         return await handler(request)
-    except FleetFullError:
-        status, text = 503, "All lines are busy, please try again later."
     except EquosError as error:
         request.app.logger.warning("%s: %s", type(error).__name__, error)
-        status, text = 502, "The avatar cannot be reached, please try again later."
-    return web.json_response({"error": text}, status=status)
+        status, text, wait = refusal(error)
+        headers = {} if wait is None else {"Retry-After": str(math.ceil(wait))}
+        return web.json_response({"error": text}, status=status, headers=headers)
+
+
+def refusal(error: EquosError) -> tuple[int, str, float | None]:
+    """A status, words for the visitor, and after how many seconds to try again, if that is known.
+
+    What the error says is for the log.
+    """
+    match error:
+        case FleetFullError() | OverloadedError() | RateLimitError():
+            return 503, "All lines are busy, please try again later.", error.retry_after
+        case ClientClosedError() | LedgerError():
+            return 503, "We are away for a moment, please try again.", None
+        case APIConnectionError() | APIStatusError():
+            return 502, "The avatar cannot be reached, please try again later.", None
+        case StartOutcomeUnknownError():
+            return 504, "The avatar has not answered, please try again later.", None
+        case ConfigurationError():
+            return 500, "This conversation cannot be started.", None
+        case KeyInUseError():
+            return 409, "This conversation has begun already.", None
+        case _:
+            return 409, "This conversation was ended before it began.", None
 
 
 def build() -> web.Application:

@@ -32,6 +32,7 @@ from equos_async.fleet._ends import PATIENCE as HOOK_PATIENCE
 from equos_async.fleet._engine import PATIENCE as ENGINE_PATIENCE
 from equos_async.testing import EquosEmulator, Faults, faults
 from equos_async.testing.spec import describe
+from tests import faults as faults_met
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
@@ -181,6 +182,13 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     roots = ROOT, PACKAGE.parent  # the package is tested where it is installed
     assert [name for name in named if not any((root / name).exists() for root in roots)] == []
     assert set(re.findall(r"`nox -s (\w+)", TEXT[page])) <= sessions()
+
+
+def test_what_the_list_of_faults_names_is_there() -> None:
+    """No kind of fault is met by a test that is not there."""
+    named = re.findall(r"[a-z]+/[\w.]*", faults_met.__doc__ or "")
+    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
+    assert len(named) > 30
 
 
 def test_the_first_block_is_the_quickstart(capsys: pytest.CaptureFixture[str]) -> None:

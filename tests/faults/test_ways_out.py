@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
+import aiohttp
 import pytest
 
 from equos_async import (
@@ -291,6 +292,29 @@ class TestTheLoopShutsDown:
             runner.run(self.shut_down(newest_first=newest_first))
             assert emulator.live_sessions == {}
             runner.run(client.aclose())
+
+    @on_each_loop
+    @pytest.mark.parametrize("delay", [0.0, 0.5], ids=["live", "on the wire"])
+    def test_through_a_lent_session(
+        self, loop: Loop, delay: float, request_: CreateSessionPassRequest
+    ) -> None:
+        """Its owner has not closed it: what goes through it is given the same moment."""
+
+        async def lend() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession()
+
+        with EquosEmulator() as emulator, asyncio.Runner(loop_factory=loop) as runner:
+            emulator.faults.start.add(Delay(delay), times=None)
+            emulator.faults.stop.add(Delay(0.1), times=None)
+            lent = runner.run(lend())
+            client = EquosClient(KEY, endpoint=emulator.endpoint, http_session=lent)
+            with pytest.raises(SystemExit, match="3"):
+                runner.run(self.hold_three(client, request_))
+            runner.run(self.shut_down())
+            assert (client.unresolved, emulator.live_sessions) == ((), {})
+            assert len(emulator.ended_sessions) == 3
+            runner.run(client.aclose())
+            runner.run(lent.close())
 
     @on_each_loop
     @pytest.mark.parametrize("newest_first", [True, False])

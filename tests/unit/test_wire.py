@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -466,6 +467,15 @@ class TestStatusError:
         for text in (error.message, error.body):
             assert key not in text
             assert key[:2] not in text
+
+    @pytest.mark.parametrize("words", [b"eyJ", b"eyJ.", b"a.", b"bearer ", b"bearer%20", b" ", b"\\"])
+    @pytest.mark.parametrize("key", ["pk", "eyJeyJeyJ.", "bearer bearer "])
+    def test_no_text_takes_long(self, words: bytes, key: str) -> None:
+        """It is the server's choice, and the event loop stands still meanwhile."""
+        text = words * (1_000_000 // len(words))
+        before = time.process_time()
+        refusal(text, key=key)
+        assert time.process_time() - before < 0.2
 
     def test_tokens_are_masked(self) -> None:
         """A JWT in an error's body is somebody's way into a room."""
