@@ -16,7 +16,7 @@ import math
 import os
 import secrets
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -61,19 +61,20 @@ TEMPLATE = CreateSessionPassRequest(
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     """One client and one fleet for the whole application."""
-    async with AsyncExitStack() as stack:
-        endpoint, key = None, None
-        if "EQUOS_ENDPOINT" not in os.environ:
-            emulator = await stack.enter_async_context(EquosEmulator())
-            endpoint, key = emulator.endpoint, "any-key"
-            print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
-        client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
-        ledger = the_ledger()
-        stack.push_async_callback(ledger.aclose)
-        fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
-        stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
-        app.state.fleet, app.state.ledger = await stack.enter_async_context(fleet), ledger
-        yield
+    with suppress(asyncio.CancelledError):  # how uvicorn ends this after a second Ctrl-C
+        async with AsyncExitStack() as stack:
+            endpoint, key = None, None
+            if "EQUOS_ENDPOINT" not in os.environ:
+                emulator = await stack.enter_async_context(EquosEmulator())
+                endpoint, key = emulator.endpoint, "any-key"
+                print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
+            client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
+            ledger = the_ledger()
+            stack.push_async_callback(ledger.aclose)
+            fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
+            stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
+            app.state.fleet, app.state.ledger = await stack.enter_async_context(fleet), ledger
+            yield
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from equos_async.testing import EquosEmulator, Status
+from equos_async.testing import Delay, EquosEmulator, Status
 from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
 
 UVICORN = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port")
@@ -48,6 +48,19 @@ async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) 
     assert "bye: 2 stopped, 0 had ended, 0 left" in running.printed
     assert not emulator.live_sessions
     assert KEY not in page + text + listed + running.printed
+
+
+async def test_ctrl_c_twice(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
+    """Uvicorn waits no longer then; the sessions are stopped all the same, and no trace shows."""
+    url, running = backend
+    emulator.faults.stop.add(Delay(0.3), times=None)
+    for name in ("Edsger", "Barbara"):
+        await call("POST", f"{url}/sessions", json={"name": name})
+    running.kill(signal.SIGINT)
+    await running.expect("Shutting down")
+    await running.end(signal.SIGINT)
+    assert "bye: 2 stopped, 0 had ended, 0 left" in running.printed
+    assert ("Traceback" in running.printed, emulator.live_sessions) == (False, {})
 
 
 async def test_two_workers(emulator: EquosEmulator, tmp_path: Path) -> None:

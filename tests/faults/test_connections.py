@@ -91,10 +91,7 @@ async def test_a_head_without_an_end(wire: str, request_: CreateSessionPassReque
 
 @pytest.mark.parametrize("polls", [True, False])
 async def test_what_the_server_closed_meanwhile_is_not_used(
-    polls: bool,
-    request_: CreateSessionPassRequest,
-    session: aiohttp.ClientSession | None,
-    monkeypatch: pytest.MonkeyPatch,
+    polls: bool, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end lies in the socket, and the event loop was too busy to see it."""
     if not polls:
@@ -105,7 +102,7 @@ async def test_what_the_server_closed_meanwhile_is_not_used(
         connections.append(connection)
 
     async with RawServer(on_accept=[remember]) as server:
-        async with EquosClient(KEY, endpoint=server.endpoint, http_session=session) as client:
+        async with EquosClient(KEY, endpoint=server.endpoint) as client:
             await client.start_session(request_)
             connections[0].writer.write_eof()
             await client.start_session(request_)  # not a pass of the event loop between

@@ -468,7 +468,7 @@ class TestStatusError:
             assert key not in text
             assert key[:2] not in text
 
-    @pytest.mark.parametrize("words", [b"eyJ", b"eyJ.", b"a.", b"bearer ", b"bearer%20", b" ", b"\\"])
+    @pytest.mark.parametrize("words", [b"eyJ", b"eyJ.", b"a.", b"bearer ", b"bearer%20", b"\\"])
     @pytest.mark.parametrize("key", ["pk", "eyJeyJeyJ.", "bearer bearer "])
     def test_no_text_takes_long(self, words: bytes, key: str) -> None:
         """It is the server's choice, and the event loop stands still meanwhile."""
