@@ -127,12 +127,10 @@ class Life:
 
     async def quiet(self) -> None:
         """Let everything happen that can without time passing."""
-        for _ in range(3 if self.ledgers else 1):
+        for _ in range(6 if self.ledgers else 1):
             for ledger in self.ledgers:
                 await ledger.rows()  # after all that stands in its thread's queue
             await settle()
-            if self.ledgers:
-                await asyncio.sleep(2 * sqlite.LOOK)
 
     async def step(self, what: str, worker: int, how: Any) -> None:
         """One thing that happens."""
@@ -258,7 +256,7 @@ async def live_through(steps: Steps, ledgers: Sequence[Ledger | None]) -> None:
 def _quick_looks() -> Generator[None, None, None]:
     """Look at the queue often."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite, "LOOK", 0.002)
+        patch.setattr(sqlite, "LOOK", 0)
         yield
 
 
