@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from . import arms_report, importtime, server
 from .arms import ARMS
@@ -197,7 +197,8 @@ def main() -> None:
         }
         if not args.quick:
             fewer = (args.rounds + 2) // 3
-            settings |= {str(one): bench.run(one, fewer) for one in OTHERS}
+            older = (evolve(one, python=python) for python in args.also for one in OTHERS[:2])
+            settings |= {str(one): bench.run(one, fewer) for one in (*OTHERS, *older)}
     write(args, bench, settings, imports)
 
 
@@ -214,7 +215,7 @@ def write(
     title = "CPU of a start-and-stop pair, as a ratio to raw aiohttp"
     args.picture.write_text(arms_report.picture(title, settings[str(MAIN)], note))
     if args.readme:
-        mains = {setting: settings[setting] for setting in list(settings)[: 1 + len(args.also)]}
+        mains = {setting: settings[setting] for setting in list(settings)[: 2 + len(args.also)]}
         text = args.readme.read_text()
         start, end = (text.index(mark) for mark in ("<!-- bench -->", "<!-- /bench -->"))
         short = arms_report.summary(mains)
