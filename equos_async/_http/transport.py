@@ -17,15 +17,16 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from equos_async._validate import Proxy
-from equos_async.clock import Clock, Timer
+from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError
 from equos_async.events import logger
 
 from . import gate, pool
+from .deadlines import Deadlines, Watch
 from .direct import DirectWire, KeptConnections, LentConnections, read_on
 from .exchange import Exchange, Wire
 from .lookups import Lookups, default_resolver
-from .request import CUT, Failure, Reply, Request, SendGuard, SendRefusedError
+from .request import Failure, Reply, Request, SendRefusedError
 from .session import HEAD_BOUNDS, SessionWire
 
 # Errors that no retry can help: the wrong peer, or a session that cannot send at all. All other
@@ -43,13 +44,6 @@ _NETWORK: Final = (
     TimeoutError,
     SendRefusedError,
 )
-
-PASSES: Final = 3
-"""Passes of the event loop after an attempt's time in which its answer may still be found.
-
-After the loop was blocked, a timer may expire while a socket has the unread answer. asyncio reads
-the sockets in the pass before, uvloop in the pass after, and a task wakes up one pass later.
-"""
 
 
 class Transport:
@@ -84,7 +78,7 @@ class Transport:
             sock_connect=connect_timeout,
             ceil_threshold=float("inf"),
         )
-        self._clock = clock
+        self._deadlines = Deadlines(clock)
         self._keepalive = keepalive
         self._trust_env = trust_env and proxy is None
         self._proxy = proxy
@@ -148,7 +142,7 @@ class Transport:
             BaseException: A signal handler raised it, here of all places: :meth:`resume` goes on.
         """
         guard = exchange.guard
-        watch = _Watch(self._clock, guard, until, listen_until, overdue)
+        watch = Watch(self._deadlines, guard, until, listen_until, overdue)
         try:
             await (await self._choose(exchange.request)).carry(exchange)
             exchange.let_go()
@@ -175,6 +169,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close the session, unless it is the user's."""
+        self._deadlines.clear()
         if self._own is not None:
             await self._own.close()  # also closes idle connections, and waits for that
         if self._direct is not None:
@@ -258,71 +253,6 @@ def _through(own: aiohttp.ClientSession, proxy: URL, authorization: str | None) 
     """The wire through a proxy; aiohttp sends these headers to the proxy only."""
     headers = {} if authorization is None else {"Authorization": authorization}
     return SessionWire(own, proxy=proxy, proxy_headers=headers)
-
-
-class _Watch:
-    """The timers of one attempt, which cancel its task unless they are stopped before."""
-
-    __slots__ = (
-        "_before",
-        "_clock",
-        "_expired",
-        "_guard",
-        "_listen_until",
-        "_overdue",
-        "_task",
-        "_timer",
-    )
-
-    def __init__(
-        self,
-        clock: Clock,
-        guard: SendGuard,
-        until: float,
-        listen_until: float | None,
-        overdue: Callable[[], None] | None,
-    ) -> None:
-        self._clock = clock
-        self._guard = guard
-        self._listen_until = listen_until
-        self._overdue = overdue
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._before = self._task.cancelling()  # earlier cancellations, which it caught
-        self._expired = False
-        self._timer: Timer | asyncio.Handle = clock.call_at(until, self._ring, PASSES)
-
-    def stop(self) -> None:
-        """Stop the timers: the attempt is over."""
-        self._timer.cancel()
-
-    def has_ended(self, error: BaseException) -> bool:
-        """Whether this watch ended the attempt; if so, its cancellation is taken back.
-
-        Two cancellations may arrive as one in the same tick: the other one (for example of
-        ``aclose``, whose time is over as well) still counts.
-        """
-        if not self._expired:
-            return False
-        others = self._task.uncancel() > self._before
-        return not (others and isinstance(error, asyncio.CancelledError))
-
-    def _ring(self, passes: int) -> None:
-        if not self._guard.sent:
-            self._guard.withdraw()
-            self._cut()
-        elif passes:
-            self._timer = self._task.get_loop().call_soon(self._ring, passes - 1)
-        elif self._listen_until is not None and self._listen_until > self._clock.now():
-            self._timer = self._clock.call_at(self._listen_until, self._ring, PASSES)
-            self._listen_until = None
-            if self._overdue is not None:
-                self._overdue()
-        else:
-            self._cut()
-
-    def _cut(self) -> None:
-        self._expired = True
-        self._task.cancel(CUT)
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:

@@ -243,6 +243,7 @@ async def transport(
             assert transport.direct is (request.param == "direct")
         await transport.close()
         assert not transport.is_open
+        assert clock.due == []
 
 
 @pytest.fixture
@@ -426,7 +427,6 @@ class TestTimes:
             assert (failure.sent, failure.timed_out) == (True, True)
             assert isinstance(await sending.begin(until=5), Reply)
             assert server.accepted == 2
-        assert clock.due == []
 
     async def test_listened_to_and_answered(self, transport: Transport, clock: FakeClock) -> None:
         """The caller is told once that time is over, and the answer comes all the same."""
@@ -447,7 +447,6 @@ class TestTimes:
             reply = await task
             assert isinstance(reply, Reply)
             assert sending.overdue == 1
-        assert clock.due == []
 
     @pytest.mark.parametrize("tells", [True, False])
     async def test_listened_to_in_vain(
@@ -494,7 +493,6 @@ class TestTimes:
             reply = await sending.begin(until=5, listen_until=listen_until)
             assert isinstance(reply, Reply)
             assert sending.overdue == 0
-        assert clock.due == []
 
     async def test_a_part_of_an_answer_counts(self, transport: Transport, clock: FakeClock) -> None:
         """Once there was a head, its status is known."""
