@@ -21,13 +21,14 @@ from equos_async.errors import (
 )
 from equos_async.testing import server
 
-from . import calls, completion, demo, ledger, listing, signals
+from . import calls, completion, demo, ledger, listing, output, signals
 
 PROGRAM: Final = "equos-async"
 
 EXIT_CODES: Final = """exit codes:
   0    done
-  1    the demo left a session that it did not report, or the emulator cannot listen
+  1    the demo left a session that it did not report, or the system failed: the emulator
+       cannot listen, or the output cannot be written
   2    wrong usage or settings
   3    the server refused
   4    no usable answer from the server or the ledger; for a start: nothing was sent
@@ -88,6 +89,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error is printed in one line."""
+    output.prepare()
     try:
         try:
             return _outcome(_parser().parse_args(argv))
@@ -96,25 +98,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return _closed()
+        return _unwritten("the output was closed before all of it was written", 141)
+    except OSError as error:
+        return _unwritten(f"{type(error).__name__}: {error}", 1)
 
 
 def _outcome(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args))
     except EquosError as error:
-        print(shown(f"{type(error).__name__}: {error}{_hint(error, args)}"), file=sys.stderr)
+        output.tell(shown(f"{type(error).__name__}: {error}{_hint(error, args)}"))
         return _code_of(error)
 
 
-def _closed() -> int:
-    """Report on stderr that the output was closed, unless stderr is closed, too."""
-    server.discard_output()
-    try:
-        print("the output was closed before all of it was written", file=sys.stderr)
-    except BrokenPipeError:
-        server.discard_output(sys.stderr)
-    return 141
+def _unwritten(why: str, code: int) -> int:
+    """Say why the output is not complete, and return the exit code."""
+    output.discard(sys.stdout)
+    output.tell(why)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +21,8 @@ from equos_async.models import (
     EquosParticipantIdentity,
 )
 from equos_async.settings import Settle, Timeouts
+
+from .output import tell
 
 MAX_DURATION = 600.0
 """Seconds after which a session ends by itself without ``--max-duration``."""
@@ -128,7 +129,7 @@ async def start(args: argparse.Namespace) -> int:
         _print(_json(started) if args.json else _words(resource, started))
         unless_printed.pop_all()
     if args.max_duration is None:
-        print(f"no --max-duration: the {resource.word} ends after {duration:g} s", file=sys.stderr)
+        tell(f"no --max-duration: the {resource.word} ends after {duration:g} s")
     return 0
 
 

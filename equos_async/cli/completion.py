@@ -8,7 +8,9 @@ from typing import Final
 
 SHELLS: Final = ("bash", "zsh")
 
-USE: Final = 'In ~/.bashrc or ~/.zshrc: eval "$(equos-async completion bash)", or zsh.'
+USE: Final = (
+    'Add eval "$(equos-async completion bash)" to ~/.bashrc, or the same with zsh to ~/.zshrc.'
+)
 
 _ZSH: Final = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
 """With these functions zsh runs completions that are written for bash."""

@@ -39,6 +39,7 @@ import os, runpy, signal, threading
 
 def watch():
     os.read(0, 1)  # returns when the demo's end of the pipe is closed
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so is its end of the output
     os.kill(os.getpid(), signal.SIGTERM)
 
 # A daemon, as Python must not wait for it. It must not read sys.stdin, whose lock it would keep.
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 

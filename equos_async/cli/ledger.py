@@ -30,6 +30,7 @@ from equos_async.settings import Timeouts
 from .calls import add_stop_arguments as add_id_arguments
 from .calls import client_of, seconds
 from .calls import stop as stop_id
+from .output import tell
 
 Ledger = RedisLedger | SQLiteLedger
 
@@ -146,7 +147,7 @@ async def reap(args: argparse.Namespace) -> int:
             deadline=args.deadline,
         )
         if wait:
-            print(f"searching for stalled workers for {wait:g} s", file=sys.stderr)
+            tell(f"searching for stalled workers for {wait:g} s")
         try:
             async for rows in _claims(reaper, wait):
                 reaped += map(_told, await asyncio.gather(*map(reaper.end, rows)))
@@ -193,7 +194,7 @@ async def _stop_key(args: argparse.Namespace) -> int:
             _report(stopped, "held by", as_json=args.json)
         for row in await ledger.rows():
             if row.key == args.key and row.owner == NOBODY:
-                print(f"left in the ledger: {_running(row)}, row {plain(row.id)}", file=sys.stderr)
+                tell(f"left in the ledger: {_running(row)}, row {plain(row.id)}")
     return 0
 
 
@@ -268,10 +269,7 @@ def _report(reaped: Sequence[Told], whose: str, *, as_json: bool) -> None:
 
 def _tell_held(count: int) -> None:
     if count:
-        print(
-            f"{count} more in the ledger: the leases of their workers have not expired",
-            file=sys.stderr,
-        )
+        tell(f"{count} more in the ledger: the leases of their workers have not expired")
 
 
 def print_json(told: Any) -> None:

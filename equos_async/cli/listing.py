@@ -18,6 +18,7 @@ from equos_async.errors import LedgerError
 from equos_async.ledger.protocol import LedgerRow, LedgerWorker
 
 from .ledger import Ledger, open_ledger, plain, print_json, values_of
+from .output import tell
 
 EVERY: Final = 1.0
 """Seconds between two looks of ``--watch``."""
@@ -49,7 +50,7 @@ async def show(args: argparse.Namespace) -> int:
         return 0
     for line in _table(_SESSIONS, map(_cells, rows)):
         print(line)
-    print(f"{len(rows)} open", file=sys.stderr)
+    tell(f"{len(rows)} open")
     return 0
 
 

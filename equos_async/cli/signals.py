@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from types import FrameType
 from typing import Any, Final
+
+from .output import tell
 
 TERMINATED: Final = 128 + signal.SIGTERM
 """The exit code after SIGTERM, as shells define it."""
@@ -21,7 +22,7 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
     signalled: list[int] = []
 
     def end() -> None:
-        print("terminated: waiting for requests in progress", file=sys.stderr, flush=True)
+        tell("terminated: waiting for requests in progress")
         task.cancel()
 
     def terminate(number: int, _: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import Any, Final, TextIO, get_args
+from typing import Any, Final, get_args
 
 from attrs import asdict
 
@@ -95,8 +95,20 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM, then print the counts."""
+    """Serve until SIGINT or SIGTERM, then print the counts.
+
+    Raises:
+        OSError: The output cannot be written, because it was closed for example.
+    """
     say = _Json() if args.log == "json" else _Text()
+    ended = asyncio.Event()
+
+    def log(request: EmulatorRequest) -> None:
+        try:
+            print(say.request(request), flush=True)
+        except OSError:
+            ended.set()  # the last line fails in the same way, and its error is reported
+
     url, key, secret = _livekit() if args.livekit else (None, None, None)
     emulator = EquosEmulator(
         host=args.host,
@@ -105,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         limit_duration=args.limit_duration,
         seed=args.seed,
         page_order=args.page_order,
-        on_request=lambda request: _print(say.request(request)),
+        on_request=log,
         cors_origins=args.cors_origin,
         livekit_url=url,
         livekit_key=key,
@@ -115,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         emulator.play(_SCENARIOS[name])
     for fault in args.fault:
         fault.add_to(emulator.faults)
-    return asyncio.run(_serve(emulator, say, f"{args.host}:{args.port}"))
+    return asyncio.run(_serve(emulator, say, f"{args.host}:{args.port}", ended))
 
 
 _LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
@@ -128,8 +140,9 @@ def _livekit() -> list[str]:
     return [os.environ[name] for name in _LIVEKIT]
 
 
-async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int:
-    ended = asyncio.Event()
+async def _serve(
+    emulator: EquosEmulator, say: _Text | _Json, where: str, ended: asyncio.Event
+) -> int:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, ended.set)
@@ -141,30 +154,10 @@ async def _serve(emulator: EquosEmulator, say: _Text | _Json, where: str) -> int
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             print(f"cannot listen on {where}: {why}", file=sys.stderr)
             return 1
-        _print(say.hello(emulator))
+        print(say.hello(emulator), flush=True)
         await ended.wait()
-    _print(say.counts(emulator))
+    print(say.counts(emulator), flush=True)
     return 0
-
-
-def _print(line: str) -> None:
-    """Print a line; end the program if the output was closed."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        discard_output()
-        signal.raise_signal(signal.SIGTERM)
-
-
-def discard_output(output: TextIO | None = None) -> None:
-    """Discard what is still buffered for a closed output, as Python would fail to flush it at exit.
-
-    Args:
-        output: The output; None: ``sys.stdout``.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, (output or sys.stdout).fileno())
-    os.close(nowhere)
 
 
 class _Text:

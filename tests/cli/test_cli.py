@@ -162,7 +162,7 @@ class TestStartAndStop:
     async def test_an_answer_nested_deeper_than_can_be_printed(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """What nobody can read is left out, and the rest is shown."""
+        """The deepest levels are left out, and the rest is shown."""
 
         async def nested(connection: Connection) -> None:
             body = json.loads(connection.act())
@@ -209,7 +209,7 @@ class TestStartAndStop:
 
 
 def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who writes a script finds them without reading the source."""
+    """A script's author finds them without reading the source."""
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "5 the outcome of a start is unknown" in " ".join(capsys.readouterr().out.split())
@@ -443,15 +443,15 @@ class TestEmulatorByHand:
         assert done.stderr.startswith(f"cannot listen on 127.0.0.1:{first.port}: ")
 
     def test_nobody_reads_any_more(self) -> None:
-        """Where its output is closed before its first line, it ends and prints no traceback."""
+        """Its output is closed before its first line: it ends, and one line says why."""
         argv = [sys.executable, "-m", "equos_async", "emulator", "--port=0"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "the output was closed before all of it was written\n"
         process.stderr.close()
-        assert process.wait() == 0
+        assert process.wait() == 141
 
 
 class TestDemo:
@@ -518,6 +518,16 @@ class TestDemo:
         assert self.table(out)["left on the server"] == 0
         assert "not reported" not in out
 
+    def test_its_emulator_does_not_outlive_it(self) -> None:
+        """Even if the demo is killed: both hold the pipe of errors, which ends with the last."""
+        argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
     def test_nobody_reads_what_it_tells(self) -> None:
         """As of `| head -1`: its sessions are stopped, and one line says why it ends."""
         argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
@@ -535,7 +545,7 @@ class TestDemo:
         """Without a session or a worker there is nothing to show, and nothing is started."""
         with pytest.raises(SystemExit, match="2"):
             main(["demo", option])
-        assert "must be a whole number from 1 on" in capsys.readouterr().err
+        assert "must be a whole number of at least 1" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["loads", "suppress"])
     def test_the_emulator_ends_whatever_happens(
@@ -594,7 +604,7 @@ class TestDemo:
     def test_what_is_left_is_told_in_words(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without the server key a start without an answer leaves a session, and that is told."""
+        """Without the server key a lost start leaves a session, and the table says so."""
         monkeypatch.setattr(demo, "SERVER", ("--fault=start:drop=after,times=1",))
         assert main(["demo", "--sessions=3", "--at-once=1", "--no-settle"]) == 0
         out = capsys.readouterr().out
@@ -665,7 +675,7 @@ def test_a_signal_leaves_no_session(
 async def test_a_session_without_an_end_gets_one(
     emulator: EquosEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody watches it: it says so, and the server ends it after ten minutes."""
+    """The command says so, and the server ends the session after ten minutes."""
     endless = [option for option in START if "max-duration" not in option]
     assert await command(*endless, "--endpoint", emulator.endpoint) == 0
     assert "no --max-duration: the session ends after 600 s" in capsys.readouterr().err
@@ -676,12 +686,12 @@ async def test_a_session_without_an_end_gets_one(
 async def test_a_session_that_cannot_be_shown_is_ended(
     emulator: EquosEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who cannot read its id cannot stop it."""
+    """Without its id no one could stop it."""
 
     def closed(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr("equos_async.cli.calls.print", closed, raising=False)
-    monkeypatch.setattr("equos_async.testing.server.discard_output", list)  # it is pytest's
+    monkeypatch.setattr("equos_async.cli.output.discard", list)  # it is pytest's
     assert await command(*START, "--endpoint", emulator.endpoint) == 141
     assert emulator.live_sessions == {}

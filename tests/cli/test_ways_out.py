@@ -1,4 +1,4 @@
-"""The command line leaves no session that nobody knows of."""
+"""The command line leaves no session whose id was not printed."""
 
 from __future__ import annotations
 

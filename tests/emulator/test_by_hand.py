@@ -11,10 +11,12 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from equos_async.cli.output import discard
 from equos_async.errors import ConfigurationError
 from equos_async.testing import (
     Delay,
@@ -90,7 +92,7 @@ class TestSpec:
         ],
     )
     def test_a_misspelled_one_is_answered_with_the_syntax(self, spec: str) -> None:
-        """What cannot be read is told what could be."""
+        """The message says which faults there are."""
         with pytest.raises(argparse.ArgumentTypeError, match=r"OPERATION:KIND"):
             parse_fault(spec)
 
@@ -115,6 +117,23 @@ class Terminal(io.StringIO):
             self._visit("\n".join(hello))
         finally:
             os.kill(os.getpid(), self._number)
+
+
+class Closed(io.StringIO):
+    """A standard output that is closed after its first line; then a visitor comes."""
+
+    visitor: threading.Thread | None = None
+
+    def flush(self) -> None:
+        if self.visitor is not None:
+            raise BrokenPipeError
+        endpoint = json.loads(self.getvalue())["endpoint"]
+        self.visitor = threading.Thread(target=self._visit, args=(endpoint,))
+        self.visitor.start()
+
+    def _visit(self, endpoint: str) -> None:
+        with suppress(OSError):  # the server may end before it has answered
+            post(endpoint)
 
 
 def serve(
@@ -230,14 +249,28 @@ class TestServing:
         assert seen == [429]
 
     def test_nobody_reads_any_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A closed output ends it at its next line, and that is no error."""
+        """A closed output ends it at its next line; the command reports the error."""
         reader, writer = os.pipe()
         os.close(reader)
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         with os.fdopen(writer, "w") as output, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", output)
-            assert run(parser.parse_args(["--port=0"])) == 0
+            with pytest.raises(BrokenPipeError):
+                run(parser.parse_args(["--port=0"]))
+            discard(output)
+
+    def test_nobody_reads_its_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its output is closed after the first line: it ends with the next request."""
+        terminal = Closed()
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            with pytest.raises(BrokenPipeError):
+                run(parser.parse_args(["--port=0", "--log=json"]))
+        assert terminal.visitor is not None
+        terminal.visitor.join()
 
     def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
         """It says on stderr where it cannot listen, and exits with 1."""

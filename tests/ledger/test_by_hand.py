@@ -73,7 +73,7 @@ async def row(
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[list[LedgerWorker] | LedgerError]:
-    """What a watch is told of the workers, one look after the other, until Ctrl-C."""
+    """A ledger whose workers are given for each look of a watch, until Ctrl-C."""
     told: list[list[LedgerWorker] | LedgerError] = []
 
     async def workers(_: SQLiteLedger) -> list[LedgerWorker]:
@@ -111,7 +111,7 @@ class TestStop:
     async def test_what_a_living_worker_has(
         self, emulator: EquosEmulator, ledger: SQLiteLedger, row: LedgerRow
     ) -> None:
-        """It ends, its worker is told, and a second stop finds nothing."""
+        """It ends, its worker learns of it, and a second stop finds nothing."""
         code, out, err = await run("stop", "--key=guild", "--deadline=20")
         assert (code, err) == (0, "")
         assert out == f"stopped session {row.session_id} of 'guild' held by w\n1 stopped\n"
@@ -134,7 +134,7 @@ class TestStop:
     async def test_a_start_of_unknown_outcome(
         self, ledger: SQLiteLedger, row: LedgerRow, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Nobody can stop its session: it is told, with the row's id."""
+        """Its session cannot be stopped: a line has the row's id."""
         intent = evolve(row, id="dead/2", owner="dead", key="lost", session_id=None)
         await ledger.place(intent, seconds=600, limit=9, wait=False, lease=60)
         await ledger.renew("dead", lease=0)
@@ -176,7 +176,7 @@ class TestStop:
 
 class TestForget:
     async def test_a_row_that_nobody_may_end(self, ledger: SQLiteLedger, row: LedgerRow) -> None:
-        """It is gone, and what may still be running is told; a second time it is not there."""
+        """It is removed, and its session is printed; a second time it is not found."""
         await ledger.record(evolve(row, endpoint=ELSEWHERE, key="b\x1b[2J"), seconds=590)
         code, out, err = await run("forget", "w/1")
         assert (code, err) == (0, "")
@@ -245,7 +245,7 @@ class TestWatch:
         assert lines[11].endswith("  2 open, 1 waiting, 3 workers")  # the next look
 
     async def test_a_terminal(self, ledger: SQLiteLedger, row: LedgerRow) -> None:
-        """It is drawn anew each second, and nothing of it scrolls."""
+        """It is redrawn each second, and does not scroll."""
         for number in range(20):
             await ledger.record(evolve(row, id=f"w/{number}", name="n" * 99), seconds=600)
         mine, its = pty.openpty()
@@ -345,19 +345,17 @@ async def test_the_workers_of_an_engine(
 
 
 def test_nobody_is_there_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the errors go to the closed pipe, too, nothing more is said."""
+    """If the errors go to the closed pipe, too, nothing more is said."""
     discarded: list[object] = []
 
     def closed(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
-    def discard(*output: object) -> None:
-        discarded.append(output)
-
-    monkeypatch.setattr("equos_async.cli.print", closed, raising=False)
-    monkeypatch.setattr("equos_async.testing.server.discard_output", discard)  # it is pytest's
+    for module in ("cli", "cli.output"):
+        monkeypatch.setattr(f"equos_async.{module}.print", closed, raising=False)
+    monkeypatch.setattr("equos_async.cli.output.discard", discarded.append)  # they are pytest's
     assert main(["completion", "bash"]) == 141
-    assert discarded == [(), (sys.stderr,)]
+    assert discarded == [sys.stdout, sys.stderr]
 
 
 @pytest.mark.parametrize(
