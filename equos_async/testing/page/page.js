@@ -47,6 +47,7 @@ function duration(session) {
 function sessionRow(session) {
   const name = cell(session.name);
   name.append(element("small", session.resource));
+  name.append(element("small", `${session.status} ${session.id}`, "narrow"));
   const stop = element("button", "stop");
   stop.dataset.stop = session.id;
   const join = element("button", "join");
