@@ -37,7 +37,7 @@ class GroupedLedgerContract:
     """The tests for an engine that is also a :class:`GroupedLedger`, with the same fixture."""
 
     @pytest.mark.parametrize("group", ["tenant", "a\0b", "ключ", ""])
-    async def test_a_groups_limit(
+    async def test_the_limit_of_a_group(
         self, open_ledger: Callable[[], GroupedLedger], group: str
     ) -> None:
         """The limit holds over all workers, and does not affect other groups."""
@@ -48,7 +48,7 @@ class GroupedLedgerContract:
             assert (await ask(ledger, one)).placed
         full = await ask(ledger, of(group, "c"))
         assert (full.placed, full.group_full) == (False, True)
-        assert (await ask(ledger, of(f"{group}x", "d"), limit=3)).placed, "c is in nobody's way"
+        assert (await ask(ledger, of(f"{group}x", "d"), limit=3)).placed, "c delays no other row"
         assert await place(ledger, row("e"))
         assert {one.key: one.group for one in await ledger.rows()} == {
             "a": group,
@@ -60,7 +60,7 @@ class GroupedLedgerContract:
         assert (await ask(ledger, of(group, "c"))).placed
         assert (await ask(ledger, of(group, "f"), group_limit=3)).placed, "a larger limit"
 
-    async def test_one_that_is_parked(self, open_ledger: Callable[[], GroupedLedger]) -> None:
+    async def test_a_parked_row(self, open_ledger: Callable[[], GroupedLedger]) -> None:
         """A parked row has its key and its worker, and joins the end of the queue later."""
         ledger = open_ledger()
         await live(ledger, of("g", "a"), "s1")
@@ -81,7 +81,7 @@ class GroupedLedgerContract:
         assert (await ask(ledger, parked, limit=1, group_limit=1)).placed
         assert await ids(ledger) == [parked.id]
 
-    async def test_a_turn_that_its_group_cannot_take(
+    async def test_a_turn_that_a_full_group_cannot_use(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
         """The next row in the queue gets the slot."""
@@ -98,7 +98,7 @@ class GroupedLedgerContract:
         await told(turns, second)
         assert (await ask(ledger, second, limit=2, group_limit=1)).placed
 
-    async def test_what_is_claimed_counts(self, open_ledger: Callable[[], GroupedLedger]) -> None:
+    async def test_a_claimed_session_counts(self, open_ledger: Callable[[], GroupedLedger]) -> None:
         """A claimed session counts until it ends; parked rows go with their worker."""
         ledger = open_ledger()
         session = await live(ledger, of("g", "a"), "s1")
@@ -110,7 +110,7 @@ class GroupedLedgerContract:
         await ledger.remove(session.id)
         assert (await ask(ledger, of("g", "b", "worker-2"), group_limit=1)).placed
 
-    async def test_one_that_is_written_anew_counts(
+    async def test_a_row_written_again_counts(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
         """A row that is written again after a loss counts for its group."""

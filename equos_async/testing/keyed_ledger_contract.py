@@ -60,7 +60,7 @@ class KeyedLedgerContract:
         assert await ledger.record(session, seconds=600) == NOBODY
         assert await ledger.remove(session.id, worker="worker-1") is None
 
-    async def test_who_tells_of_what_was_claimed(
+    async def test_one_worker_reports_a_claimed_session(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
         """The worker that removes the row first reports the end, the claimer or the stalled one."""
@@ -89,7 +89,7 @@ class KeyedLedgerContract:
         assert (placing.placed, placing.called_off) == (False, True)
         assert (await ledger.renew("worker-1", lease=LEASE)).keys() == {"worker-1/a"}
 
-    async def test_a_start_on_its_way_is_called_off(
+    async def test_a_start_in_progress_is_called_off(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
         """Its intent stays, and its owner gets a turn; a session that comes can be stopped."""
@@ -113,7 +113,7 @@ class KeyedLedgerContract:
         assert await ledger.remove(session.id, worker="worker-1") is True
         assert await ledger.record(session, seconds=600) == "worker-1", "no old news is left"
 
-    async def test_nobodys_intent_is_left_alone(
+    async def test_an_intent_without_an_owner_is_not_called_off(
         self, open_ledger: Callable[[], KeyedLedger]
     ) -> None:
         """No worker can call it off, and it has no key."""

@@ -115,14 +115,14 @@ class LedgerContract:
         await ledger.remove(intent.id)
         assert await ledger.rows() == []
 
-    async def test_every_worker_sees_the_same(self, open_ledger: OpenLedger) -> None:
+    async def test_all_workers_read_the_same_rows(self, open_ledger: OpenLedger) -> None:
         """A row of one worker is read by another."""
         one, other = open_ledger(), open_ledger()
         await live(one, row("guild"), "s1")
         assert [row.session_id for row in await other.rows()] == ["s1"]
 
     @pytest.mark.parametrize("text", ["{}", "\"'\n;--", "ключ 🔑", "a\0b", "x" * 1000, " "])
-    async def test_any_text(self, open_ledger: OpenLedger, text: str) -> None:
+    async def test_names_may_be_any_text(self, open_ledger: OpenLedger, text: str) -> None:
         """Names may contain any text."""
         ledger = open_ledger()
         await live(ledger, row("guild", key=text, name=text, client=text), text)
@@ -131,14 +131,14 @@ class LedgerContract:
         await ledger.remove("worker-1/guild")
         assert await place(ledger, row("guild", "worker-2", key=text))
 
-    async def test_to_ask_again_changes_nothing(self, open_ledger: OpenLedger) -> None:
+    async def test_a_repeated_place_changes_nothing(self, open_ledger: OpenLedger) -> None:
         """A worker that lost the answer may call again."""
         ledger = open_ledger()
         assert await place(ledger, row("guild"), limit=1)
         assert await place(ledger, row("guild"), limit=1)
         assert await ids(ledger) == ["worker-1/guild"]
 
-    async def test_the_limit_is_kept(self, open_ledger: OpenLedger) -> None:
+    async def test_the_limit_holds_over_all_workers(self, open_ledger: OpenLedger) -> None:
         """There are never more rows than the limit over all workers; a removal frees a slot."""
         ledger = open_ledger()
         assert await place(ledger, row("a"), limit=2)
@@ -147,7 +147,9 @@ class LedgerContract:
         await ledger.remove("worker-1/a")
         assert await place(ledger, row("c"), limit=2, wait=False)
 
-    async def test_many_at_once(self, open_ledger: OpenLedger) -> None:
+    async def test_concurrent_workers_place_exactly_the_limit(
+        self, open_ledger: OpenLedger
+    ) -> None:
         """Of forty starts of four workers at once, exactly the limit is placed."""
         ledgers = [open_ledger() for _ in range(4)]
         placed = await asyncio.gather(
@@ -161,7 +163,7 @@ class LedgerContract:
         assert sum(placed) == 5
         assert len(await ledgers[0].rows()) == 5
 
-    async def test_the_line_is_fair(self, open_ledger: OpenLedger) -> None:
+    async def test_the_queue_is_first_come_first_served(self, open_ledger: OpenLedger) -> None:
         """Rows are placed in the order of their arrival; a new row does not overtake."""
         ledger = open_ledger()
         await place(ledger, row("a"), limit=1)
@@ -175,7 +177,7 @@ class LedgerContract:
         await ledger.remove("worker-b/b")
         assert await place(ledger, row("d", "worker-d"), limit=1)
 
-    async def test_turns_are_told(self, open_ledger: OpenLedger) -> None:
+    async def test_a_waiting_worker_gets_its_turn(self, open_ledger: OpenLedger) -> None:
         """A waiting worker gets its turn, whichever worker freed the slot."""
         mine, other = open_ledger(), open_ledger()
         await place(other, row("a", "worker-2"), limit=1)
@@ -196,7 +198,7 @@ class LedgerContract:
         last.cancel()
         await asyncio.wait([last])
 
-    async def test_all_places_are_handed_out_at_once(self, open_ledger: OpenLedger) -> None:
+    async def test_all_free_slots_are_given_at_once(self, open_ledger: OpenLedger) -> None:
         """As many waiting rows are placed as slots are free, in any order, and no others."""
         mine, other = open_ledger(), open_ledger()
         for n in range(3):
@@ -219,7 +221,7 @@ class LedgerContract:
         await mine.remove("worker-1/0")
         assert await place(other, row("theirs", "worker-2"), limit=3)
 
-    async def test_a_smaller_limit_holds_up_its_own_only(self, open_ledger: OpenLedger) -> None:
+    async def test_a_smaller_limit_delays_only_its_own_rows(self, open_ledger: OpenLedger) -> None:
         """While a deployment changes the limit, rows with the larger limit pass the others."""
         ledger = open_ledger()
         for n in range(3):
@@ -270,7 +272,7 @@ class LedgerContract:
             await ledger.remove(gone)
         assert await place(ledger, row("guild", "worker-2"))
 
-    async def test_a_forgotten_row_is_written_anew(self, open_ledger: OpenLedger) -> None:
+    async def test_a_lost_row_is_written_again(self, open_ledger: OpenLedger) -> None:
         """A worker may write the sessions that it has, whatever the limit, because they exist."""
         ledger = open_ledger()
         assert await place(ledger, row("a"), limit=1)
@@ -279,7 +281,9 @@ class LedgerContract:
         assert not await place(ledger, row("c"), limit=2, wait=False)
         assert await ledger.renew("worker-2", lease=LEASE) == {"worker-2/b": "s2"}
 
-    async def test_who_went_on_without_leaves_the_line(self, open_ledger: OpenLedger) -> None:
+    async def test_a_session_started_without_its_turn_leaves_the_queue(
+        self, open_ledger: OpenLedger
+    ) -> None:
         """A session that was started while its row was in the queue delays no other row."""
         ledger = open_ledger()
         await place(ledger, row("a"), limit=1)
@@ -290,7 +294,7 @@ class LedgerContract:
         await ledger.renew("worker-1", lease=0)
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
 
-    async def test_a_lease_tells_what_is_held(self, open_ledger: OpenLedger) -> None:
+    async def test_a_renewal_returns_the_workers_rows(self, open_ledger: OpenLedger) -> None:
         """A renewal returns the worker's own rows, with intents and rows in the queue."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
@@ -306,7 +310,7 @@ class LedgerContract:
         assert (await ledger.renew("worker-1", lease=LEASE)).keys() == {"worker-1/a", "worker-1/b"}
         assert await ledger.renew("worker-3", lease=LEASE) == {}
 
-    async def test_who_is_in_time_keeps_all(self, open_ledger: OpenLedger) -> None:
+    async def test_a_valid_lease_keeps_its_rows(self, open_ledger: OpenLedger) -> None:
         """Rows of a worker with a valid lease are not claimed, nor one's own."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
@@ -314,7 +318,7 @@ class LedgerContract:
         assert await claim(ledger, "worker-2") == []
         assert await claim(ledger, "worker-2") == []
 
-    async def test_who_is_late_loses_all(self, open_ledger: OpenLedger) -> None:
+    async def test_a_stalled_worker_loses_its_rows(self, open_ledger: OpenLedger) -> None:
         """Sessions go to the claimer, intents to ``NOBODY``; rows in the queue are removed."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
@@ -335,7 +339,7 @@ class LedgerContract:
         await ledger.remove("worker-1/a")
         assert await place(ledger, row("d", "worker-2"), limit=2), "the late one is before it"
 
-    async def test_each_goes_to_one_claimer(self, open_ledger: OpenLedger) -> None:
+    async def test_each_row_is_claimed_once(self, open_ledger: OpenLedger) -> None:
         """If several workers claim at once, one gets each session."""
         ledgers = [open_ledger() for _ in range(4)]
         for n in range(20):
@@ -345,7 +349,7 @@ class LedgerContract:
         sessions = [one.session_id for part in taken for one in part]
         assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(20))
 
-    async def test_a_slow_worker_learns_of_it(self, open_ledger: OpenLedger) -> None:
+    async def test_a_slow_worker_learns_of_a_claim(self, open_ledger: OpenLedger) -> None:
         """A worker that writes a claimed row learns the claimer, also when the row is gone."""
         ledger = open_ledger()
         session = await live(ledger, row("a"), "s1")
@@ -357,7 +361,7 @@ class LedgerContract:
         assert await ledger.record(session, seconds=600) == "worker-2"
         assert await ledger.rows() == []
 
-    async def test_a_late_start_is_taken_back(self, open_ledger: OpenLedger) -> None:
+    async def test_a_late_start_is_its_workers_again(self, open_ledger: OpenLedger) -> None:
         """An intent of ``NOBODY`` belongs to its worker again when the session is known."""
         ledger = open_ledger()
         intent = row("a")
@@ -391,7 +395,7 @@ class LedgerContract:
         await asyncio.sleep(0.01)
         assert [one.session_id for one in await claim(ledger, "worker-3")] == ["s1"]
 
-    async def test_what_is_nobodys_expires(self, open_ledger: OpenLedger) -> None:
+    async def test_an_intent_without_an_owner_expires(self, open_ledger: OpenLedger) -> None:
         """It keeps its slot until its time is over."""
         ledger = open_ledger()
         await place(ledger, row("a"), seconds=SHORT)
@@ -403,7 +407,7 @@ class LedgerContract:
                 await asyncio.sleep(SHORT / 4)
         assert await ids(ledger) == ["worker-2/b"]
 
-    async def test_any_number_is_claimed(self, open_ledger: OpenLedger) -> None:
+    async def test_any_number_of_rows_is_claimed(self, open_ledger: OpenLedger) -> None:
         """Repeated calls claim the rest, each row once."""
         ledger = open_ledger()
         for n in range(1200):
@@ -415,7 +419,7 @@ class LedgerContract:
         assert sorted(map(str, sessions)) == sorted(f"s{n}" for n in range(1200))
         assert len(await ledger.renew("worker-2", lease=LEASE)) == 1200
 
-    async def test_a_claimer_learns_what_it_is(self, open_ledger: OpenLedger) -> None:
+    async def test_a_claimer_learns_the_resource(self, open_ledger: OpenLedger) -> None:
         """The claimer learns the resource, also one that only newer releases know."""
         ledger = open_ledger()
         words = {"a": "session", "b": "conversation", "c": "telepathy"}
@@ -425,7 +429,7 @@ class LedgerContract:
         await ledger.renew("worker-1", lease=0)
         assert {one.key: one.resource for one in await claim(ledger, "worker-2")} == words
 
-    async def test_a_claimer_stops_only_what_it_can(self, open_ledger: OpenLedger) -> None:
+    async def test_other_endpoints_are_not_claimed(self, open_ledger: OpenLedger) -> None:
         """Sessions of another endpoint are left for a worker with that endpoint."""
         ledger = open_ledger()
         await live(ledger, row("a", endpoint="https://other.example.test"), "s1")
@@ -436,7 +440,7 @@ class LedgerContract:
         )
         assert [one.session_id for one in there] == ["s1"]
 
-    async def test_all_goes_at_its_end(self, open_ledger: OpenLedger) -> None:
+    async def test_each_row_expires(self, open_ledger: OpenLedger) -> None:
         """Each row is removed at its end, also of living workers and unknown endpoints."""
         ledger = open_ledger()
         elsewhere = "https://other.example.test"
@@ -454,7 +458,7 @@ class LedgerContract:
         assert await ledger.renew("worker-1", lease=LEASE) == {"worker-1/d": "s-d"}
         assert await place(ledger, row("c", "worker-4"), limit=2), "its place or key is still taken"
 
-    async def test_what_is_passed_over_is_not_forgotten(self, open_ledger: OpenLedger) -> None:
+    async def test_rows_of_other_endpoints_stay(self, open_ledger: OpenLedger) -> None:
         """Rows of another endpoint stay with their worker, and are claimed later."""
         ledger = open_ledger()
         elsewhere = "https://other.example.test"
@@ -469,7 +473,7 @@ class LedgerContract:
         await ledger.renew("worker-1", lease=0)
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s2"]
 
-    async def test_a_row_of_a_newer_version(self, open_ledger: OpenLedger) -> None:
+    async def test_a_newer_version_is_not_claimed(self, open_ledger: OpenLedger) -> None:
         """It keeps its slot and its key, and is left to newer workers; others are claimed."""
         ledger = open_ledger()
         newer = row("new", version=ROW_VERSION + 1)
@@ -485,12 +489,12 @@ class LedgerContract:
         assert not await place(ledger, row("b", "worker-2"), limit=3, wait=False)
         assert not await place(ledger, row("new", "worker-2"), wait=False)
 
-    async def test_nobody_is_late_after_an_outage(self, open_ledger: OpenLedger) -> None:
+    async def test_no_worker_is_stalled_after_an_outage(self, open_ledger: OpenLedger) -> None:
         """After an outage of the engine all workers have the time of a lease to come back."""
         ledger = open_ledger()
         await live(ledger, row("a"), "s1")
         await ledger.renew("worker-1", lease=SHORT)
-        await asyncio.sleep(SHORT * 2)  # nobody says a word
+        await asyncio.sleep(SHORT * 2)  # no heartbeat of any worker
         await ledger.renew("worker-3", lease=0)  # one that leaves does not hide it
         assert await ledger.claim("worker-2", endpoint=HERE, lease=SHORT) == []
         taken: Sequence[LedgerRow] = []
@@ -505,7 +509,7 @@ class LedgerContract:
 class BulkLedgerContract:
     """The tests for an engine that is also a :class:`BulkLedger`, with the same fixture."""
 
-    async def test_many_are_written_anew(self, open_ledger: Callable[[], BulkLedger]) -> None:
+    async def test_many_rows_are_written_again(self, open_ledger: Callable[[], BulkLedger]) -> None:
         """All rows are written, their worker is alive from then on, and claimers are returned."""
         ledger = open_ledger()
         assert isinstance(ledger, BulkLedger)

@@ -27,7 +27,7 @@ async def enlist(
 class NamedLedgerContract:
     """The tests for an engine that is also a :class:`NamedLedger`, with the same fixture."""
 
-    async def test_a_name_is_one_workers(self, open_ledger: Callable[[], NamedLedger]) -> None:
+    async def test_a_name_has_one_worker(self, open_ledger: Callable[[], NamedLedger]) -> None:
         """Other workers learn the holder of a name, and see its heartbeats."""
         ledger = open_ledger()
         assert isinstance(ledger, NamedLedger)
@@ -45,7 +45,7 @@ class NamedLedgerContract:
         assert moved.until > held.until
         assert await ledger.enlist("worker-2", name="other", process="", lease=LEASE) is None
 
-    async def test_who_leaves_gives_its_name_up(
+    async def test_a_worker_that_leaves_frees_its_name(
         self, open_ledger: Callable[[], NamedLedger]
     ) -> None:
         """A name is free at once, however long the engine has been reachable."""
@@ -56,13 +56,13 @@ class NamedLedgerContract:
         await ledger.renew("worker-1", lease=0)
         assert await enlist(ledger, "worker-2") is None
 
-    async def test_who_has_stalled_loses_its_name(
+    async def test_a_stalled_worker_loses_its_name(
         self, open_ledger: Callable[[], NamedLedger]
     ) -> None:
         """A stalled worker keeps its name until the engine has been reachable for a lease."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1", lease=SHORT)
-        await asyncio.sleep(SHORT * 2)  # nobody says a word
+        await asyncio.sleep(SHORT * 2)  # no heartbeat of any worker
         asked = 0
         async with asyncio.timeout(10):
             while await enlist(ledger, "worker-2", lease=SHORT) is not None:
@@ -73,7 +73,9 @@ class NamedLedgerContract:
         assert held is not None
         assert held.worker == "worker-2"
 
-    async def test_who_has_gone_has_no_name(self, open_ledger: Callable[[], NamedLedger]) -> None:
+    async def test_a_name_is_free_when_all_rows_are_claimed(
+        self, open_ledger: Callable[[], NamedLedger]
+    ) -> None:
         """A name is free when all rows of its worker are claimed."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1", lease=SHORT)
@@ -81,7 +83,9 @@ class NamedLedgerContract:
         assert await ledger.claim("worker-3", endpoint=HERE, lease=LEASE, at_once=True) == []
         assert await enlist(ledger, "worker-2") is None
 
-    async def test_the_dead(self, open_ledger: Callable[[], NamedLedger]) -> None:
+    async def test_a_dead_worker_loses_its_name_and_rows(
+        self, open_ledger: Callable[[], NamedLedger]
+    ) -> None:
         """A dead worker loses its name, and its rows are claimed at once; no others are."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1")
@@ -105,7 +109,9 @@ class NamedLedgerContract:
         assert await ids(ledger) == ["worker-1/a", "worker-1/b", "worker-3/d"]
         assert await ledger.renew("worker-3", lease=LEASE) == {"worker-3/d": "s3"}
 
-    async def test_the_dead_have_one_heir(self, open_ledger: Callable[[], NamedLedger]) -> None:
+    async def test_a_dead_worker_has_one_successor(
+        self, open_ledger: Callable[[], NamedLedger]
+    ) -> None:
         """If two workers know of the death, the second one finds the first one."""
         ledger = open_ledger()
         await enlist(ledger, "worker-1")

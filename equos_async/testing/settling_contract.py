@@ -41,7 +41,9 @@ class SettlingLedgerContract:
         assert await claim_intents(ledger, "worker-2") == []
         assert await ledger.record(evolve(intent, session_id="s1"), seconds=60) == "worker-1"
 
-    async def test_who_settles_may_die(self, open_ledger: Callable[[], SettlingLedger]) -> None:
+    async def test_another_worker_continues_a_search(
+        self, open_ledger: Callable[[], SettlingLedger]
+    ) -> None:
         """Another worker continues; a slow one learns of it, also when the row is gone."""
         ledger = open_ledger()
         intent = row("lost", marker="m1")
@@ -66,7 +68,9 @@ class SettlingLedgerContract:
         await ledger.give_up("worker-1", intent.id)
         assert [(one.owner, one.marker) for one in await ledger.rows()] == [("worker-1", None)]
 
-    async def test_what_nobody_can_settle(self, open_ledger: Callable[[], SettlingLedger]) -> None:
+    async def test_intents_that_cannot_be_settled(
+        self, open_ledger: Callable[[], SettlingLedger]
+    ) -> None:
         """An intent without a marker, of another endpoint, or of a worker that cannot search."""
         ledger = open_ledger()
         await place(ledger, row("unmarked"))

@@ -79,7 +79,7 @@ class TurnsContract:
         await ledger.remove("holder/x")
         assert await order(ledger, waiting) == "a1 b1 c1 d1 a2 b2 c2 a3 a4"
 
-    async def test_a_group_that_comes_again(self, ledger: GroupedLedger) -> None:
+    async def test_a_group_that_returns(self, ledger: GroupedLedger) -> None:
         """It joins at the end of the round, not behind all waiting rows."""
         waiting = of("a", "a1", "a2", "a3")
         again = of("b", "b1", "b2", "b3")
@@ -127,7 +127,7 @@ class TurnsContract:
         told = await order(ledger, [*stays, *others, *late])
         assert told == "a1 b1 a2 b2 a3 b3 a4 b4"
 
-    async def test_places_out_of_order(self, ledger: GroupedLedger) -> None:
+    async def test_rows_placed_out_of_order(self, ledger: GroupedLedger) -> None:
         """In whatever order rows of a group are placed, each uses one turn."""
         mine, others = of("a", "a1", "a2", "a3", "a4", "a5"), of("b", "b1", "b2", "b3", "b4", "b5")
         assert not any(await ask(ledger, [*mine, *others]))
@@ -168,7 +168,7 @@ class TurnsContract:
         served = await order(ledger, [*newcomers, *renewals[1:], *others])
         assert served == "r2 s1 r3 s2 a1 a2"
 
-    async def test_one_that_does_not_wait(self, ledger: GroupedLedger) -> None:
+    async def test_a_row_that_does_not_wait(self, ledger: GroupedLedger) -> None:
         """It gets a slot if it would be next, and leaves no row."""
         waiting, asks, renewal = of("a", "a1", "a2"), of("b", "b1"), of("b", "b2")
         assert not any(await ask(ledger, waiting))
@@ -179,7 +179,7 @@ class TurnsContract:
         assert await ask(ledger, asks, wait=False, limit=2) == [True], "before the second of a"
         assert await ask(ledger, waiting, limit=2) == [True, False]
 
-    async def test_one_that_comes_earlier_is_told(
+    async def test_a_row_that_moves_forward_gets_its_turn(
         self, open_ledger: Callable[[], GroupedLedger]
     ) -> None:
         """It gets the turn of the row that gave up, before rows that know of their turns."""
