@@ -44,7 +44,7 @@ class Emitter(Generic[E]):
         return self._hook is not None or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: E, *, key: object = None) -> None:
-        """Log an event, with a fleet's key that it has no field for, and pass it to the hook."""
+        """Log an event, with a fleet's key for its session if there is one; pass it to the hook."""
         if logger.isEnabledFor(event.level):
             guarded(_log, event, key)
         if self._hook is not None:

@@ -25,7 +25,8 @@ name                                  unit            what, by which attributes
 ``equos.client.starts``               ``{start}``     starts, by ``equos.outcome``: ``started``,
                                                       ``refused``, ``not_sent``, ``unknown``,
                                                       ``cancelled``; by ``equos.resource``
-``equos.client.stop.duration``        s               stops, also of what nobody held; by
+``equos.client.stop.duration``        s               stops, also of sessions that no caller
+held; by
                                                       ``equos.resource``
 ``equos.client.events``               ``{event}``     ``equos.event``: ``retry``, ``paused``,
                                                       ``start_unknown``, ``settled``,

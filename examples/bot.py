@@ -83,7 +83,7 @@ async def messages() -> AsyncIterator[tuple[str, str]]:
     loop = asyncio.get_running_loop()
 
     def put(line: str) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: the bot has ended
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
     def read() -> None:
@@ -93,7 +93,7 @@ async def messages() -> AsyncIterator[tuple[str, str]]:
                 put(line)
         put("")
 
-    # A thread reads a terminal, a pipe and a file alike; as a daemon it keeps nobody waiting.
+    # A thread can read a terminal, a pipe and a file; a daemon does not keep the process running.
     threading.Thread(target=read, daemon=True).start()
     while line := await lines.get():
         guild, _, text = line.strip().partition(" ")
@@ -102,7 +102,7 @@ async def messages() -> AsyncIterator[tuple[str, str]]:
 
 
 async def serve(bot: Bot) -> None:
-    """Answer each message in a task of its own: a slow start makes nobody else wait."""
+    """Answer each message in a task of its own, so that a slow start delays no other answer."""
 
     async def reply(guild: str, text: str) -> None:
         print(f"{guild}: {await bot.on_message(guild, text)}", flush=True)
@@ -125,7 +125,7 @@ async def run(endpoint: str | None, key: str | None) -> None:
 
 
 async def main() -> None:
-    """With a real server, or with a local one."""
+    """Use the real service, or a local server."""
     if "EQUOS_ENDPOINT" in os.environ:
         await run(None, None)
         return

@@ -29,13 +29,13 @@ TEMPLATE = CreateEquosConversationRequest(
     name="reception",
     character_id="ch_1",
     client="front-desk",  # yours: the server lists conversations by it
-    max_seconds=300,  # bounds what a conversation that nobody stops can cost
+    max_seconds=300,  # limits the cost of a conversation that is never stopped
 )
 SECONDS = float(os.environ.get("TALK_SECONDS", "1"))
 
 
 async def tidy(client: EquosClient) -> None:
-    """End what an earlier run left, one that was killed; only where no other one may run now."""
+    """End what a killed earlier run left; correct only if no other run is in progress."""
     async for one in client.conversations(client=TEMPLATE.client):
         if one.status == ConversationStatus.RUNNING:
             await client.stop_conversation(one.id)
@@ -43,7 +43,7 @@ async def tidy(client: EquosClient) -> None:
 
 
 async def talk(client: EquosClient, name: str, joinable: Callable[[str], object]) -> None:
-    """One conversation, and then what was said in it."""
+    """Have one conversation, and print what was said in it."""
     person = EquosParticipantIdentity(identity=name.lower(), name=name)
     try:
         async with client.conversation(evolve(TEMPLATE, consumer=person)) as started:
@@ -53,7 +53,7 @@ async def talk(client: EquosClient, name: str, joinable: Callable[[str], object]
             joinable(conversation.id)
             await asyncio.sleep(SECONDS)  # here they talk
         ended = await client.get_conversation(conversation.id)
-    except EquosError as error:  # of one person; the others go on
+    except EquosError as error:  # of one person; the other conversations go on
         print(f"{name}: sorry, {error}", flush=True)
         return
     for line in (ended and ended.transcript) or ():
@@ -61,7 +61,7 @@ async def talk(client: EquosClient, name: str, joinable: Callable[[str], object]
 
 
 async def run(client: EquosClient, joinable: Callable[[str], object]) -> None:
-    """Talk with all at once; being cancelled, stop each conversation first."""
+    """Talk to all people at once; if this is cancelled, each conversation is stopped first."""
     await tidy(client)
     async with asyncio.TaskGroup() as group:
         for name in sys.argv[1:] or ["Ada", "Grace"]:
@@ -69,10 +69,10 @@ async def run(client: EquosClient, joinable: Callable[[str], object]) -> None:
 
 
 async def main() -> None:
-    """With the real service, or with a local server, to which the people say hello."""
+    """Use the real service, or a local server, on which the people say hello."""
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
-        # As Ctrl-C does; without this the process would end where it stands.
+        # SIGTERM ends the program as Ctrl-C does; by default the process would be killed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if "EQUOS_ENDPOINT" in os.environ:
         async with EquosClient() as client:

@@ -77,7 +77,7 @@ async def talk(interaction: discord.Interaction) -> None:
     user = interaction.user
     guest = EquosParticipantIdentity(identity=str(user.id), name=user.display_name)
     request = evolve(TEMPLATE, client=str(interaction.guild_id), consumer_identity=guest)
-    # Who asks twice gets the same session.
+    # A second command gets the same session.
     live = await bot.fleet.start(request, key=user.id, wait=False, if_taken="return")
     link = f"{JOIN_PAGE}#url={live.server_url}&token={live.consumer_access_token}"
     await interaction.followup.send(f"Come to <{link}>, Ada is there.", ephemeral=True)
@@ -101,7 +101,7 @@ async def status(interaction: discord.Interaction) -> None:
 
 @bot.tree.error
 async def refuse(interaction: discord.Interaction, error: app_commands.AppCommandError) -> None:
-    """Say what went wrong; what is not an error of a call is raised, and logged."""
+    """Tell the user what went wrong; any other exception is raised, and logged."""
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
     match cause:
         case FleetFullError():

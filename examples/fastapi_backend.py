@@ -78,7 +78,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:
-    """Where all workers write down their sessions: a hang-up may reach any of them."""
+    """The ledger of all workers, because a hang-up may reach any of them."""
     if "EQUOS_ENDPOINT" not in os.environ:
         return SQLiteLedger(":memory:")  # the local server is this worker's own
     where = os.environ.get("EQUOS_LEDGER", "sqlite:sessions.db")
@@ -104,13 +104,13 @@ Ledger = Annotated[SessionLedger, Depends(open_sessions)]
 
 
 class Visitor(BaseModel):
-    """Who wants to talk."""
+    """A person who wants to talk."""
 
     name: str = Field(min_length=1, max_length=60, pattern=r"\S")
 
 
 class Listed(BaseModel):
-    """What everybody may know of a session."""
+    """The public facts about a session."""
 
     id: str
     name: str
@@ -145,7 +145,7 @@ async def start(request: Request, visitor: Visitor, fleet: Fleet) -> Joined:
     asked = evolve(TEMPLATE, name=visitor.name, consumer_identity=identity)
     live = await unless_left(request, fleet.start(asked, key=key, wait=False))
     if await request.is_disconnected():
-        await live.stop()  # it began in the moment in which the visitor left
+        await live.stop()  # it started just when the visitor left
     return Joined(
         key=key,
         server_url=live.session.host.server_url,
@@ -168,7 +168,7 @@ async def show(ledger: Ledger) -> Listing:
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do something for a visitor who waits; FastAPI goes on when that visitor has left."""
+    """Do something for a visitor, and cancel it if that visitor leaves, as FastAPI does not."""
     doing = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(left(request))
     try:

@@ -79,7 +79,7 @@ async def visit(started: CreateEquosSessionResponse) -> str:
 
 
 async def run(client: EquosClient) -> None:
-    """One session: on every way out it is stopped, also if nobody could join."""
+    """Run one session; it is stopped on every way out, also if the room cannot be joined."""
     async with client.session(REQUEST) as started:
         print(f"session {started.session.id}: {started.session.host.server_url}", flush=True)
         print(await visit(started), flush=True)
@@ -87,10 +87,10 @@ async def run(client: EquosClient) -> None:
 
 
 async def main() -> None:
-    """With the real service, or with a local server for a LiveKit server of yours."""
+    """Use the real service, or a local server for a LiveKit server of yours."""
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
-        # As Ctrl-C does; without this the process would end where it stands.
+        # SIGTERM ends the program as Ctrl-C does; by default the process would be killed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if "EQUOS_ENDPOINT" in os.environ:
         async with EquosClient() as client:

@@ -31,13 +31,13 @@ TEMPLATE = CreateSessionPassRequest(
     avatar="av_1",
     agent="ag_1",
     consumer_identity=EquosParticipantIdentity(identity="nobody", name="Nobody"),
-    max_duration=300,  # bounds what an unknown outcome can cost
+    max_duration=300,  # limits the cost of a start of unknown outcome
 )
 WORKERS = 4
 
 
 async def serve(client: EquosClient, visitor: str) -> str:
-    """One conversation; returns how it went."""
+    """Serve one visitor; returns how it went."""
     person = EquosParticipantIdentity(identity=visitor.lower(), name=visitor)
     try:
         async with client.session(evolve(TEMPLATE, consumer_identity=person)) as started:
@@ -60,7 +60,7 @@ async def work(client: EquosClient, visitors: asyncio.Queue[str]) -> None:
 
 
 async def serve_all(client: EquosClient, names: list[str]) -> None:
-    """Serve all who are there; Ctrl-C stops every session on its way out."""
+    """Serve all visitors; Ctrl-C stops every session."""
     visitors: asyncio.Queue[str] = asyncio.Queue()
     for name in names:
         visitors.put_nowait(name)
@@ -74,7 +74,7 @@ async def serve_all(client: EquosClient, names: list[str]) -> None:
 
 
 async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
-    """Serve, close, and tell what nobody knows the outcome of, after Ctrl-C too."""
+    """Serve all, close the client, and print what is unresolved, also after Ctrl-C."""
     client = EquosClient(key, endpoint=endpoint)
     try:
         async with client:
@@ -85,10 +85,10 @@ async def run(endpoint: str | None, key: str | None, names: list[str]) -> None:
 
 
 async def main() -> None:
-    """With a real server, or with a local one that has a bad day."""
+    """Use the real service, or a local server that has a bad day."""
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
-        # As Ctrl-C does; without this the process would end where it stands.
+        # SIGTERM ends the program as Ctrl-C does; by default the process would be killed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     names = ["Ada", "Grace", "Edsger", "Barbara", "Alan", "Frances"]
     if "EQUOS_ENDPOINT" in os.environ:

@@ -63,7 +63,7 @@ async def test_a_refusal(equos_client: EquosClient, equos_emulator: EquosEmulato
 
 
 async def test_a_throttled_start(equos_client: EquosClient, equos_emulator: EquosEmulator) -> None:
-    """A 429 is waited out, and the caller never knows."""
+    """The client waits after a 429, and the caller notices nothing."""
     equos_emulator.faults.start.add(Status(429, retry_after=0))
     bot = Bot(equos_client)
     assert (await bot.answer("Ada")).startswith("join at")
@@ -74,7 +74,7 @@ async def test_a_throttled_start(equos_client: EquosClient, equos_emulator: Equo
 async def test_a_call_that_takes_an_hour(
     equos_client: EquosClient, equos_emulator: EquosEmulator
 ) -> None:
-    """An hour is over at once, and so is the bill."""
+    """An hour passes at once, and is billed."""
     bot = Bot(equos_client)
     await bot.answer("Ada")
     equos_emulator.advance(3600)

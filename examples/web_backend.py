@@ -75,7 +75,7 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:
-    """Where all workers write down their sessions: a hang-up may reach any of them."""
+    """The ledger of all workers, because a hang-up may reach any of them."""
     if "EQUOS_ENDPOINT" not in os.environ:
         return SQLiteLedger(":memory:")  # the local server is this worker's own
     where = os.environ.get("EQUOS_LEDGER", "sqlite:sessions.db")
@@ -91,7 +91,7 @@ async def page(_: web.Request) -> web.FileResponse:
 async def start(request: web.Request) -> web.Response:
     """Start a session for a visitor; the answer is what the browser needs to join the room."""
     name = await read_name(request)
-    # The key is the visitor's secret: whoever knows it may stop the session.
+    # The key is the visitor's secret: anyone who knows it can stop the session.
     key = secrets.token_urlsafe(16)
     visitor = EquosParticipantIdentity(identity=public_id(key), name=name)
     asked = evolve(TEMPLATE, name=name, consumer_identity=visitor)
@@ -133,7 +133,7 @@ async def read_name(request: web.Request) -> str:
 
 
 def described(key: str, name: str, remaining: float) -> dict[str, Any]:
-    """What everybody may know of a session."""
+    """The public facts about a session."""
     return {"id": public_id(key), "name": name, "remaining": round(remaining)}
 
 
@@ -190,11 +190,11 @@ def build() -> web.Application:
 
 
 if __name__ == "__main__":
-    # With handler_cancellation a visitor who leaves while a session starts leaves none behind.
+    # With handler_cancellation no session is left if a visitor leaves while it starts.
     web.run_app(
         build(),
         host="127.0.0.1",
         port=int(os.environ.get("PORT", "8080")),
         handler_cancellation=True,
-        print=partial(print, flush=True),  # else nobody sees where it runs, under Docker or systemd
+        print=partial(print, flush=True),  # else Docker and systemd show its address late
     )

@@ -162,8 +162,8 @@ STOP_SESSION: Final = Operation(
     decode=decode_details(EquosSession),
     names_id=True,
 )
-# SDK, as all that needs a server key. Assumption: what a session pass began is found here, too;
-# the types and the ids are the same.
+# SDK, like all operations with a server key. Assumption: the sessions of session passes are found
+# here, too, with the same types and ids.
 STOP_SESSION_BY_SERVER: Final = Operation(
     method="PATCH",
     path="/sessions/{id}/stop",

@@ -1,4 +1,4 @@
-"""Share values of equal descriptions: many answers describe the same avatar and agent."""
+"""Share the values made from equal descriptions, such as those of one avatar in many answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Final
 import attrs
 
 MAX_KNOWN: Final = 16
-"""Descriptions of a kind that are kept to be compared with; the oldest goes first."""
+"""The number of descriptions of a kind that are kept; the oldest is dropped first."""
 
 _TEXTS: Final = frozenset({str, type(None)})
-"""The types whose values are the same where they are equal."""
+"""The types whose equal values are interchangeable."""
 
 _PLAIN: Final = _TEXTS | {bool, int, float}
-"""The types of what cannot be changed."""
+"""The types of values that cannot be changed."""
 
 
 @attrs.frozen(eq=False)
@@ -23,11 +23,12 @@ class _Known:
     """A description that was read before.
 
     Attributes:
-        found: As it was in the answer.
-        others: Its fields that are neither texts nor null: 1 is equal to True.
-        dicts: The names of those that are dicts, each with its wire name.
-        value: What it was made into.
-        again: Makes the same once more, with dicts of its own.
+        found: The description, as in its answer.
+        others: Its fields that are neither texts nor null, whose types are compared because 1
+            equals True.
+        dicts: Those of them that are dicts, by their wire names, with their names in the value.
+        value: The value that was made from it.
+        again: Makes another such value, with dicts of its own.
     """
 
     found: dict[str, Any]
@@ -37,7 +38,7 @@ class _Known:
     again: Callable[..., Any]
 
     def is_as(self, found: dict[str, Any]) -> bool:
-        """Whether another description says the same, in the same types."""
+        """Whether another description is equal, with values of the same types."""
         if self.found != found:
             return False
         for name in self.others:
@@ -48,21 +49,21 @@ class _Known:
 
 
 def _alike(known: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether the values of equal dicts are of the same types."""
+    """Whether the values of two equal dicts are of the same types."""
     return [*map(type, known.values())] == [*map(type, other.values())]
 
 
 class SharedReader:
-    """Reads descriptions of a kind, or hands out what an equal one was made into.
+    """Makes values from descriptions of a kind, or returns the value made from an equal one.
 
-    Every answer describes its avatar and its agent in full, and a service talks to few of them.
-    Without this each session of a fleet holds some KiB of texts that all others hold, too, and
-    reading a description takes longer than finding it equal to one that was read before.
+    Every answer describes its avatar and its agent in full, and a service uses few of them. Without
+    this each session of a fleet keeps some KiB of the same texts. A comparison with an earlier
+    description also takes less time than reading it.
 
     Args:
-        read: Makes a frozen value of a JSON object.
-        loose: Fields that are left as they are in the answer, by their wire names; a dict in
-            one is its caller's own.
+        read: Makes a frozen value from a JSON object.
+        loose: Fields that are unchanged from the answer, by their wire names; each caller gets its
+            own copy of a dict in them.
     """
 
     def __init__(self, read: Callable[[Any, Any], Any], loose: Mapping[str, str]) -> None:
@@ -74,7 +75,7 @@ class SharedReader:
         """Make a value of a JSON object.
 
         Raises:
-            ExceptionGroup: A field of it is not what it has to be.
+            ExceptionGroup: A field has a wrong type.
         """
         name = found.get("id")
         if type(name) is not str:
@@ -83,7 +84,8 @@ class SharedReader:
         if known is not None and known.is_as(found):
             if not known.dicts:
                 return known.value
-            # Copies: the texts in this answer's own ones would be kept for each session.
+            # Copied from the known one, because texts of this answer would be kept for each
+            # session.
             return known.again(
                 **{own: known.found[wire].copy() for wire, own in known.dicts.items()}
             )
@@ -92,7 +94,7 @@ class SharedReader:
         return value
 
     def _remember(self, name: str, found: dict[str, Any], cls: Any, value: Any) -> None:
-        """Keep a description, unless more of it can be changed than the dicts in loose fields."""
+        """Keep a description if nothing but the dicts in its loose fields can be changed."""
         others = tuple(wire for wire, one in found.items() if type(one) not in _TEXTS)
         dicts = {wire: own for wire, own in self._loose.items() if type(found.get(wire)) is dict}
         copies: dict[str, dict[str, Any]] = {wire: found[wire].copy() for wire in dicts}
@@ -100,7 +102,7 @@ class SharedReader:
         fixed = [found[wire] for wire in others if wire not in dicts]
         if not _PLAIN.issuperset(map(type, fixed + inside)):
             return
-        self._known.pop(name, None)  # an older one, say
+        self._known.pop(name, None)  # an older description with the same id
         if len(self._known) == MAX_KNOWN:
             del self._known[next(iter(self._known))]
         fields = {one.name: getattr(value, one.name) for one in attrs.fields(cls)}

@@ -32,11 +32,11 @@ StateT = TypeVar("StateT", bound=Enum)
 
 
 class Holder(Enum):
-    """Who gets the result of a call."""
+    """The one that gets the result of a call."""
 
     CALLER = "a caller who waits for it"
     BLOCK = "a block that ends its session on the way out"
-    NOBODY = "nobody: what it begins is ended"
+    NOBODY = "no one: what it starts is stopped"
 
 
 class Work(Enum):
@@ -44,11 +44,11 @@ class Work(Enum):
 
     NEW = "its task has not run yet"
     QUEUED = "waits for a permit"
-    ON_WIRE = "an attempt is under way"
+    ON_WIRE = "an attempt is in progress"
     BACKOFF = "waits for its next attempt"
-    SETTLING = "what it may have begun is looked for"
+    SETTLING = "the session that it may have started is searched for"
     ACCEPTED = "the server accepted it"
-    ENDING = "what it began is being ended, for nobody took it"
+    ENDING = "the session that it started is being stopped, because no caller took it"
     DONE = "over"
 
 
@@ -113,7 +113,7 @@ class Call(Generic[T]):
         ending: The call, in the same task, that stops what this one started.
         late: Whether it failed for its caller, and is repeated.
         in_doubt: Whether it was reported that a session may be running.
-        watch: Follows the call beyond its caller.
+        watch: Follows the call after its caller has the result.
         key: The fleet's key of the session, if there is one.
         work: The state of its work.
         exchange: The latest attempt's exchange on the wire.

@@ -70,7 +70,7 @@ class CallFactory:
         Args:
             operation: The operation.
             target: The session that it is about.
-            deadline: Seconds until it is over; None: the default of its effect.
+            deadline: Seconds for the whole call; None: the default of its effect.
             query: Further parameters of its URL.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The sessions of blocks and fleets, which the client stops if it closes before them."""
+"""The sessions of open blocks and fleets, which the client stops if it is closed first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .watch import Watch
 
 
 class Held:
-    """Sessions whose holders stop them, by id, until a stop begins."""
+    """Sessions that a block or a fleet will stop, by id; each is removed when its stop begins."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Resource[Any, Any, Any], Watch | None]] = {}
@@ -24,17 +24,17 @@ class Held:
     def add(
         self, session_id: str, resource: Resource[Any, Any, Any], watch: Watch | None = None
     ) -> None:
-        """Add a session of a holder; its watch learns if something else stops it."""
+        """Add a session; its watch is told if the client stops it."""
         self._held[session_id] = resource, watch
         if watch is not None:
             watch.hand_over(partial(self.take, session_id))
 
     def take(self, session_id: str) -> bool:
-        """Take a session to stop it; False if it is not here, or a stop has begun."""
+        """Remove a session in order to stop it; False if its stop has begun already."""
         return self._held.pop(session_id, None) is not None
 
     def take_all(self) -> Iterator[tuple[str, Resource[Any, Any, Any], Watch | None]]:
-        """Take all sessions to stop them."""
+        """Remove all sessions in order to stop them."""
         while self._held:
             session_id, (resource, watch) = self._held.popitem()
             yield session_id, resource, watch

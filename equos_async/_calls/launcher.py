@@ -27,7 +27,8 @@ class Launcher:
 
     Args:
         carry: The work of a call's task.
-        resume: The rest of that work, for a start whose task a signal's exception ended.
+        resume: The rest of that work, for a start whose task was ended by an exception of a signal
+            handler.
         end_held: Stops the sessions of blocks and fleets when the event loop shuts down.
         endings: Make calls that stop sessions without a caller.
         reports: Reports the results.
@@ -126,13 +127,13 @@ class Launcher:
         return current.work is Work.NEW or (call.task.in_grace and (waits or current.is_sent))
 
     def _let_go(self, call: Call[Any], task: asyncio.Task[None]) -> None:
-        """Remove a call; a done callback, as a task may be cancelled before its first line."""
+        """Remove a call: a done callback, because a task may be cancelled before its first line."""
         self.calls.discard(call)
         call.task.forget()
         if task.cancelled():
             self._cut_off(call)
         elif (error := task.exception()) is not None and self._struck(call, error):
-            return  # another task goes on with it
+            return  # another task continues it
         call.work = Work.DONE
         if call.watch is not None:
             call.tell_watch()
@@ -140,7 +141,7 @@ class Launcher:
         call.exchange = None  # it refers to the call
 
     def _cut_off(self, call: Call[Any]) -> None:
-        """The task of a call was cancelled, because the client or the event loop closes."""
+        """Handle a cancelled task of a call: the client or the event loop is closing."""
         gave_up = self._lifecycle.gave_up
         if call.work is Work.NEW and call.effect.stake is Stake.RUNNING:
             self._reports.failed(call, "cancelled before it was sent")
@@ -155,14 +156,14 @@ class Launcher:
         call.answer.cancel()
 
     def _struck(self, call: Call[Any], error: BaseException) -> bool:
-        """A bug of this library, or an exception of a signal handler, ended a call's task.
+        """Handle a task of a call that ended by a signal handler's exception, or by a bug here.
 
-        Python calls a signal handler between any two steps of a program. What it raises
-        (``KeyboardInterrupt`` at a second Ctrl-C, ``SystemExit``) ends the task that runs then, and
-        leaves the event loop, which runs once more at the end of ``asyncio.run``.
+        Python calls a signal handler between any two steps of a program. An exception that it
+        raises (``KeyboardInterrupt`` at a second Ctrl-C, ``SystemExit``) ends the task that is
+        running, and then the event loop; ``asyncio.run`` runs the loop once more at its end.
 
         Returns:
-            Whether another task goes on with the call.
+            Whether another task continues the call.
         """
         reason = f"{type(error).__name__} ended its task"
         ending = call.ending or call
@@ -173,21 +174,22 @@ class Launcher:
                 return True
             self._reports.unknown(call, Unknown(Failure(sent=True, reason=reason)), reason)
         if not isinstance(error, Exception):
-            # It has left the event loop already; once more, it would break the loop's clean-up.
+            # The exception has left the event loop already; raised again, it would break its
+            # clean-up.
             call.answer.cancel()
             if ending.effect.stake is Stake.RUNNING:
                 resource = RESOURCES[ending.target.resource or "session"]
                 self.launch_orphan(resource, str(ending.target.session_id), call.watch)
         elif call.is_wanted:
             call.refuse(error)
-        else:  # no caller can be told of it: the loop's handler is
+        else:  # no caller waits: the error goes to the loop's exception handler
             asyncio.get_running_loop().call_exception_handler(
                 {"message": reason, "exception": error}
             )
         return False
 
     def _goes_on(self, call: Call[Any]) -> bool:
-        """Read on the answer to a start, and stop its session, as nobody waits for it."""
+        """Go on reading the answer to a start, and stop its session, because its caller is gone."""
         if call.exchange is None or call.work is Work.SETTLING:
             return False
         call.answer.cancel()

@@ -11,7 +11,7 @@ from .call import moved
 
 
 class State(Enum):
-    """How far a client has come."""
+    """The state of a client."""
 
     OPEN = "open"
     CLOSING = "closing"  # starts are refused; calls in progress are settled
@@ -20,28 +20,28 @@ class State(Enum):
 
 
 class Lifecycle:
-    """The state of one client, which only moves on."""
+    """The current state of one client; it never goes back."""
 
     def __init__(self) -> None:
         self.state: State = State.OPEN
 
     @property
     def gave_up(self) -> bool:
-        """Whether the client sends nothing any more."""
+        """Whether the client sends no more requests."""
         return self.state in {State.GIVING_UP, State.CLOSED}
 
     def check(self, effect: Effect, session_id: str | None = None) -> None:
-        """See whether a call may begin.
+        """Check that a call may begin.
 
         Raises:
-            ClientClosedError: It comes too late.
+            ClientClosedError: The client is closed, or closing and refuses such calls.
         """
         closing = self.state is State.CLOSING and effect.alone is Alone.GOES_ON
         if self.state is not State.OPEN and not closing:
             raise closed_error(effect.name, session_id)
 
     def move(self, old: State, new: State) -> None:
-        """Come further, from where it must be."""
+        """Move to another state from the one that it must have."""
         self.state = moved(self.state, old, new)
 
 

@@ -90,7 +90,7 @@ class CallRunner:
         return await self.run(call, again.paid)
 
     async def resume(self, call: Call[T], exchange: Exchange) -> Result[T]:
-        """Go on with what was sent where its task was struck, to whatever answer comes."""
+        """Await the answer to a sent attempt whose task a signal handler's exception ended."""
         call.work = Work.ON_WIRE
         tried = self._learn(call, await self._transport.resume(exchange), 0.0)
         if tried.verdict is not Verdict.ACCEPTED:
@@ -100,7 +100,7 @@ class CallRunner:
 
     async def run(self, call: Call[T], paid: float = 0.0) -> Result[T]:
         """Send until the server accepts or refuses, or the outcome is unknown."""
-        call.work = Work.QUEUED  # also if it continues after a cancellation of its task
+        call.work = Work.QUEUED  # also if the call continues after its task was cancelled
         rules, renewed = call.effect.retry, False
         while True:
             gated = rules.gated and call.attempts > 0

@@ -112,7 +112,7 @@ class Starts:
             await self._see_to(call, result)
 
     async def resume(self, call: Call[Any], exchange: Exchange) -> None:
-        """Handle the result of a sent start whose task a signal's exception ended."""
+        """Handle the result of a sent start whose task a signal handler's exception ended."""
         await self._see_to(call, await self._runner.resume(call, exchange))
 
     async def _see_to(self, call: Call[T], result: Result[T]) -> None:

@@ -343,7 +343,7 @@ class CallTasks:
     # The life of a call.
 
     async def _resume(self, call: Call[Any], exchange: Exchange) -> None:
-        """The work of the task that continues a start whose own task a signal ended."""
+        """The work of the task that continues a start whose first task a signal handler ended."""
         await self.starts.resume(call, exchange)
 
     async def _carry(self, call: Call[Any]) -> None:
@@ -400,7 +400,7 @@ class CallTasks:
             self._launcher.launch_orphan(call.resource, session_id)
 
     def _end_held(self) -> None:
-        """Stop the sessions of all blocks and fleets, which cannot stop them any more."""
+        """Stop the sessions of all blocks and fleets, because these can no longer do it."""
         for session_id, resource, watch in self._held.take_all():
             self._launcher.launch_orphan(resource, session_id, watch)
 

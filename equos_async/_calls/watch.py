@@ -11,21 +11,21 @@ def _never() -> bool:
 
 
 class Watch:
-    """Follows one call to its end: the first that is made in the context where it is set.
+    """Follows one call to its end: the first one made in the context in which it is set.
 
     Args:
         key: The fleet's key of the session, for log records.
-        settled: Called when the call is over and nothing runs, although its caller was told that
-            something may run, or did not wait. Also called when the closing client has stopped the
-            session.
-        markers: The markers of its attempts, if others know them.
+        settled: Called when the call is over and no session runs, if its caller had got an error
+            that left this open, or did not wait. Also called when the client has stopped the
+            session because it is closing.
+        markers: The markers for its attempts, if they are also written elsewhere, as in a ledger.
         rests: Called when the call has failed and waits for its next attempt.
 
     Attributes:
         is_withdrawn: Whether the call was withdrawn before anything was sent.
         is_settled: Whether ``settled`` was called.
-        is_called_off: Whether nothing more is to be sent for it, although its caller waits.
-        over: Called when the call is over, whatever came of it.
+        is_called_off: Whether nothing more may be sent for it, although its caller waits.
+        over: Called when the call is over, with whatever result.
         sent_at: When the last attempt of the call was sent, on the client's clock; None: not sent.
     """
 
@@ -56,26 +56,26 @@ class Watch:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the call is not over: after its caller was told, it may still be looked for."""
+        """Whether the call is not over: a search may go on after its caller has an error."""
         return self._is_unsent not in {None, _never}
 
     def take(self, is_unsent: Callable[[], bool]) -> bool:
-        """Follow a call from now on; False if it follows one already."""
+        """Begin to follow a call; False if it follows one already."""
         if self._is_unsent is not None:
             return False
         self._is_unsent = is_unsent
         return True
 
     def hand_over(self, release: Callable[[], object]) -> None:
-        """Its call is over, and the owner of the watch holds the session."""
+        """Note that the call is over, and that the owner of the watch has the session."""
         self._release = release
 
     def release(self) -> None:
-        """The owner of the watch begins to stop its session, or knows that it has ended."""
+        """Note that the owner of the watch stops the session, or knows that it has ended."""
         self._release()
 
     def settle(self) -> None:
-        """The call and its session are over."""
+        """Note that the call and its session are over."""
         self.is_settled = True
         self._settled()
 

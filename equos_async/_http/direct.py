@@ -55,7 +55,7 @@ class Target:
 
 
 async def read_on(exchange: Exchange) -> None:
-    """Read the rest of an answer whose reader was struck, where it still comes this way."""
+    """Read the rest of an answer whose reader a signal handler's exception ended."""
     connection = exchange.connection
     protocol = None if connection is None else connection.get_protocol()
     if isinstance(protocol, AnswerProtocol):

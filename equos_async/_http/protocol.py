@@ -123,7 +123,7 @@ class AnswerProtocol(Flow, asyncio.Protocol):
         return await self.read(exchange)
 
     async def read(self, exchange: Exchange) -> bool:
-        """Wait for the answer; a second time, where the first reader was struck, for its rest.
+        """Wait for the answer; again, for its rest, if a signal handler ended the first wait.
 
         Raises:
             Exception: No answer came, or not all of it.

@@ -139,7 +139,7 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The task was cancelled from outside.
-            BaseException: A signal handler raised it, here of all places: :meth:`resume` goes on.
+            BaseException: A signal handler raised it here; :meth:`resume` continues the request.
         """
         guard = exchange.guard
         watch = Watch(self._deadlines, guard, until, listen_until, overdue)
@@ -160,7 +160,7 @@ class Transport:
         return exchange.outcome()
 
     async def resume(self, exchange: Exchange) -> Reply | Failure:
-        """Go on where :meth:`send` was struck; what was not sent by then is not."""
+        """Continue a :meth:`send` that a signal handler ended; an unsent request is not sent."""
         try:
             await read_on(exchange)
         finally:

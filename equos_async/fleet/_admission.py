@@ -95,7 +95,7 @@ class Admission:
 
     @property
     def budget_left(self) -> float | None:
-        """Seconds that starts may still ask for; None without a budget."""
+        """Seconds that starts may still request; None without a budget."""
         return None if math.isinf(self._budget) else self._budget - self._committed
 
     def reserve(self, record: SessionRecord) -> None:
@@ -145,7 +145,7 @@ class Admission:
             record: The session.
             request: The request of its start.
             wait: Whether to wait for a slot.
-            claimed: Called once, with another worker that has claimed the session.
+            claimed: Called once, with the worker that has claimed the session, if one does.
 
         Raises:
             EquosError: As ``SessionFleet.start``, before anything was sent.
@@ -192,7 +192,7 @@ class Admission:
         self._records.move(record, State.STARTING)
 
     def turn_away(self, record: SessionRecord, why: EquosError) -> None:
-        """End a start with an error; a waiting one has nothing from now on."""
+        """End a start with an error; one that waits returns what it had."""
         record.unwanted = record.unwanted or why  # the first reason stays
         record.decide(record.unwanted)
         self._slots.turn_away(record, why)
@@ -201,7 +201,7 @@ class Admission:
             self.release(record, 0.0)
 
     def release(self, record: SessionRecord, spent: float) -> None:
-        """Return all that a session has, which is over or was never started.
+        """Return all that a session has; it is over, or was never started.
 
         Args:
             record: The session.
@@ -257,7 +257,7 @@ class Admission:
             raise record.unwanted
 
     def _waits(self, record: SessionRecord) -> None:
-        """A start stands in the ledger's line, unless too many do."""
+        """Note that a start waits in the ledger's queue; refuse it if too many do."""
         if self._waiting_of(record.group) > self._max_waiting and record.replaces is None:
             self.turn_away(record, self._full(record, self._crowd(record)))
         else:

@@ -1,4 +1,4 @@
-"""The drains of a fleet: each stops the live sessions; the last one reports what is left."""
+"""The drains of a fleet: each stops the live sessions; the final one reports what is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .values import DrainReport, SessionEnd
 
 
 class Drains:
-    """The drains in progress. Each learns of every end, and waits for its own sessions.
+    """The drains in progress. Each is told of every end, and waits for its own sessions.
 
     Attributes:
         closing: Whether the fleet accepts no starts any more.
@@ -87,7 +87,7 @@ class Drains:
         Args:
             seconds: Seconds that it waits at most.
             turn_away: Called with each start in progress.
-            mark: Called with each live session, before its stop is begun.
+            mark: Called with each live session, before its stop begins.
         """
         drain = self._new(seconds)
         for record in self._records.every(State.UNKNOWN):

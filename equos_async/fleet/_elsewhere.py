@@ -17,7 +17,7 @@ from ._rows import key_of
 from .values import AnyEnded
 
 AGAIN: Final = 0.05
-"""Seconds between two checks whether a start that was called off is over."""
+"""Seconds between checks whether a start that was called off is over."""
 
 
 class Elsewhere:

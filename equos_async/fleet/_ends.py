@@ -33,7 +33,7 @@ class Ends:
 
     @property
     def are_told(self) -> bool:
-        """Whether no call of the hook is running."""
+        """Whether every call of the hook has returned."""
         return not self._running
 
     def tell(self, end: SessionEnd) -> None:

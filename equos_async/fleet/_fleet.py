@@ -58,8 +58,8 @@ class SessionFleet(Generic[K]):
     ``Limits.stop_connections`` of the client limits the stops on the wire at once.
 
     It is generic in the type of its keys: ``SessionFleet[int](client)``. Without it they are of any
-    hashable type. Of sessions that other programs recorded in the same ledger, ends and events
-    bring the keys of those.
+    hashable type. Ends and events of sessions that other programs recorded in the same ledger have
+    the keys of those programs.
 
     Args:
         client: The client that starts and stops the sessions; it is not closed.
@@ -84,10 +84,10 @@ class SessionFleet(Generic[K]):
         ledger: A ledger in which sessions are recorded, so that other workers stop them if this one
             dies. ``max_live`` is then one limit for all workers that share it, and keys are unique
             over all of them; they must be strings or integers.
-        worker: This worker's name in the ledger, for good; each process needs its own. If the last
-            process of that name is dead, :meth:`open` stops its sessions at once. If that cannot be
-            proved, because it ran on another machine or in another container, it waits for that
-            one's lease to end. None: a name is made up each time.
+        worker: A permanent name for this worker in the ledger; each process needs its own. If the
+            previous process of that name is dead, :meth:`open` stops its sessions at once. If its
+            death cannot be proved, because it ran on another machine or in another container,
+            :meth:`open` waits until its lease is over. None: a new name each time.
         lease: Seconds without a heartbeat of this worker after which other workers stop its
             sessions. There are three heartbeats in that time.
         ledger_required: Whether starts fail with :class:`LedgerError` while the ledger fails. If
@@ -145,7 +145,7 @@ class SessionFleet(Generic[K]):
         if max_per_group is not None:
             _validate.count("max_per_group", max_per_group)
             if group is None:
-                raise ConfigurationError("max_per_group needs group, which tells whose limit it is")
+                raise ConfigurationError("max_per_group needs group, which names the groups")
         self._records: Records[SessionRecord] = Records()
         tally = Tally(self._records, clock, _validate.hook("on_event", on_event))
         if on_end is not None and not callable(on_end):
@@ -223,9 +223,9 @@ class SessionFleet(Generic[K]):
             join_within: Seconds in which somebody must join, or the session is ended with the
                 outcome ``never_joined``. Call :meth:`LiveSession.touch` when somebody has. The
                 server is asked once before a conversation is ended.
-            idle_after: Seconds after the last :meth:`LiveSession.touch` at which the session is
-                ended with the outcome ``idle``; before the first, from its start, or with
-                ``join_within`` not at all.
+            idle_after: Seconds without a :meth:`LiveSession.touch` after which the session is ended
+                with the outcome ``idle``. They count from its start; with ``join_within`` from the
+                first touch.
             renew: Start a replacement shortly before the session's end, again and again. Each needs
                 a slot and, with a budget, seconds of its own. If it cannot be started, the session
                 ends at its time. A coroutine function is called with the session and returns the
@@ -355,8 +355,8 @@ class SessionFleet(Generic[K]):
         """Note that a session has ended, because a webhook said so; nothing is sent.
 
         When it returns, the slot, the key and the ledger's row of the session are free, and
-        ``on_end`` was called with the outcome ``marked_ended``. Where a stop is under way, it
-        waits for that. With a ledger that is a ``KeyedLedger``, also if another worker has the
+        ``on_end`` was called with the outcome ``marked_ended``. If a stop is in progress, it waits
+        for that. With a ledger that is a ``KeyedLedger``, also if another worker has the
         session; ``on_end`` is then called here.
 
         Returns:
@@ -386,8 +386,9 @@ class SessionFleet(Generic[K]):
     def worker(self) -> str | None:
         """This worker's name in the ledger, or None without one.
 
-        Where none was given, it is host, process and random letters, made when the fleet is opened.
-        In the ledger's rows a name that was given is followed by ``#`` and random letters.
+        Without the argument ``worker`` it consists of host, process id and random letters, and is
+        made when the fleet is opened. In the ledger's rows the argument is followed by ``#`` and
+        random letters.
         """
         return self._worker.name
 
@@ -396,7 +397,7 @@ class SessionFleet(Generic[K]):
         return self._supervisor.stats()
 
     def health(self) -> FleetHealth:
-        """Whether the fleet can work now. It asks nobody: it is what the fleet knows already."""
+        """Whether the fleet can work now, as far as it knows; nothing is sent."""
         clock = self._supervisor.clock
         pause = pause_of(self._client)
         until = datetime.fromtimestamp(clock.wall() + pause, UTC) if pause else None

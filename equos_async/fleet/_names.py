@@ -45,14 +45,14 @@ def new_id(name: str | None) -> str:
 
 
 def name_of(worker: str) -> str:
-    """The name of a worker for users, from its id."""
+    """The name of a worker, as users know it, from its id."""
     return worker.rpartition(_INSTANCE)[0] or worker
 
 
 async def take(
     ledger: NamedLedger, engine: Engine, *, name: str, worker: str, lease: float, clock: Clock
 ) -> str | None:
-    """Take a name; returns the id of its last worker if that one is proved to be dead.
+    """Take a name; returns the id of its previous worker if that one is proved to be dead.
 
     If the death of its process cannot be proved, its heartbeats are watched: without one for its
     lease, which is the time of three heartbeats, it has stalled. Its rows are then claimed as those

@@ -26,7 +26,7 @@ class Opening:
         client: Starts the sessions.
         admission: Where a refused start waits for its next turn.
         rows: Writes the rows.
-        requeue_refused: Whether a start that the server refuses with 429 is attempted again.
+        requeue_refused: Whether a start that the server refuses with 429 waits for a slot again.
         settled: Called with a record when the client learns that its start left nothing running.
         stop_before_end: Seconds before the server's end of a session at which the fleet stops it.
         clock: The source of time and chance.

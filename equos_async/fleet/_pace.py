@@ -16,9 +16,9 @@ from ._session import SessionRecord
 class Pace:
     """Begins as many stops as the client sends at once, and one more for each answer.
 
-    A hundred thousand stops that begin at the same time take half as long again: most of them wait
-    for the client, each in a task, and the garbage collector goes through all tasks again and
-    again. A stop that waits for its next attempt delays no other stop.
+    If a hundred thousand stops begin at the same time, they take half as long again: most of them
+    wait for the client, each in a task, and the garbage collector goes through all of these tasks
+    repeatedly. A stop that waits for its next attempt delays no other stop.
 
     Args:
         begin: Begins to stop a session.

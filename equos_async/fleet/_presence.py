@@ -31,7 +31,7 @@ class Presence:
         self.has_joined, self.seen = True, now
 
     def carried_on(self) -> Presence:
-        """The presence for its replacement: who has joined this session joins that one."""
+        """The presence of its replacement: whoever has joined this session has joined that one."""
         return Presence(None if self.has_joined else self.join_within, self.idle_after)
 
 

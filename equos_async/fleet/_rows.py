@@ -96,8 +96,8 @@ class Entry:
 
     Attributes:
         row: The row to write.
-        claimed: Called with the worker that claimed it, or with ``NOBODY`` if another worker
-        has stopped the session or called its start off.
+        claimed: Called with the worker that claimed it; with ``NOBODY`` if another worker has
+        stopped the session or called its start off.
         group: The group whose limit applies, if there is one.
         until: When the session ends at the latest, on the clock.
         wish: The wishes of its start, while that has no slot.

@@ -1,4 +1,4 @@
-"""One session of a fleet: its record, its handle."""
+"""One session of a fleet: its record and its handle."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ T = TypeVar("T")
 class LiveSession(Generic[K_co]):
     """A live session or conversation; :meth:`stop` or leaving ``async with`` stops it.
 
-    The API is not polled: that a session ended by itself is noticed only when it is to be stopped,
-    at the latest by the fleet when its time is over.
+    The API is not polled: if a session ended by itself, the fleet notices it only when it stops the
+    session, at the latest when its time is over.
     """
 
     __slots__ = ("__weakref__", "_record")
@@ -126,8 +126,8 @@ class LiveSession(Generic[K_co]):
         """Replace it now by a new session for its key, before its time.
 
         The request is the same, or what the ``renew`` function of its start returns. When the new
-        session is live and ``on_renewed``, if there is one, has returned, this one is stopped. A
-        renewal that is under way is joined. If the caller is cancelled, it goes on.
+        session is live and ``on_renewed``, if there is one, has returned, this one is stopped. If a
+        renewal is in progress, this waits for it. If the caller is cancelled, the renewal goes on.
 
         Returns:
             The new session.
@@ -186,7 +186,7 @@ async def shared(task: asyncio.Task[T]) -> T:
 
 
 class Owner(Protocol):
-    """What a session needs from its fleet."""
+    """The part of a fleet that a session needs."""
 
     @property
     def clock(self) -> Clock:
@@ -219,7 +219,7 @@ class SessionRecord:
         seconds: Seconds reserved for it in the session budget.
         unwanted: The error for its caller, if it is to be stopped as soon as it is live.
         entry: Its row in the ledger.
-        watch: Follows its start, and then what its client does about it, until it is stopped.
+        watch: Follows its start and all later calls of the client about it, until it is stopped.
         callers: How many callers wait for its start, or got it; if all are cancelled, so is the
             start.
         decided: A future for callers that joined its start: the error, or None when it is live.
@@ -229,14 +229,14 @@ class SessionRecord:
         began: When it was known to be live, on the clock.
         ends: When the fleet stops it, on the clock; ``expires`` is the same since the epoch.
         renew_at: When its replacement is started, on the clock; None: not by itself, or not again.
-        presence: Its use, if it ends without use.
+        presence: Tracks its use, if it is stopped when nobody uses it.
         timer: The timer of its next event; None when its time is over.
         reason: Why it is being stopped; with ``LOST``, ``claimed_by`` is the worker that claimed
             it.
-        is_confirmed: Whether its end is known although no stop of the fleet was answered.
+        is_confirmed: Whether it is known to have ended although no stop of the fleet was answered.
         renewing: The task that starts its replacement, until that is live.
         end: How it ended.
-        over: A future that is done then.
+        over: A future that is done when it has ended.
     """
 
     owner: Owner
@@ -311,7 +311,7 @@ class SessionRecord:
     def ended_as(
         self, outcome: EndOutcome, reason: str, *, last: AnyEnded | None = None
     ) -> SessionEnd[Any]:
-        """Note how it ended, if it has ended now."""
+        """Describe its end, as if it had ended now."""
         clock = self.owner.clock
         ended_at = datetime.fromtimestamp(clock.wall(), UTC)
         seconds = 0.0 if self.started is None else clock.now() - self.began

@@ -1,4 +1,4 @@
-"""Signals to a shutdown: the first ends a task, the second gives up waiting."""
+"""Shut down at signals: the first one ends a task, the second one ends the wait for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from equos_async.errors import ConfigurationError
 
 
 class SignalGuard:
-    """Turns the first signal into the end of a task, and the second into giving up.
+    """Cancels a task at the first signal, and gives up waiting at the second.
 
     Args:
-        is_closed: Whether the shutdown has begun already, so that no task need be ended.
+        is_closed: Whether the shutdown has begun already, so that no task has to be cancelled.
         give_up: Called on the second signal.
-        begin: Called on a signal before these, where there is to be one: what the end of the task
-            waits for, unless another signal comes.
+        begin: If given, called at an additional signal before these two. The task is cancelled when
+            the returned future is done, or at the next signal.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class SignalGuard:
         self._cancelled = False
 
     def install(self, signals: tuple[signal.Signals, ...]) -> None:
-        """Take the signals over.
+        """Handle these signals from now on.
 
-        Not with ``loop.add_signal_handler``, which is missing on Windows and cannot put back
-        what was there before, ``asyncio.run``'s own handler, say.
+        ``loop.add_signal_handler`` is not used, because it is missing on Windows, and cannot
+        restore a previous handler such as that of ``asyncio.run``.
         """
         try:
             for one in signals:
@@ -52,13 +52,13 @@ class SignalGuard:
             raise ConfigurationError("stop_on_signals works in the main thread only") from None
 
     def remove(self) -> None:
-        """Put back the handlers that were there before; harmless when that was done."""
+        """Restore the previous handlers; harmless if that was done."""
         while self._previous:
             one, handler = self._previous.popitem()
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
 
     def absorbs(self, error: BaseException | None) -> bool:
-        """Whether an exception is the cancellation that the signal brought, as its only one."""
+        """Whether an exception is the cancellation by the signal, and no other one is pending."""
         if not self._cancelled or self._task is None:
             return False
         alone = self._task.uncancel() <= self._cancelling

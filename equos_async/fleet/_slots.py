@@ -1,4 +1,4 @@
-"""The slots of a fleet, taken in turn."""
+"""Hand out the slots of a fleet, to groups in turn."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ._turns import Turns
 
 
 class Waiter(Hashable, Protocol):
-    """Who waits for a slot."""
+    """A start that waits for a slot."""
 
     @property
     def group(self) -> str | None:
-        """Whose limit holds for it; None where there is no other limit than that of all."""
+        """The group whose limit applies to it; None: only the limit of all slots does."""
         ...
 
 
 class Slots:
-    """A number of slots and the queue before them: groups take turns, none is above its limit.
+    """A number of slots, and the queue for them: groups take turns, and none exceeds its limit.
 
-    A slot that is given back goes straight to the next in the queue, so that nobody overtakes,
-    except those that go on with what is there already: they stand before all newcomers. A waiter
-    that is cancelled passes on the slot that it was given in that very tick.
+    A free slot goes directly to the next start in the queue, so that no later start overtakes it.
+    Renewals come before all new starts. A waiter that is cancelled in the tick in which it got a
+    slot passes the slot on.
 
     Args:
-        count: How many slots there are.
-        per_group: How many of them a group may have.
+        count: The number of slots.
+        per_group: The number of them that a group may have.
     """
 
     def __init__(self, count: int, per_group: float) -> None:
@@ -44,21 +44,21 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many stand in the queue."""
+        """The number of starts in the queue."""
         return len(self._renewals) + len(self._newcomers)
 
     @property
     def taken(self) -> Mapping[str, int]:
-        """How many slots each group has that has any."""
+        """The number of slots of each group that has any."""
         return self._taken
 
     @property
     def waiting_groups(self) -> AbstractSet[str | None]:
-        """The groups of which anybody stands in the queue."""
+        """The groups with starts in the queue."""
         return self._renewals.groups | self._newcomers.groups
 
     def waiting_of(self, group: str | None) -> int:
-        """How many of a group stand in the queue."""
+        """The number of a group's starts in the queue."""
         return self._renewals.count(group) + self._newcomers.count(group)
 
     def is_full(self, group: str | None) -> bool:
@@ -66,21 +66,21 @@ class Slots:
         return group is not None and self._taken[group] >= self._per_group
 
     def take(self, group: str | None) -> bool:
-        """Take a slot, if there is one; then nobody waits who could have it."""
+        """Take a slot if one is free; then no start in the queue could use it."""
         if self.free <= 0 or self.is_full(group):
             return False
         self._take(group)
         return True
 
     def join(self, who: Waiter, *, renews: bool, first: bool = False) -> asyncio.Future[None]:
-        """Stand in the queue, at its end or before all others of the group."""
+        """Join the queue, at its end or before all others of the group."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._renewals if renews else self._newcomers
         queue.join(who.group, who, turn, first=first)
         return turn
 
     async def wait(self, who: Waiter, turn: asyncio.Future[None]) -> None:
-        """Wait for one's turn; then the slot is taken."""
+        """Wait for a turn; after that the slot is taken."""
         try:
             await turn
         except (asyncio.CancelledError, GeneratorExit):
@@ -89,7 +89,7 @@ class Slots:
             raise
 
     def give(self, group: str | None) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self.free += 1
         if group is not None:
             self._taken[group] -= 1
@@ -100,7 +100,7 @@ class Slots:
         self._hand_out()
 
     def resize(self, count: int) -> None:
-        """Have another number of slots; below 0 are free where more are taken than there are."""
+        """Change the number of slots; ``free`` is negative while more are taken than there are."""
         self.free += count - self.count
         self.count = count
         self._hand_out()
@@ -122,7 +122,7 @@ class Slots:
                     turn.set_result(None)
 
     def turn_away(self, who: Waiter, error: EquosError) -> None:
-        """Send somebody home who waits."""
+        """End the wait of a start with an error."""
         turn = self._leave(who)
         if turn is not None and not turn.done():
             turn.set_exception(error)

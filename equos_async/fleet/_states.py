@@ -7,7 +7,7 @@ from typing import Final
 
 
 class State(Enum):
-    """How far a session has come."""
+    """The state of a session."""
 
     WAITING = "waiting"  # for a slot
     STARTING = "starting"  # its start was passed to the client

@@ -40,11 +40,11 @@ class Tally:
         self._sum_began = 0.0
 
     def began(self, record: SessionRecord) -> None:
-        """A session has become live."""
+        """Count a session that has become live."""
         self._sum_began += record.began
 
     def ended(self, record: SessionRecord, seconds: float) -> None:
-        """A live session has ended."""
+        """Count a live session that has ended."""
         self._sum_began -= record.began
         self._seconds_ended += seconds
 

@@ -106,7 +106,7 @@ class LedgerWorker:
         self._listener: asyncio.Task[None] | None = None
 
     def _be_new(self) -> None:
-        """Become a new worker."""
+        """Become a worker with a new id."""
         self.worker = _names.new_id(self._name)
         self.rows.worker = self.worker
         self._reaper = Reaper(

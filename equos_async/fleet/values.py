@@ -208,7 +208,7 @@ class SessionEnd(Generic[K_co]):
 
 
 MAX_TOLD: Final = 10
-"""How many sessions that may still be running are named in the text of a report."""
+"""The number of sessions that the text of a report names, of those that may still be running."""
 
 
 @frozen(kw_only=True, repr=False)

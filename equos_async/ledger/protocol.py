@@ -30,12 +30,14 @@ class LedgerRow:
         key: The fleet's key for the session, as text.
         name: The request's name.
         client: The request's ``client``, if it had one.
-        owner: The worker that holds it; empty if its worker has stalled and its session is unknown.
+        owner: The worker that holds it; empty if that worker has stalled and its session is
+            unknown.
         endpoint: The API's base URL; only workers with the same one can stop the session.
         session_id: The session's id; None while its start is in progress, or if its outcome is
             unknown.
-        marker: What the markers of its start's attempts begin with, while its session is not known
-            and its worker has the server key. With it another worker can search for the session.
+        marker: The common beginning of the markers of its start's attempts, while its session is
+            not known; only if its worker has the server key. With it another worker can search for
+            the session.
         resource: ``"session"`` or ``"conversation"``; a newer release may write another word.
         group: The group of the request, if the fleet has groups.
         version: The version of its meaning, which a release raises only if older workers must not
@@ -97,7 +99,7 @@ class Namesake:
 
     Attributes:
         worker: Its id, as rows have it.
-        process: What it told of its process when it took the name.
+        process: The identity of its process, as given when it took the name.
         until: The end of its lease by the engine's clock; each heartbeat moves it.
     """
 
@@ -113,7 +115,7 @@ class LedgerWorker:
     Attributes:
         id: The worker's id, as rows have it.
         lease_left: Seconds until it counts as stalled; negative since then.
-        held: How many rows it has, and starts in the queue.
+        held: The number of its rows, with its starts in the queue.
     """
 
     id: str
@@ -141,32 +143,32 @@ class SessionLedger(Protocol):
         """Write an intent if its key and a slot are free; renew its worker's lease.
 
         It is refused while the key belongs to another worker. It is placed if there are fewer than
-        ``limit`` rows, counting also the rows before it in the queue that may be placed now; so as
-        many are placed at once as slots are free. A row that waits with a smaller limit does not
-        hold up rows with larger ones. If it is not placed, it joins the queue, with ``wait``. A
+        ``limit`` rows, where the rows before it in the queue that may be placed now count, too; so
+        as many are placed at once as slots are free. A waiting row with a smaller limit does not
+        delay rows with larger ones. A row that is not placed joins the queue if ``wait`` is true. A
         repeated call with the same row keeps its position in the queue, and changes nothing if the
         row was placed. An engine that may have lost rows places none for a whole lease, in which
-        the workers write their rows anew.
+        the workers write their rows again.
 
         Args:
             row: The intent; the engine sets its times.
-            seconds: Seconds after which the session ends at the latest, however late it is started.
-            limit: How many rows the ledger may have.
+            seconds: Seconds after which the session ends at the latest, even if it is started late.
+            limit: The largest number of rows in the ledger.
             wait: Whether to join the queue.
             lease: Seconds without a heartbeat after which the worker counts as stalled.
         """
         ...
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:
-        """Write a row with its session, over its intent or anew, whatever the limit.
+        """Write a row with its session, over its intent or as a new row, whatever the limit.
 
         A worker that the engine does not know counts as stalled until it renews its lease.
 
         Returns:
-            The row's owner; or, if that had stalled, the worker that claimed the row or started
-            another session for its key. In that case this session has to be stopped.
-            ``NOBODY`` from a ``KeyedLedger`` if another worker has ended the session, or
-            called the start off.
+            The row's owner. If that worker had stalled: the worker that claimed the row, or that
+            started another session for its key; this session then has to be stopped. A
+            ``KeyedLedger`` returns ``NOBODY`` if another worker has ended the session or called the
+            start off.
         """
         ...
 
@@ -225,18 +227,18 @@ class BulkLedger(SessionLedger, Protocol):
     async def record_all(
         self, worker: str, rows: Sequence[tuple[LedgerRow, float]], *, lease: float
     ) -> Sequence[str]:
-        """Write a worker's rows anew after the engine lost them; renew its lease with each step.
+        """Write a worker's rows again after the engine lost them; renew its lease with each step.
 
         Each row is written as by :meth:`SessionLedger.record`. If it raises, some of them may have
         been written.
 
         Args:
-            worker: Their owner.
-            rows: Each with the seconds after which its session ends at the latest.
+            worker: The owner of the rows.
+            rows: The rows, each with the seconds after which its session ends at the latest.
             lease: Seconds without a heartbeat after which the worker counts as stalled.
 
         Returns:
-            For each row its owner now.
+            The present owner of each row.
         """
         ...
 
@@ -258,8 +260,8 @@ class KeyedLedger(SessionLedger, Protocol):
         ``NOBODY`` for it.
 
         Args:
-            key: The key as rows have it.
-            worker: The worker that asks; its own rows stay as they are.
+            key: The key as it is written in rows.
+            worker: The worker that calls this; its own rows stay as they are.
 
         Returns:
             The rows that other workers have for the key, outside the queue: sessions and intents.
@@ -269,25 +271,25 @@ class KeyedLedger(SessionLedger, Protocol):
     async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
         """Remove a row whose session has ended, or leave the queue.
 
-        If the row's owner is another worker, that one is told, and lets go of the session.
+        If the row belongs to another worker, that worker is told, and lets go of the session.
 
         Args:
             row_id: The row's id.
             worker: The worker that removes it and reports its end; None if no worker does.
 
         Returns:
-            True if this call removed it. False if another worker took it over or removed it, so
-            that the other one reports its end. None if nothing is known of it.
+            True if this call removed it. False if another worker took it over or removed it, and so
+            reports its end. None if the row is unknown.
         """
         ...
 
 
 @runtime_checkable
 class GroupedLedger(SessionLedger, Protocol):
-    """An engine in whose queue groups take turns, and that counts their rows; optional.
+    """An engine that counts the rows of groups, and lets groups take turns in the queue; optional.
 
-    Without it the queue is first come, first served, and ``max_per_group`` is a limit of each
-    fleet's own.
+    Without it the queue is first come, first served, and each fleet has a ``max_per_group`` of its
+    own.
     """
 
     async def place_in_group(
@@ -301,16 +303,17 @@ class GroupedLedger(SessionLedger, Protocol):
         group_limit: int | None,
         renews: bool = False,
     ) -> Placing:
-        """As :meth:`SessionLedger.place`, in turn with other groups, and up to a group's limit.
+        """As :meth:`SessionLedger.place`, but groups take turns, and each has a limit.
 
-        In the queue one row of each group has its turn after the other, so that a group with many
-        rows does not keep one with few waiting; within a group it is first come, first served. The
-        rows without a group are a group, too. A row that leaves the queue without having been
-        placed leaves its turn to the next of its group.
+        In the queue the groups take turns, one row each, so that a group with few rows does not
+        wait behind one with many; within a group it is first come, first served. The rows without a
+        group are a group, too. If a row leaves the queue without being placed, the next of its
+        group gets its turn.
 
-        If the row's group has ``group_limit`` rows, the answer is ``group_full``, and with ``wait``
-        the row is parked: it has its key and can be called off, but it is in nobody's way, and has
-        no turns. It is to be placed again when its group may have a slot, and joins the queue then.
+        If the row's group has ``group_limit`` rows already, the answer is ``group_full``, and with
+        ``wait`` the row is parked: it has its key and can be called off, but it has no turns and
+        delays no other row. When its group may have a slot, it is to be placed again; it joins the
+        queue then.
 
         Args:
             row: As there.
@@ -318,9 +321,8 @@ class GroupedLedger(SessionLedger, Protocol):
             limit: As there.
             wait: As there.
             lease: As there.
-            group_limit: How many rows its group may have; None if there is no limit.
-            renews: Whether its session is to replace one that is live: then it stands before all
-                rows that do not.
+            group_limit: The largest number of rows of its group; None: no limit.
+            renews: Whether its session is to replace a live one; such rows come before all others.
         """
         ...
 
@@ -347,13 +349,13 @@ class NamedLedger(SessionLedger, Protocol):
         Args:
             worker: The id of the worker that takes the name.
             name: The name.
-            process: What others may learn of its process.
+            process: The identity of its process, for other workers.
             lease: Seconds without a heartbeat after which the worker counts as stalled.
-            instead_of: The id of a worker that is dead. If it has the name, that is taken from it,
-                and it counts as stalled from now on.
+            instead_of: The id of a worker that is dead. If it has the name, it loses the name, and
+                counts as stalled from now on.
 
         Returns:
-            None if the worker has the name now; otherwise the one that has it.
+            None if the worker has the name now; otherwise the worker that has it.
         """
         ...
 
@@ -368,8 +370,8 @@ class NamedLedger(SessionLedger, Protocol):
     ) -> Sequence[LedgerRow]:
         """As :meth:`SessionLedger.claim`.
 
-        With ``of``, the id of a stalled worker that is known to be dead, only what that one holds
-        is claimed, even if the engine has not been reachable for a lease.
+        ``of`` is the id of a stalled worker that is known to be dead: only its rows are claimed,
+        even if the engine has not been reachable for a lease.
         """
         ...
 
@@ -398,8 +400,8 @@ class SettlingLedger(SessionLedger, Protocol):
             endpoint: As there.
             lease: As there.
             at_once: As there.
-            settles: Take over the intents of this endpoint that have a marker, too, so that
-                :meth:`SessionLedger.record` names this worker to their former owners.
+            settles: Also take over the intents of this endpoint that have a marker;
+                :meth:`SessionLedger.record` then names this worker to their former owners.
         """
         ...
 

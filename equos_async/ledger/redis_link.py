@@ -1,4 +1,4 @@
-"""The connection to a ledger's Redis: to the present server, node or primary."""
+"""The connection to a ledger's Redis, whichever server, node or primary has the ledger now."""
 
 from __future__ import annotations
 
@@ -264,13 +264,13 @@ class OneWay:
         return iter((self._client, *self._others))
 
     def move(self, host: str, port: int) -> None:
-        """There is no other way."""
+        """Do nothing: the client finds its server itself."""
 
     def learn(self, nodes: Sequence[tuple[str, int]]) -> None:
         """Do nothing: the client knows the nodes."""
 
     def go_on(self, failed: Way) -> None:
-        """There is no other way."""
+        """Do nothing: the client finds its server itself."""
 
 
 class Sentinels:

@@ -9,18 +9,19 @@ from typing import Final
 from attrs import frozen
 
 VERSION: Final = 1
-"""The ``user_version`` of a file. It never changes, because older workers open no other one."""
+"""The ``user_version`` of a file. It never changes, because older workers open no other version."""
 
 
 @frozen
 class Migration:
-    """One step, done in a file that has what it adds.
+    """One step; a file that has what it adds needs it no more.
 
-    What it adds must mean nothing to older workers, which go on using the file beside newer ones:
+    Older workers go on using the file beside newer ones, so it may add only what they can ignore:
     tables, indexes and triggers that they do not know, and columns with a default.
 
     Attributes:
-        adds: The names of its tables, indexes and triggers, or of its column after its table's.
+        adds: The names of its tables, indexes and triggers; or the name of a table and of its new
+            column.
         sql: Statements; those of a migration with several names may be repeated.
     """
 
@@ -124,12 +125,12 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON rows
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Do what a file lacks, unless another process does so at this moment.
+    """Run the migrations that a file lacks, unless another process is doing so.
 
-    Where it fails, the connection is of no use afterwards.
+    If this fails, the connection cannot be used any more.
 
     Raises:
-        sqlite3.DatabaseError: The file is not one that this release understands.
+        sqlite3.DatabaseError: This release does not understand the file.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version not in {0, VERSION}:
@@ -145,7 +146,7 @@ def migrate(db: sqlite3.Connection) -> None:
 
 
 def lacked(db: sqlite3.Connection) -> list[Migration]:
-    """The migrations of which a file lacks something, in order."""
+    """The migrations that a file lacks, in order."""
     there = {
         name
         for (name,) in db.execute(
