@@ -29,7 +29,7 @@ def need(*programs: str) -> list[str]:
 
 
 def summary(reasons: list[str]) -> list[str]:
-    """What is told at the end of a run about its skipped tests, each with its reason."""
+    """The lines at the end of a run about its skipped tests, each with its reason."""
     if not reasons:
         return []
     lines = [f"{reasons.count(one)} skipped: {one}" for one in sorted(set(reasons))]

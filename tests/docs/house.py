@@ -72,7 +72,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def imports() -> Imports:
-    """Who imports whom."""
+    """The imports between files."""
     house = files()
     below = {name: [path] for name, path in house.items()}
     below["testing"] = sorted((PACKAGE / "testing").rglob("*.py"))

@@ -10,7 +10,7 @@ PICTURE = Path(__file__).parent.parent.parent / ".docs" / "house.svg"
 
 
 def test_it_is_up_to_date() -> None:
-    """A new file, import or first sentence is drawn: run `nox -s docs`, which draws it anew."""
+    """A new file, import or first sentence has to be drawn: run `nox -s docs`."""
     assert PICTURE.read_text(encoding="utf-8") == draw()
 
 

@@ -50,6 +50,10 @@ NOT_RUN: dict[tuple[str, str], str] = {}
 """Blocks that cannot run here, by their page and first line, each with the reason."""
 
 
+NOT_TYPED = {"index.md", "contributing.md"}
+"""Pages that are only a table of contents, or another file's text."""
+
+
 @attrs.frozen
 class Block:
     """A block of code on a page."""
@@ -161,7 +165,7 @@ HARD = re.findall(r"\| `([^`]+)` \| `(--[^`]+)` \|\n", TEXT[ROOT / ".docs" / "te
 
 @pytest.mark.parametrize(("program", "options"), HARD)
 def test_each_hard_server_can_be_played(program: str, options: str) -> None:
-    """What is typed is the same as what is written in Python."""
+    """The fault on the command line equals the one in Python."""
     emulator, typed = EquosEmulator(), Faults()
     exec(f"emulator.{program}", {**vars(faults), "emulator": emulator})
     args = _parser().parse_args(["emulator", *shlex.split(options)])
@@ -177,7 +181,7 @@ def test_each_hard_server_can_be_played(program: str, options: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
-    """No guarantee is proved by a test that is not there, and no session is named in vain."""
+    """Each test and each nox session that a page names exists."""
     named = re.findall(r"`((?:tests|examples|equos_async|\.docs)/[\w./]+)`", TEXT[page])
     roots = ROOT, PACKAGE.parent  # the package is tested where it is installed
     assert [name for name in named if not any((root / name).exists() for root in roots)] == []
@@ -209,6 +213,14 @@ def test_a_newcomer_finds_the_program_early() -> None:
     assert TEXT[README].splitlines().index("```python") < 15
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_first_screen_says_what_to_type(page: Path) -> None:
+    """A program, a command or a call is in the first lines of each page."""
+    first_screen = "\n".join(TEXT[page].splitlines()[:20])
+    typed = r"^```(python|sh|text)$|`nox -s \w+`|`(async with |await )?[\w.]+\(.*\)`|\{eval-rst\}"
+    assert page.name in NOT_TYPED or re.search(typed, first_screen, re.MULTILINE)
+
+
 @pytest.mark.parametrize("mark", ["demo-command", "test-command"])
 def test_each_of_the_two_commands_is_one_line(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a newcomer types, and what CI runs, says first which Python it needs."""
@@ -226,7 +238,7 @@ def test_each_of_the_two_commands_is_one_line(mark: str, monkeypatch: pytest.Mon
 
 
 def test_the_tree_of_errors_is_whole() -> None:
-    """Whoever adds an error draws it."""
+    """A new error has to be added to it."""
     (tree,) = [b.code for b in BLOCKS if b.language == "text" and b.page == ERRORS]
     public = [getattr(equos_async, name) for name in equos_async.__all__ if name[:1].isupper()]
     errors = {one.__name__ for one in public if issubclass(one, EquosError)}

@@ -260,7 +260,7 @@ async def test_the_emulator_sends_every_field(caller: Caller) -> None:
 
 
 async def test_so_it_does_of_conversations(caller: Caller, emulator: EquosEmulator) -> None:
-    """Somebody has to join and speak for it; the character comes with a start only."""
+    """A participant joins and speaks first; only the answer to a start has the character."""
     started = (await caller.converse()).json
     conversation_id = started["conversation"]["id"]
     emulator.join(conversation_id)

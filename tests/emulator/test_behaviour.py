@@ -124,7 +124,7 @@ class TestValidation:
 
     @pytest.mark.parametrize("body", ["null", "[]", "7", '"name"', "{}"])
     async def test_json_without_fields_lacks_them_all(self, caller: Caller, body: str) -> None:
-        """JSON of another kind is told what it lacks."""
+        """The answer to JSON of another kind names all missing fields."""
         headers = {"Content-Type": "application/json"}
         answer = await caller.send("POST", STARTS, data=body, headers=headers)
         assert answer.status == 400
@@ -203,7 +203,7 @@ class TestRefusals:
         assert (await caller.send("POST", STARTS, json=BODY, headers=other)).status == 201
 
     async def test_any_key_will_do_by_default(self, caller: Caller) -> None:
-        """Nobody needs an account to test a bot."""
+        """A test of a bot needs no account."""
         answer = await caller.send(
             "POST", STARTS, json=BODY, headers={"Authorization": "bearer whatever"}
         )

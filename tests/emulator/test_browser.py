@@ -109,7 +109,7 @@ def test_a_session_is_stopped(page: Visit) -> None:
 
 
 def test_a_conversation_is_joined(page: Visit) -> None:
-    """Both kinds are on it; the button beside one lets somebody join."""
+    """Both kinds are on the page; a button lets a participant join."""
     assert post(page.emulator.endpoint, CONVERSATIONS, name="small talk") == 201
     page.shows("#sessions", "small talk")
     page.shows("#sessions", "conversation")

@@ -77,7 +77,7 @@ class TestTime:
         assert clock.now() - before >= 0.01
 
     async def test_a_sleep_goes_on_until_enough_time_has_passed(self) -> None:
-        """A push that is too small wakes nobody for good."""
+        """A step of the clock that is too small ends no sleep."""
         clock = EmulatorClock(ticking=False)
         asleep = asyncio.create_task(clock.sleep_until(clock.now() + 10))
         await asyncio.sleep(0)
@@ -106,7 +106,7 @@ class TestRequests:
             assert secret not in told
 
     def test_records_are_frozen(self) -> None:
-        """Nobody can change history."""
+        """A record cannot be changed."""
         request: Any = journal.Journal().write("start", "POST", STARTS, 0.0)
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             request.status = 201

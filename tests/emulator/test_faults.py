@@ -151,7 +151,7 @@ class TestSilence:
         assert await exchange.run([fault]) is None
 
     async def test_stopping_the_emulator_ends_what_hangs(self, caller: Caller) -> None:
-        """Nobody is left waiting by a server that has gone."""
+        """A caller that waits for a hanging answer gets an error."""
         async with EquosEmulator() as emulator:
             emulator.faults.start.add(Hang())
             emulator.faults.start.add(Delay(3600))
@@ -183,7 +183,7 @@ class TestDelay:
     async def test_a_slow_server_works_on_when_its_caller_has_gone(
         self, caller: Caller, emulator: EquosEmulator
     ) -> None:
-        """A start that nobody waits for any more still makes a session."""
+        """A slow start whose caller has gone still makes a session."""
         emulator.faults.start.add(Delay(30))
         start = asyncio.create_task(caller.start())
         await until(lambda: emulator.requests)

@@ -26,7 +26,7 @@ SESSIONS = "/v3/sessions"
 
 class TestLists:
     async def test_a_page(self, caller: Caller) -> None:
-        """What was asked is told, with the number of all and what is on the page."""
+        """It has the requested range, the number of all items, and the items of the page."""
         for number in range(3):
             await caller.converse(name=f"{number}")
         answer = await caller.send("GET", f"{CONVERSATIONS}?take=2&skip=1")
@@ -67,7 +67,7 @@ class TestLists:
         assert answer.json["total"] == 1
 
     async def test_the_order_can_be_chosen(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """Newest or oldest first, or none, anew for each page."""
+        """Newest or oldest first, or shuffled for each page."""
         names = [f"{number:02}" for number in range(20)]
         for name in names:
             await caller.converse(name=name)

@@ -45,7 +45,7 @@ async def test_its_files(caller: Caller, emulator: EquosEmulator, path: str, kin
 
 
 async def test_its_data(caller: Caller, emulator: EquosEmulator) -> None:
-    """The page is told what the emulator's properties tell."""
+    """The page gets the values of the emulator's properties."""
     session_id = await caller.started_id()
     await caller.stop(await caller.started_id())
     emulator.advance(5)
@@ -62,7 +62,7 @@ async def test_its_data(caller: Caller, emulator: EquosEmulator) -> None:
 
 
 async def test_its_data_is_bounded(caller: Caller) -> None:
-    """However much a caller sends, the page is told little, of the newest sessions only."""
+    """However much a caller sends, the page gets short texts of the newest sessions only."""
     for _ in range(60):
         await caller.start(name="x" * 10_000, client=None)
     answer = await caller.send("GET", "/emulator/state")
@@ -156,7 +156,7 @@ class TestWhoMayAct:
 
     @pytest.mark.parametrize("host", ["localhost:3001", "LOCALHOST", "[::1]:3001", "127.0.0.1"])
     async def test_addresses_and_localhost_may(self, caller: Caller, host: str) -> None:
-        """Whoever opens the page by an address or as localhost gets it."""
+        """The page can be opened by an address or as localhost."""
         assert (await caller.send("GET", "/", headers={"Host": host})).status == 200
 
 

@@ -212,7 +212,7 @@ def test_a_file_elsewhere_is_named_in_full(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A bot that is not below the test's root is told with its whole path."""
+    """A bot that is not below the test's root is named with its whole path."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "somebot.py").write_text(BOT, encoding="utf-8")
     sys.path.insert(0, str(elsewhere))  # pytester puts it back

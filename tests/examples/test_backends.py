@@ -58,7 +58,7 @@ def test_each_error(name: str, status: int, refusal: Refusal) -> None:
 
 
 def test_when_to_come_back(refusal: Refusal) -> None:
-    """It is told where it is known."""
+    """The answer has a Retry-After if the time is known."""
     assert refusal(FleetFullError(retry_after=7.5))[2] == 7.5
     assert refusal(FleetFullError())[2] is None
     assert refusal(RateLimitError(status=429, retry_after=3.0))[2] == 3.0
@@ -77,7 +77,7 @@ async def test_what_a_visitor_sees(emulator: EquosEmulator, url: str) -> None:
 
 
 async def test_visitors_who_leave(emulator: EquosEmulator, url: str) -> None:
-    """A session that was begun for somebody who is gone is stopped."""
+    """A session that was started for a visitor who has left is stopped."""
     emulator.faults.start.add(Delay(0.5), times=None)
     visitors = [asyncio.create_task(call("POST", url, json={"name": "Ada"})) for _ in range(3)]
     await seen(lambda: len(emulator.requests) == 3)

@@ -37,7 +37,7 @@ def test_it_runs_without_a_server() -> None:
 
 
 async def test_it_ends_what_an_earlier_run_left(emulator: EquosEmulator) -> None:
-    """Only what has its label; and a refused person keeps nobody else from talking."""
+    """It ends only those with its label; the refusal of one person affects no other."""
     async with EquosClient(api_key=KEY, endpoint=emulator.endpoint) as client:
         for label in ("front-desk", "another"):
             left = CreateEquosConversationRequest(name="left", character_id="ch_1", client=label)

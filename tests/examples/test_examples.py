@@ -38,7 +38,7 @@ def test_service_serves_all_and_reports_the_unknown() -> None:
 
 
 async def test_the_service_tells_at_once_in_a_pipe(emulator: EquosEmulator) -> None:
-    """Who reads its log sees each visitor when they were answered, not when the service ends."""
+    """Its log shows each visitor when they are served, not only when the service ends."""
     emulator.faults.start.add(Status(422, message="no voice"))
     emulator.faults.start.add(Hang(), times=None)
     async with program(emulator.endpoint, str(EXAMPLES / "service.py")) as service:

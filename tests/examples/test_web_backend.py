@@ -164,7 +164,7 @@ def until_shown(driver: WebDriver, element: str) -> None:
 
 @contextmanager
 def browser(folder: Path) -> Generator[webdriver.Chrome, None, None]:
-    """A headless Chromium with a fresh profile that calls nobody."""
+    """A headless Chromium with a fresh profile and without background requests."""
     binary, driver = chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = binary

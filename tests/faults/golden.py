@@ -16,7 +16,7 @@ from tests.faults.test_matrix import ROWS, meet_with_a_start, meet_with_a_stop
 
 
 async def main() -> None:
-    """Meet each fault with a start and with a stop, and write what is told of them."""
+    """Meet each fault with a start and with a stop, and write their events."""
     logging.getLogger("equos_async").setLevel(logging.ERROR)  # what is told is in the file
     rows: dict[str, dict[str, list[str]]] = {}
     for name, behave, *expected in ROWS:

@@ -1,4 +1,4 @@
-"""Whoever is cancelled, whenever and however: no session is left that nobody knows of.
+"""Cancellation at any time and in any way leaves no session without a holder or a report.
 
 The sweeps count steps of the event loop, not seconds, so that they hit every await.
 """
@@ -50,7 +50,7 @@ async def slow(connection: Connection) -> None:
 
 
 async def broken(connection: Connection) -> None:
-    """An error from which nobody can tell whether something happened: it did."""
+    """A failure after the server has acted, which the caller cannot see."""
     connection.act()
     await connection.reply(500, error_body(500, "Internal server error"))
 
@@ -216,7 +216,7 @@ async def test_a_cancelled_block(behave: str, way: str, kind: Kind) -> None:
 
 @with_kinds
 async def test_a_cancelled_stop_goes_on(way: str, kind: Kind) -> None:
-    """Whoever waits for it, the session is stopped."""
+    """The session is stopped, even if no caller waits for that any more."""
     for number in range(1, STEPS):
         async with RawServer() as server:
             server.live.add("g-1")
@@ -360,7 +360,7 @@ async def test_result_and_cancellation_in_one_tick(
 async def test_result_and_cancellation_in_the_tick_of_giving_up(
     request_: CreateSessionPassRequest,
 ) -> None:
-    """Nobody sees the session, and there is no time to stop it: it is reported."""
+    """No caller gets the session, and there is no time to stop it: it is reported."""
     cancel, clock, go = CancelWithTheAnswer(), FakeClock(), asyncio.Event()
 
     async def held(connection: Connection) -> None:
@@ -383,7 +383,7 @@ async def test_result_and_cancellation_in_the_tick_of_giving_up(
 
 
 async def test_error_and_cancellation_in_one_tick(request_: CreateSessionPassRequest) -> None:
-    """The caller is cancelled, the error is reported, and nobody complains of it."""
+    """The caller is cancelled, the error is reported, and asyncio logs no unretrieved exception."""
     cancel = CancelWithTheAnswer()
     async with RawServer(always=only_starts(broken)) as server:
         async with EquosClient(KEY, endpoint=server.endpoint, on_event=cancel) as client:

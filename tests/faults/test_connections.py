@@ -35,7 +35,7 @@ from tests.kinds import KINDS, SESSION, Kind
 async def session(
     request: pytest.FixtureRequest, wire: str
 ) -> AsyncIterator[aiohttp.ClientSession | None]:
-    """The client's own session, and one of somebody else's."""
+    """The client's own session, and one of the user's."""
     async with aiohttp.ClientSession() as session:
         yield session if request.param == "injected" else None
 

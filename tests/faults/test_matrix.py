@@ -541,7 +541,7 @@ async def test_closed_at_once(on_accept: Behaviour, request_: CreateSessionPassR
 
 
 async def test_refused_always(request_: CreateSessionPassRequest) -> None:
-    """Nobody listens: nothing was sent, after three attempts of a start and eight of a stop."""
+    """Nothing was sent in three attempts of a start and eight of a stop."""
     async with RawServer() as server:
         endpoint = server.endpoint
     async with EquosClient(KEY, endpoint=endpoint, clock=SkippingClock()) as client:
@@ -644,7 +644,7 @@ async def test_stops_whose_retries_get_no_turn() -> None:
 
 
 async def test_a_pause_between_two_attempts(request_: CreateSessionPassRequest) -> None:
-    """A start whose first attempt was refused is told that it was not sent again."""
+    """The error of a start whose first attempt was refused says that it was not sent again."""
     paused = asyncio.Event()
 
     async def refuse(connection: Connection) -> None:

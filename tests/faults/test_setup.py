@@ -107,7 +107,7 @@ def frames_of(error: BaseException) -> str:
 
 
 class TestProxy:
-    """It is for the client's own session, and its credentials are shown to nobody else."""
+    """It is for the client's own session, and only the proxy gets its credentials."""
 
     @pytest.mark.parametrize("user", ["", "u:secret%2Fword@"])
     async def test_it_is_asked(self, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ class TestProxy:
         ],
     )
     async def test_good_ones(self, proxy: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Aiohttp is told where it is, and nothing of who asks."""
+        """The session gets the address without the credentials."""
         told: list[str] = []
 
         async def request(*_: object, **options: Any) -> None:

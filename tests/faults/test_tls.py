@@ -68,7 +68,7 @@ async def test_the_wrong_certificate(
 
 
 async def test_tls_is_on_and_cannot_be_turned_off(request_: CreateSessionPassRequest) -> None:
-    """A session of the client's own checks certificates: one that nobody vouches for is refused."""
+    """The client's own session checks certificates: one from an unknown authority is refused."""
     async with RawServer(context=serving(trustme.CA())) as server:
         async with EquosClient(KEY, endpoint=server.endpoint) as client:
             with pytest.raises(APIConnectionError, match="Certificate"):

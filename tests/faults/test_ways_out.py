@@ -135,7 +135,7 @@ class TestClosing:
                 await start
 
     async def test_a_longer_deadline_holds_for_the_calls(self) -> None:
-        """Who says later that there is more time gives the calls more time."""
+        """A later closer with a later deadline gives the calls more time."""
         go, clock = asyncio.Event(), FakeClock()
         async with RawServer([partial(good_after, go)]) as server:
             server.live.add("g-1")
@@ -181,7 +181,7 @@ class TestCoroutinesThatAreClosed:
             assert server.requests == 0
 
     async def test_collected(self, request_: CreateSessionPassRequest) -> None:
-        """The same for one that nobody refers to any more."""
+        """The same for a client that was garbage-collected."""
         async with RawServer(always=only_starts(slow)) as server:
             async with EquosClient(KEY, endpoint=server.endpoint) as client:
                 coroutine: Any = client.start_session(request_)
@@ -479,7 +479,7 @@ class TestTheLoopShutsDown:
 
     @on_each_loop
     def test_stops_that_are_in_their_grace(self, loop: Loop) -> None:
-        """They are waited for, also where nobody else does."""
+        """They are awaited, even if no caller waits for them."""
 
         async def main() -> None:
             stop = asyncio.create_task(client.stop_session("s-1"))
@@ -499,7 +499,7 @@ class TestTheLoopShutsDown:
     async def test_it_was_closed_under_a_start(
         self, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody will hear of that one any more: it is unresolved."""
+        """Its answer can no longer arrive: it is unresolved."""
         async with RawServer(always=only_starts(slow)) as server:
             async with EquosClient(KEY, endpoint=server.endpoint) as client:
                 starting = asyncio.create_task(client.start_session(request_))

@@ -1,4 +1,4 @@
-"""What is told of a call, in lines that are the same in each run.
+"""The events of a call, in lines that are the same in each run.
 
 Those of the fault matrix are pinned in ``golden_events.json``, which ``golden.py`` writes.
 """
@@ -56,7 +56,7 @@ def lines(events: Iterable[Event], endpoint: str) -> list[str]:
 
 
 def as_of_a_session(line: str) -> str:
-    """A line that is told of a conversation, as it is of a session: nothing else may differ."""
+    """A line about a conversation, rewritten as one about a session: nothing else may differ."""
     for of_a_conversation, of_a_session in (
         ("method=POST url=http://server/v3/conversations/{id}/stop", STOP),
         ("http://server/v3/conversations", "http://server/v3/session-passes"),

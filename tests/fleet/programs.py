@@ -94,7 +94,7 @@ async def program(endpoint: str, *arguments: str, **env: str) -> AsyncGenerator[
 
 
 def free_port() -> int:
-    """A port that nobody listens on.
+    """A free port.
 
     It lies below those that a system gives to whoever asks for any: until a program listens on it,
     neither a connection of this process nor a server of another one takes it.

@@ -33,7 +33,7 @@ def stops(emulator: EquosEmulator) -> int:
 
 
 async def test_it_ends_what_the_fleet_holds(emulator: EquosEmulator, events: Events) -> None:
-    """Sessions and conversations; slots and rows are free, and each end is told once."""
+    """Sessions and conversations; slots and rows are free, and each end is reported once."""
     ends: list[Any] = []
     ledger, client = MemoryLedger(), connect(emulator)
     async with SessionFleet(
@@ -116,7 +116,7 @@ class HeldLedger(MemoryLedger):
 
 
 async def test_while_a_row_is_written(emulator: EquosEmulator) -> None:
-    """Who waits for that session is told that it is over, and its row is removed."""
+    """The caller of its start gets an error, and its row is removed."""
     ledger, client = HeldLedger(), connect(emulator)
     async with SessionFleet(client, max_live=1, ledger=ledger) as fleet:
         starting = asyncio.create_task(fleet.start(REQUEST, key=1))

@@ -208,7 +208,7 @@ async def test_anyio_cancels_and_nothing_is_left(scripted: ScriptedClient) -> No
 async def test_a_second_cancellation_gives_up_and_tells(
     scripted: ScriptedClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As with a second Ctrl-C: the wait ends at once, and what is left is told."""
+    """As with a second Ctrl-C: the wait ends at once, and what is left is reported."""
 
     async def bot() -> None:
         async with fleet:

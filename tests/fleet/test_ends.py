@@ -47,7 +47,7 @@ def bill() -> Bill:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 async def test_what_a_bill_needs(kind: Kind, emulator: EquosEmulator, bill: Bill) -> None:
-    """Whose it was, how long it ran, and what the server said last."""
+    """Its key and client, how long it ran, and the server's last answer."""
     before = datetime.now(UTC)
     request = evolve(kind.request, client="tenant-42")
     async with (
@@ -131,7 +131,7 @@ async def test_a_caller_that_is_gone(scripted: ScriptedClient, bill: Bill) -> No
 
 
 async def test_what_is_left_at_the_end(scripted: ScriptedClient, bill: Bill) -> None:
-    """It is told as what it is then, and not again when it ends after all."""
+    """It is reported as unresolved, and not again when it ends later."""
     async with SessionFleet(scripted, on_end=bill, drain_deadline=0.05) as fleet:
         await fleet.start(REQUEST, key="slow")
         await fleet.start(REQUEST, key="down")
@@ -149,7 +149,7 @@ async def test_what_is_left_at_the_end(scripted: ScriptedClient, bill: Bill) -> 
 
 
 async def test_a_coroutine_function(scripted: ScriptedClient) -> None:
-    """Whoever drains waits for it, and so does the fleet's end."""
+    """A drain waits for it, and so does the fleet's end."""
     billed: list[object] = []
 
     async def on_end(end: SessionEnd) -> None:

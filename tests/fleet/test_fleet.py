@@ -597,7 +597,7 @@ async def test_opened_and_closed_by_hand(scripted: ScriptedClient) -> None:
 async def test_dropped_with_sessions(
     scripted: ScriptedClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A fleet that nobody has left says that its sessions go on, by a warning and in the log."""
+    """A fleet that was never left makes a warning and a log record about its sessions."""
     fleet = await SessionFleet(scripted).__aenter__()
     await fleet.start(REQUEST, key=1)
     with pytest.warns(ResourceWarning, match="dropped with 1 sessions that may be running"):

@@ -42,7 +42,7 @@ def start(
 
 
 async def called_off(starts: list[asyncio.Task[LiveSession]]) -> None:
-    """Let nobody wait any more."""
+    """Cancel all waiting starts."""
     for one in starts:
         one.cancel()
     await asyncio.wait(starts)

@@ -59,7 +59,7 @@ async def test_a_pause(emulator: EquosEmulator, still: FakeClock) -> None:
 
 
 class BrokenLedger(SQLiteLedger):
-    """One that fails while it is told to."""
+    """A ledger that fails while a test wants it to."""
 
     is_broken = False
 

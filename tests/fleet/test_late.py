@@ -30,7 +30,7 @@ ONCE = RetryPolicy(stop_attempts=1)
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[EquosEmulator]:
-    """A server that answers when it is told to."""
+    """A server that answers when the test lets it."""
     async with EquosEmulator(clock=EmulatorClock(ticking=False)) as emulator:
         yield emulator
 
@@ -160,7 +160,7 @@ class TestUnsent:
     async def test_it_is_withdrawn(
         self, emulator: EquosEmulator, still: FakeClock, way: str
     ) -> None:
-        """Nothing goes out for it, and nothing of it is held, as soon as nobody wants it."""
+        """As soon as no caller wants it, it is not sent, and all that it had is free."""
         events, seen = Events(), list[Event]()
         emulator.faults.start.add(Status(429, retry_after=3))
         async with EquosClient(
@@ -198,7 +198,7 @@ class TestUnsent:
     async def test_a_coroutine_that_is_closed(
         self, emulator: EquosEmulator, still: FakeClock
     ) -> None:
-        """Whoever closes a start is gone like a caller that is cancelled."""
+        """A closed coroutine of a start counts as a cancelled caller."""
         async with (
             EquosClient("key", endpoint=emulator.endpoint, clock=still) as client,
             SessionFleet(client, max_live=1) as fleet,

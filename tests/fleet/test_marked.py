@@ -54,7 +54,7 @@ async def test_both_sides_of_a_renewal(scripted: ScriptedClient, still: FakeCloc
 
 
 async def test_mark_ended(scripted: ScriptedClient, events: Events) -> None:
-    """Nothing is sent; the slot and the key are free, and the end is told."""
+    """Nothing is sent; the slot and the key are free, and the end is reported."""
     ends: list[SessionEnd] = []
     async with SessionFleet(scripted, max_live=1, on_event=events, on_end=ends.append) as fleet:
         live = await fleet.start(REQUEST, key="a")

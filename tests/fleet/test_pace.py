@@ -30,7 +30,7 @@ async def draining(
 
 
 async def test_as_many_stops_as_the_client_sends() -> None:
-    """All are being stopped, from the first moment on, for whoever looks at them."""
+    """The state of all is "stopping" from the first moment on."""
     scripted = ScriptedClient(limits=TWO)
     async with SessionFleet[int](scripted) as fleet:
         live, task = await draining(fleet, scripted)

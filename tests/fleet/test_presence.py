@@ -1,4 +1,4 @@
-"""Sessions that nobody joins or uses are ended, and all a little before the server does it."""
+"""Unused sessions are ended, and all sessions shortly before the server's end."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_idle(scripted: ScriptedClient, still: FakeClock) -> None:
 
 
 async def test_idle_after_it_was_joined(scripted: ScriptedClient, still: FakeClock) -> None:
-    """With both, being idle begins when somebody has joined."""
+    """With both settings, idle time counts from the first touch."""
     async with SessionFleet(scripted, clock=still) as fleet:
         live = await fleet.start(REQUEST, key="a", join_within=60, idle_after=10)
         still.advance(50)
@@ -103,7 +103,7 @@ async def test_a_stop_that_fails(scripted: ScriptedClient, still: FakeClock) -> 
 async def test_a_replacement_is_used_by_whoever_joined(
     scripted: ScriptedClient, still: FakeClock
 ) -> None:
-    """Who has joined need not join again; being idle counts anew."""
+    """A replacement counts as joined, and its idle time begins again."""
     news: list[LiveSession] = []
 
     def take(_: LiveSession, new: LiveSession) -> None:
@@ -190,7 +190,7 @@ async def test_nobody_can_be_asked(
 async def test_a_touch_while_the_server_is_asked(
     emulator: EquosEmulator, talks: EquosClient, still: FakeClock
 ) -> None:
-    """Whoever joins in the last moment has joined."""
+    """A touch during the look-up counts."""
     async with SessionFleet(talks, clock=still) as fleet:
         live = await fleet.start(TALK, key="a", join_within=60, idle_after=100)
         still.advance(60)

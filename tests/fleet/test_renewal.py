@@ -173,7 +173,7 @@ def test_a_maker_that_ends_the_program(error: type[BaseException]) -> None:
 
 
 async def test_a_hand_over_that_raises(scripted: ScriptedClient, events: Events) -> None:
-    """The caller is told that the new session was stopped."""
+    """The caller's error says that the new session was stopped."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
@@ -189,7 +189,7 @@ async def test_a_hand_over_that_raises(scripted: ScriptedClient, events: Events)
 
 @pytest.mark.parametrize("way", ["stop", "close"])
 async def test_it_ends_while_the_request_is_made(way: str, scripted: ScriptedClient) -> None:
-    """The caller of ``renew`` is told, and nothing is sent."""
+    """The caller of ``renew`` gets an error, and nothing is sent."""
     make = Maker()
     make.go.clear()
     async with SessionFleet(scripted) as fleet:

@@ -87,7 +87,7 @@ async def test_a_renewal(kind: Kind, emulator: EquosEmulator) -> None:
 
 
 async def test_a_stop_that_is_refused(kind: Kind, emulator: EquosEmulator) -> None:
-    """It is live until somebody asks again."""
+    """It stays live until the next stop."""
     async with kind.client(emulator.endpoint) as client, SessionFleet(client) as fleet:
         live = await fleet.start(kind.request, key=1)
         emulator.faults.stop.add(Status(400), times=1)

@@ -87,6 +87,6 @@ def test_other_kinds(key: Hashable) -> None:
 
 @pytest.mark.parametrize("key", [10**100, -(10**100), 10**5000], ids=["100", "minus", "5000"])
 def test_numbers_without_end(key: int) -> None:
-    """Nobody's key has a hundred digits."""
+    """A key with more than a hundred digits is refused."""
     with pytest.raises(ConfigurationError, match="at most 100 digits"):
         text_of(key)

@@ -85,7 +85,7 @@ def test_no_sequence_does_the_impossible(steps: list[tuple[int, State]]) -> None
 
 
 def test_a_key_is_handed_on() -> None:
-    """A live replacement takes the key, may give it back, and nobody else can have it."""
+    """A live replacement takes the key and may give it back; no other session can get it."""
     records: Records[Stub] = Records()
     old, new = Stub("k"), Stub("k")
     records.add(old, holds_key=True)

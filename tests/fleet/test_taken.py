@@ -132,7 +132,7 @@ class TestReturn:
 
     @pytest.mark.parametrize("gone", [False, True])
     async def test_one_that_fails(self, scripted: ScriptedClient, gone: bool) -> None:
-        """All are told, and nobody starts another one: a session may be running."""
+        """All callers get the error, and no second start is made: a session may be running."""
         scripted.starts_go.clear()
         scripted.start_errors = [StartOutcomeUnknownError("who knows")]
         async with SessionFleet(scripted) as fleet:
@@ -261,7 +261,7 @@ class TestFull:
             await first
 
     async def test_the_budget(self, scripted: ScriptedClient) -> None:
-        """Time gives nothing back; what is left is told."""
+        """It has no ``retry_after``, because waiting does not help; ``budget_left`` is set."""
         async with SessionFleet(scripted, budget_seconds=700) as fleet:
             await fleet.start(REQUEST, key=1)
             with pytest.raises(FleetFullError) as full:
@@ -272,7 +272,7 @@ class TestFull:
     async def test_those_that_wait(
         self, scripted: ScriptedClient, ledger: SessionLedger | None
     ) -> None:
-        """Whoever would be one too many is told, and stands in nobody's way."""
+        """A start above the limit of the queue is refused, and delays no other start."""
         async with SessionFleet(scripted, max_live=1, max_waiting=2, ledger=ledger) as fleet:
             live = await fleet.start(REQUEST, key=0)
             waiting = [asyncio.create_task(fleet.start(REQUEST, key=key)) for key in (1, 2)]

@@ -298,7 +298,7 @@ async def test_no_place_for_a_renewal(
 async def test_a_renewal_that_is_refused(
     scripted: ScriptedClient, still: FakeClock, events: Events
 ) -> None:
-    """A replacement that the server refuses is told by an event, and its place is given back."""
+    """A refused replacement makes an event, and its slot is free."""
     async with SessionFleet(scripted, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
         scripted.start_errors.append(PermissionDeniedError("full", status=403))

@@ -113,7 +113,7 @@ def test_the_adapter_uses_public_names_only() -> None:
 
 
 def test_there_is_nothing_to_be_done_later() -> None:
-    """No mark that says so, and no line that coverage is told to overlook."""
+    """No TODO mark, and no line that is excluded from coverage."""
     marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "no " + "cover")))
     found = [p for p in PACKAGE.rglob("*.py") if marks.search(p.read_text(encoding="utf-8"))]
     assert found == []

@@ -37,7 +37,7 @@ def test_ci_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_end_says_what_to_install() -> None:
-    """Each reason is told once, and one line has all packages."""
+    """Each reason is printed once, and one line has all packages."""
     reasons = ["needs redis-server", "needs chromium and chromedriver", "needs redis-server"]
     assert summary(reasons) == [
         "1 skipped: needs chromium and chromedriver",

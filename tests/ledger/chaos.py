@@ -209,7 +209,7 @@ class Chaos:
             assert code == 0, f"{worker.name} ended with {code}: {worker.said[-5:]}"
 
     async def leave(self) -> None:
-        """End all workers; nothing is left but what nobody can know."""
+        """End all workers; only starts of unknown outcome may be left."""
         await self.end()
         rows = await self.rows()
         unknown = {row.key for row in rows if row.session_id is None}

@@ -41,7 +41,7 @@ class Program:
         return subprocess.run(command, capture_output=True, check=False, text=True).stdout
 
     def wait_for(self, told: str, *words: str) -> None:
-        """Ask until something is told."""
+        """Send a command until its answer contains a text."""
         for _ in range(1500):
             if told in self.ask(*words):
                 return

@@ -147,7 +147,7 @@ async def test_a_start_that_was_lost(
     where: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its session is found by its marker and stopped; where there is none, it is nobody's."""
+    """Its session is found and stopped; if there is none, the row loses its owner."""
     intent = LedgerRow(
         id="dead/1", key="a", name="call", owner="dead", endpoint=emulator.endpoint, marker="m1"
     )
@@ -193,7 +193,7 @@ async def test_a_stop_that_fails(
     where: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is told, and stays in the ledger for the next time."""
+    """It is reported, and stays in the ledger for the next try."""
     session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
     emulator.faults.stop.add(Status(401))
     assert await command("reap", "--wait=0", "--ledger", where) == 4
@@ -208,7 +208,7 @@ async def test_those_that_come_back(
     where: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A worker that was late because nobody could be heard keeps its sessions; a dead one not."""
+    """After an outage of the engine a living worker keeps its sessions, and a dead one does not."""
     session_id = await leave(SQLiteLedger(where[7:]), emulator, request_)
     async with SQLiteLedger(where[7:]) as ledger:
         alive = LedgerRow(id="w/1", key="x", name="x", owner="w", endpoint=emulator.endpoint)
@@ -296,7 +296,7 @@ async def test_no_ledger(options: list[str], told: str, capsys: pytest.CaptureFi
 
 
 async def test_a_ledger_that_is_down(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is told without the password."""
+    """The message does not contain the password."""
     assert await command("sessions", "--ledger", "redis://:hunter2@127.0.0.1:1") == 4
     told = capsys.readouterr().err
     assert told.startswith("LedgerError: Redis: ")

@@ -123,7 +123,7 @@ async def test_a_session_that_was_marked(
 async def test_a_session_that_two_workers_mark(
     scripted: ScriptedClient, ends: list[SessionEnd], tmp_path: Path
 ) -> None:
-    """Whoever removes its row tells of its end; the other one has found it, and tells nothing."""
+    """The worker that removes its row reports its end; the other one does not."""
 
     class Slower(SQLiteLedger):
         async def rows(self) -> Sequence[LedgerRow]:
@@ -164,7 +164,7 @@ async def test_nothing_there(join: Join, scripted: ScriptedClient) -> None:
 async def test_it_stays_where_it_cannot_be_stopped(
     join: Join, scripted: ScriptedClient, ends: list[SessionEnd]
 ) -> None:
-    """The error is told, and its holder still has it."""
+    """The error is raised, and its holder still has it."""
     async with join() as mine, join() as theirs:
         live = await mine.start(REQUEST, key="a")
         scripted.stop_errors.append(APIConnectionError("down"))
@@ -177,7 +177,7 @@ async def test_it_stays_where_it_cannot_be_stopped(
 
 
 async def test_both_at_once(join: Join, scripted: ScriptedClient, ends: list[SessionEnd]) -> None:
-    """Whoever removes the row tells of it, and nobody else does."""
+    """Only the worker that removes the row reports the end."""
     async with join() as mine, join() as theirs, join() as third:
         for n in range(5):
             live = await mine.start(REQUEST, key=n)
@@ -306,7 +306,7 @@ async def test_a_caller_that_is_cancelled(join: Join, scripted: ScriptedClient) 
 
 
 async def test_a_fleet_that_ends_meanwhile(join: Join, scripted: ScriptedClient) -> None:
-    """Who waits for a stop on another worker learns that it was given up."""
+    """The caller of a stop on another worker gets an error."""
     async with join() as mine:
         await mine.start(REQUEST, key="a")
         async with join() as theirs:
@@ -366,7 +366,7 @@ async def test_a_ledger_that_fails(
 
 
 async def test_a_ledger_that_cannot(scripted: ScriptedClient) -> None:
-    """Somebody's engine without keys: stop() speaks of this worker, as without a ledger."""
+    """With an engine without keys stop() is for this worker only, as without a ledger."""
     async with SessionFleet(scripted, ledger=MemoryLedger()) as fleet:
         await fleet.start(REQUEST, key="a")
         assert await fleet.stop("b") is None
@@ -399,7 +399,7 @@ async def test_a_person_stops_it(
     scripted: ScriptedClient,
     ends: list[SessionEnd],
 ) -> None:
-    """By its id and by its row: nobody else tells of it, so its holder does."""
+    """By its id, and then by its row: its holder reports the end."""
     view = engine()
     async with join(max_live=1) as mine:
         live = await mine.start(REQUEST, key="a")

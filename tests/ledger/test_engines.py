@@ -109,7 +109,7 @@ class TestSQLite:
             assert await place(ledger, row("b"))
 
     async def test_two_make_it_at_once(self, tmp_path: Path) -> None:
-        """Who comes second waits for the first, or gives up in time."""
+        """The second process waits for the first, or gives up in time."""
         path = tmp_path / "ledger.db"
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN EXCLUSIVE")
@@ -121,7 +121,7 @@ class TestSQLite:
             assert await ledger.rows() == []
 
     async def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What cannot be written is told, and nothing is half written."""
+        """A failed write raises an error, and nothing is half written."""
         async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
             await ledger.rows()
         at_first(fill_up, monkeypatch)
@@ -271,7 +271,7 @@ class TestSQLite:
             assert taken == {"s1": "session", "c1": "conversation", "s2": "session"}
 
     async def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
-        """Whoever has it open does not go on in a file that nobody else can see."""
+        """A worker that has it open does not continue in a file that no other process can open."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
             session = await live(mine, row("a"), "s1")
@@ -284,7 +284,7 @@ class TestSQLite:
             assert len(await other.rows()) == 1
 
     async def test_a_file_that_is_gone_forgets_no_limit(self, tmp_path: Path) -> None:
-        """Places are counted when all had a lease's time to write theirs anew; once."""
+        """No slot is given for one lease, in which the workers write their rows again."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path) as mine, SQLiteLedger(path) as other:
             session = await live(mine, row("a"), "s1")
@@ -344,7 +344,7 @@ class TestSQLite:
         assert stat.S_IMODE(parts[0].stat().st_mode) == 0o640
 
     async def test_a_file_that_is_damaged_inside(self, tmp_path: Path) -> None:
-        """It is told, and when the file is another one all works again."""
+        """It is an error, and with another file everything works again."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path) as ledger:
             for n in range(50):
@@ -382,7 +382,7 @@ class TestSQLite:
                 db.execute("SELECT 1")
 
     async def test_readers_do_not_make_the_log_grow(self, tmp_path: Path) -> None:
-        """Where somebody reads at every moment, it begins anew between them all the same."""
+        """Even if there is always a reader, the log is started again between them."""
         path, log = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
         done, largest = threading.Event(), 0
         session = row("a", session_id="s1", name="x" * 100_000)
@@ -398,7 +398,7 @@ class TestSQLite:
         assert largest < 2 * MOST_LOG, "25 MB were written, and all of it is in the log"
 
     async def test_a_reader_that_stays_holds_up_nobody(self, tmp_path: Path) -> None:
-        """Who is waited for in vain is waited for only now and then."""
+        """After a wait in vain, the next wait comes only after a while."""
         path = tmp_path / "ledger.db"
         session = row("a", session_id="s1", name="x" * 100_000)
         async with SQLiteLedger(path) as ledger:
@@ -522,7 +522,7 @@ class TestRedis:
             assert '"mood":"calm"' in redis.ask("HVALS", "{equos}:rows")
 
     async def test_one_that_forgets(self, own_redis: RedisServer) -> None:
-        """Who was there before has places counted only when all have written theirs anew."""
+        """An earlier worker gets slots only after all had the time to write their rows again."""
         async with (
             RedisLedger(own_redis.url) as mine,
             RedisLedger(own_redis.url) as other,
@@ -544,7 +544,7 @@ class TestRedis:
             assert await place(mine, row("c"), limit=3, wait=False)
 
     async def test_one_that_is_new_to_the_first(self, redis: RedisServer) -> None:
-        """One that forgot is known as such by whoever was there before, not by a new worker."""
+        """An earlier worker notices a server that lost its rows; a new worker does not."""
         async with (
             RedisLedger(redis.url) as mine,
             RedisLedger(redis.url) as new,
@@ -560,7 +560,7 @@ class TestRedis:
             assert await place(new, row("c", "worker-2"), limit=3, wait=False)
 
     async def test_one_that_leaves_after_a_restart(self, own_redis: RedisServer) -> None:
-        """Whoever comes after it still knows that there was one."""
+        """Later workers still know of the restart."""
         async with RedisLedger(own_redis.url) as ledger:
             await live(ledger, row("a"), "s1")
             own_redis.stop()
@@ -598,7 +598,7 @@ class TestRedis:
             assert held == {"worker-1/a": "s1"}
 
     async def test_no_cancellation_is_lost(self, redis: RedisServer) -> None:
-        """Whoever is cancelled in a step, at any moment of it, ends as cancelled."""
+        """A caller that is cancelled at any moment of a step ends as cancelled."""
         async with RedisLedger(redis.url, connections=2) as ledger:
             await ledger.rows()
             early = 0
@@ -632,7 +632,7 @@ class TestRedis:
                 await place(ledger, row("a"))
 
     async def test_turns_end_with_the_server(self, own_redis: RedisServer) -> None:
-        """Who waits for a call learns that none will come."""
+        """A worker that waits for a turn gets an error."""
         async with RedisLedger(own_redis.url, timeout=0.2) as ledger:
             await place(ledger, row("a"), limit=1)
             await place(ledger, row("b"), limit=1)
@@ -765,7 +765,7 @@ def ask(port: int, *words: str) -> str:
 
 
 def wait_for(port: int, told: str, *words: str) -> None:
-    """Ask until something is told."""
+    """Send a command until its answer contains a text."""
     for _ in range(1000):
         if told in ask(port, *words):
             return
@@ -824,7 +824,7 @@ class TestCluster:
             assert await place(two, evolve(row("b", "worker-2")), limit=1)
 
     async def test_many_find_it_at_once(self, nodes: list[int]) -> None:
-        """Nobody is cut off by another one's move."""
+        """No worker loses the file because another one moves it."""
         for port in nodes:
             async with RedisLedger(f"redis://127.0.0.1:{port}") as ledger:
                 await asyncio.gather(*(place(ledger, row(f"{port}/{n}")) for n in range(50)))

@@ -81,7 +81,7 @@ class TestOneAddress:
             assert await ledger.rows() == []
 
     async def test_a_silent_listener(self, redis: RedisServer) -> None:
-        """A connection that is forgotten on its way is missed, and made anew."""
+        """A connection that was dropped silently is noticed, and replaced."""
         async with (
             Relay(redis.port) as address,
             RedisLedger(address.url, timeout=0.3) as mine,

@@ -193,7 +193,7 @@ def fleet_of(
 
 
 async def leave(ledger: Moody, scripted: ScriptedClient) -> None:
-    """A session of a worker that is not there any more, until that one's lease is over."""
+    """Leave a session of a dead worker, whose lease is not over yet."""
     left = LedgerRow(id="dead/1", key="x", name="x", owner="dead", endpoint=scripted.endpoint)
     await ledger.engine.record(evolve(left, session_id="s9"), seconds=600)
 
@@ -428,7 +428,7 @@ class TestOneLimit:
     async def test_without_waiting(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """Who does not want to wait is told that the ledger is full; nothing is sent."""
+        """With ``wait=False`` the error says that the ledger is full; nothing is sent."""
         async with fleet_of(scripted, ledger, still, max_live=1) as one:
             await one.start(REQUEST, key="a")
             async with fleet_of(scripted, other, still, max_live=1) as two:
@@ -440,7 +440,7 @@ class TestOneLimit:
     async def test_a_key_is_unique(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """The second start is told who has the first."""
+        """The error of the second start names the holder."""
         async with fleet_of(scripted, ledger, still) as one:
             await one.start(REQUEST, key="guild")
             async with fleet_of(scripted, other, still) as two:
@@ -460,7 +460,7 @@ class TestOneLimit:
         still: FakeClock,
         way: str,
     ) -> None:
-        """Whoever leaves the line takes nothing with it: not a place, not a key."""
+        """A start that leaves the queue keeps neither a slot nor its key."""
         events = Events()
         async with fleet_of(scripted, ledger, still, max_live=1) as one:
             live = await one.start(REQUEST, key="a")
@@ -520,7 +520,7 @@ class TestOthers:
         other: Moody,
         still: FakeClock,
     ) -> None:
-        """Its sessions are stopped, its places free; what it was about to start is told."""
+        """Its sessions are stopped, its slots are free, and its starts in progress are reported."""
         events = Events()
         scripted.start_errors = [None, StartOutcomeUnknownError("gone")]
         one = await fleet_of(scripted, ledger, still).__aenter__()
@@ -718,7 +718,7 @@ class TestTheEngineFails:
     async def test_an_engine_that_forgets(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """All that is held is written anew."""
+        """All live sessions are written again."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await fleet.start(REQUEST, key="a")
             for row in await ledger.rows():
@@ -861,7 +861,7 @@ class TestTheEngineFails:
     async def test_a_turn_that_nobody_waits_for(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """A start that left the line while the engine was down stands in nobody's way later."""
+        """A start that left the queue while the engine was down delays no other start later."""
         async with fleet_of(scripted, other, still, max_live=1) as two:
             live = await two.start(REQUEST, key="a")
             async with fleet_of(scripted, ledger, still, max_live=1) as one:
@@ -895,7 +895,7 @@ class TestTheEngineFails:
     async def test_those_of_a_claim_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """Each is ended as what it is; one that only a newer release can end stays, and is told."""
+        """Each is stopped as its own resource; one of an unknown resource stays."""
         events = Events()
         ends: list[SessionEnd] = []
         async with fleet_of(scripted, ledger, still, on_event=events, on_end=ends.append):
@@ -954,7 +954,7 @@ class TestTheEngineFails:
     async def test_turns_that_are_lost(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """Who cannot be called asks."""
+        """If no call can arrive, the starts ask for their turns."""
         async with fleet_of(scripted, other, still, max_live=1) as two:
             live = await two.start(REQUEST, key="a")
             async with fleet_of(scripted, ledger, still, max_live=1) as one:
@@ -969,7 +969,7 @@ class TestTheEngineFails:
     async def test_a_call_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
     ) -> None:
-        """Whoever stands first in a worker's line asks when its lease is renewed."""
+        """The first start of a worker's queue asks whenever the lease is renewed."""
         async with fleet_of(scripted, other, still, max_live=1) as two:
             live = await two.start(REQUEST, key="a")
             async with fleet_of(scripted, ledger, still, max_live=1) as one:
@@ -983,7 +983,7 @@ class TestTheEngineFails:
     async def test_nobody_listens_for_nothing(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """A worker listens while somebody of it waits, and no longer."""
+        """A worker listens only while one of its starts waits."""
         async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
             live = await fleet.start(REQUEST, key="a")
             for key in ("b", "c"):
@@ -1000,7 +1000,7 @@ class TestTheEngineFails:
     async def test_calls_for_nobody(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """A call for a start that is gone wakes nobody, and calls that end are asked for again."""
+        """A call for a start that is gone has no effect; an ended stream is opened again."""
         async with fleet_of(scripted, ledger, still, max_live=1) as fleet:
             live = await fleet.start(REQUEST, key="a")
             ledger.calls = ["gone"]
@@ -1105,7 +1105,7 @@ class TestOneWriter:
     async def test_a_row_that_goes_while_the_lease_is_renewed(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """It is in the answer, and yet nobody's orphan: it is stopped once, and not as reaped."""
+        """It is in the answer but is no orphan: it is stopped once, not as reaped."""
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             await quiet(ledger)
@@ -1200,7 +1200,7 @@ class TestOneWriter:
     async def test_a_row_that_comes_while_the_lease_is_renewed(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """It is in the answer, though not when that was asked for: nobody's orphan either."""
+        """It is in the answer although it came after the request: it is no orphan, either."""
         async with fleet_of(scripted, ledger, still) as fleet:
             await quiet(ledger)
             ledger.held, renewals = {"renew"}, ledger.asked.count("renew")
@@ -1229,7 +1229,7 @@ class TestOneWriter:
     async def test_left_without_being_entered(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
-        """Nobody has heard of it, and nobody is asked."""
+        """The ledger does not know the worker, and is not used."""
         assert (await fleet_of(scripted, ledger, still).aclose()).left == ()
         assert ledger.asked == []
 
@@ -1266,7 +1266,7 @@ async def test_cancelled_anywhere_nothing_is_written(ledger: Moody, twice: bool)
 async def test_claimed_when_its_time_is_over(
     scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
 ) -> None:
-    """The first reason stays: a session that expires is not lost, whoever claims it then."""
+    """An expired session does not count as lost if another worker claims it then."""
     async with fleet_of(scripted, ledger, still) as fleet:
         live = await fleet.start(REQUEST, key="a")
         await quiet(ledger)

@@ -16,7 +16,7 @@ SESSIONS = 450
 
 
 async def test_fields_of_a_newer_worker(redis: RedisServer) -> None:
-    """They are kept for those who know them, and stop nobody."""
+    """They are kept for newer workers, and older ones ignore them."""
     async with RedisLedger(redis.url) as ledger:
         await live(ledger, row("a"), "s1")
         text = redis.ask("HGET", "{equos}:rows", "worker-1/a").strip()
@@ -49,7 +49,7 @@ async def test_a_row_of_nonsense(redis: RedisServer, text: str) -> None:
 
 @pytest.mark.parametrize("lost", ["owned", "keys", "unresolved", "workers", "line", "standing"])
 async def test_a_missing_helper_key(redis: RedisServer, lost: str) -> None:
-    """What leads to the rows is made anew from them, a portion with each word of a worker."""
+    """The indexes are rebuilt from the rows, a part with each heartbeat."""
     async with RedisLedger(redis.url) as ledger:
         for n in range(SESSIONS):
             await ledger.record(row(f"{n}", session_id=f"s{n}"), seconds=600)
@@ -68,7 +68,7 @@ async def test_a_missing_helper_key(redis: RedisServer, lost: str) -> None:
 
 
 async def test_leases_that_are_evicted(redis: RedisServer) -> None:
-    """Nobody counts as stalled for that, whoever is heard of first; a dead worker does later."""
+    """No living worker counts as stalled because of it; a dead one does later."""
     async with RedisLedger(redis.url) as ledger:
         await ledger.renew("worker-2", lease=LEASE)
         redis.ask("HSET", "{equos}:engine", "since", "1")  # long ago
@@ -86,7 +86,7 @@ async def test_leases_that_are_evicted(redis: RedisServer) -> None:
 
 
 async def test_a_groups_rows_are_evicted(redis: RedisServer) -> None:
-    """Places are counted again when its index was made anew."""
+    """Slots are given again when its index is rebuilt."""
     async with RedisLedger(redis.url) as ledger:
         await live(ledger, row("a", group="g"), "s1")
         await live(ledger, row("b"), "s2")
@@ -103,7 +103,7 @@ async def test_a_groups_rows_are_evicted(redis: RedisServer) -> None:
 
 
 async def test_rows_that_are_evicted(redis: RedisServer) -> None:
-    """Nobody gets a place until all had the time to write theirs again."""
+    """No start gets a slot until all workers had the time to write their rows again."""
     async with RedisLedger(redis.url) as ledger:
         session = await live(ledger, row("a"), "s1")
         redis.ask("DEL", "{equos}:rows")

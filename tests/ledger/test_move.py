@@ -155,7 +155,7 @@ class TestStopped:
     async def test_who_goes_on_in_that_moment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Who has written to the old file after it was copied writes anew, before others start."""
+        """A worker whose write reached only the old file writes again before others get slots."""
         path, armed = tmp_path / "ledger.db", threading.Event()
         async with SQLiteLedger(path) as ledger:
             await live(ledger, row("a"), "s1")
@@ -195,7 +195,7 @@ class TestStopped:
             assert await ids(other) == ["worker-1/a", "worker-2/c", "worker-1/b"]
 
     async def test_two_would_move_it(self, tmp_path: Path) -> None:
-        """Who is second finds that it was done."""
+        """The second process finds that the file was moved."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path, timeout=0.1) as ledger:
             await live(ledger, row("a"), "s1")

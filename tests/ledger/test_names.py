@@ -185,7 +185,7 @@ async def test_closed_meanwhile(
 
 
 async def test_two_at_once(ledger: SQLiteLedger | RedisLedger, scripted: ScriptedClient) -> None:
-    """In one process as well a name is one fleet's; the key's holder is told by it."""
+    """A name belongs to one fleet within a process, too; errors name the holder by it."""
     one = SessionFleet(scripted, ledger=ledger, worker="one")
     async with one, SessionFleet(scripted, ledger=ledger, worker="two", lease=0.9) as two:
         with pytest.raises(ConfigurationError, match="'two' is taken"):
@@ -221,7 +221,7 @@ async def test_an_engine_that_knows_no_names(scripted: ScriptedClient) -> None:
 
 
 def test_what_proves_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number that nobody has, or that another process has now; nothing else."""
+    """A process id that is free, or that another process has now; nothing else."""
     me = own_process()
     told = json.loads(me)
     assert not is_dead(me)

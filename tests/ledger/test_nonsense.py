@@ -106,7 +106,7 @@ async def begin(ledger: Ledger) -> None:
 
 
 async def go_on(ledger: Ledger, *, is_lost: bool) -> None:
-    """All that workers and people do; nobody is hurt who lives, and who is dead is found.
+    """Run all steps: living workers are not affected, and dead ones are found.
 
     Args:
         ledger: What holds nonsense.

@@ -145,7 +145,7 @@ async def test_what_is_not_found_is_nobodys(where: str) -> None:
 
 
 async def test_a_key_that_may_not_list(tmp_path: Path) -> None:
-    """Then nobody can know, and that is told at once; the next one is not even looked for."""
+    """The outcome is reported as unknown at once; the next start is not searched for."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         emulator.faults.read.add(Status(403), times=None)
         await leave_intent(ledger, emulator)
@@ -220,7 +220,7 @@ async def test_each_of_two_is_ended(tmp_path: Path) -> None:
 
 
 async def test_what_only_a_newer_release_knows(tmp_path: Path) -> None:
-    """Where to look for it is not known: it is nobody's at once."""
+    """No list is known for it: the row loses its owner at once."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         await leave_intent(ledger, emulator, resource="dance")
         async with other(emulator, ledger, settle=Settle(look_for=1e6)) as worker:
@@ -229,7 +229,7 @@ async def test_what_only_a_newer_release_knows(tmp_path: Path) -> None:
 
 
 async def test_with_the_client_key_alone(tmp_path: Path) -> None:
-    """No marker is written, and nothing is looked for: that is told, and the place is taken."""
+    """There is no marker and no search: it is reported, and keeps its slot."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         await leave_session(ledger, emulator)
         async with other(emulator, ledger, api_key=None) as worker:
@@ -259,7 +259,7 @@ async def test_what_a_start_writes(tmp_path: Path) -> None:
 
 
 async def test_its_own_start_comes_back(tmp_path: Path) -> None:
-    """Who took it over is dead, too: it is not looked for, for its caller still waits."""
+    """The worker that took it over is dead, too; its caller still waits: no search."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         patient = Timeouts(start_attempt=1000, deadline=1000)
         async with other(emulator, ledger, timeouts=patient) as worker:

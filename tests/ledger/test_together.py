@@ -52,7 +52,7 @@ class TestRedis:
             assert len(set(map(id, told))) == 4
 
     async def test_who_waits_no_more_sends_nothing(self, redis: RedisServer) -> None:
-        """Nor does a question go that nobody asks any more."""
+        """A step whose caller was cancelled is not sent."""
         async with RedisLedger(redis.url) as ledger:
             for gone in (["a"], ["a", "b"]):
                 steps = {name: asyncio.create_task(place(ledger, row(name))) for name in "ab"}
@@ -64,7 +64,7 @@ class TestRedis:
                 assert await ids(ledger) == ["worker-1/b"]
 
     async def test_what_is_under_way_is_done(self, redis: RedisServer) -> None:
-        """Though nobody waits for it any more; the ledger is closed after that."""
+        """A sent step is awaited although its caller was cancelled; then the ledger is closed."""
         async with Relay(redis.port, delay=0.1) as far:
             async with RedisLedger(far.url, timeout=5) as ledger:
                 await live(ledger, row("a"), "s1")

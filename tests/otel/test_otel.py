@@ -238,7 +238,7 @@ async def test_both_kinds_and_what_only_reads(emulator: EquosEmulator, sight: Si
     ("url", "port"), [("https://api.example.test/v3/x", 443), ("http://[::1]/v3/x", 80)]
 )
 def test_ports(url: str, port: int, sight: Sight) -> None:
-    """The port is told even where the URL leaves it to its scheme."""
+    """The port is an attribute even if the URL does not name it."""
     event = Event(kind="ended", operation="start", method="POST", url=url, seconds=0.1)
     sight.telemetry.client()(event)
     assert (sight.spans[0].attributes or {})["server.port"] == port

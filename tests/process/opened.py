@@ -38,7 +38,7 @@ class Bot:
 
 
 async def main(way: str) -> None:
-    """Talk to some guilds, until somebody wants an end."""
+    """Run sessions of some guilds until the program is ended."""
     bot, over = Bot(), asyncio.Event()
     await bot.setup_hook()
     if way == "fleet":

@@ -71,7 +71,7 @@ def assert_nothing_left(emulator: EquosEmulator, ended: Program) -> None:
 
 
 def assert_known(emulator: EquosEmulator, ended: Program) -> None:
-    """What is left is told: by its id, or by its name where no answer came."""
+    """Each session that is left was reported: by its id, or by its name if no answer came."""
     told = ended.printed.partition("unresolved: ")[2]  # the fleet tells of its own later
     by_name = [one for one in emulator.live_sessions.values() if one.id not in told]
     assert all(one.name == "more" for one in by_name), ended.printed
@@ -92,7 +92,7 @@ async def test_ctrl_c(holder: str, loop: str, emulator: EquosEmulator) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("holder", ["block", "fleet"])
 async def test_ctrl_c_twice(holder: str, loop: str, emulator: EquosEmulator) -> None:
-    """What is left is told.
+    """Each session that is left was reported.
 
     As a rule nothing is. But where the second one meets a task in the middle of a step, that task
     is over, and asyncio may give up all others.
@@ -154,7 +154,7 @@ async def test_it_is_frozen_and_goes_on(holder: str, loop: str, emulator: EquosE
 
 @pytest.mark.parametrize("holder", HOLDERS)
 async def test_stops_that_cannot_be_done(holder: str, emulator: EquosEmulator) -> None:
-    """A second Ctrl-C may end it before the rest is known: all of that is told."""
+    """A second Ctrl-C may end it before all outcomes are known: all of these are reported."""
     emulator.faults.stop.add(Status(400), times=None)
     async with caller(emulator, holder) as running:
         running.kill(INT)

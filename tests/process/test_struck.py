@@ -10,7 +10,7 @@ from tests.fleet.programs import program
 @pytest.mark.parametrize("wire", ["direct", "session"])
 @pytest.mark.parametrize("holder", ["bare", "block"])
 async def test_anywhere(holder: str, wire: str) -> None:
-    """As a rule nothing is left; where the very reading of an answer is struck, that is told.
+    """Usually no session is left; if the signal hits the reading of an answer, it is reported.
 
     What nobody closed, because the loop ended early, warns.
     """

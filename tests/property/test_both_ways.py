@@ -21,7 +21,7 @@ LONG = b" " * (1 << 20)
 
 
 def answer(body: bytes, headers: bytes = b"", line: bytes = b"HTTP/1.1 201 X") -> bytes:
-    """An answer whose length is told."""
+    """An answer with a Content-Length."""
     return b"%b\r\nContent-Length: %d\r\n%b\r\n%b" % (line, len(body), headers, body)
 
 

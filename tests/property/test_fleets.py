@@ -190,7 +190,7 @@ class Life:
         assert taken <= self.server.ceiling
 
     async def serve_all(self) -> None:
-        """The server works again: whoever waits is served, as others' sessions end."""
+        """The server works again: waiting starts are served as other sessions end."""
         self.server.start_errors, self.server.stop_errors = [], []
         for _ in range(3 * len(self.starts) + 3):
             self.clock.advance(1)
@@ -238,7 +238,7 @@ def _moved(old: LiveSession[Any], new: LiveSession[Any]) -> None:
 
 
 async def live_through(steps: Steps, ledgers: Sequence[Ledger | None]) -> None:
-    """Do all steps, then let whoever waits be served, and close."""
+    """Do all steps, then let all waiting starts be served, and close."""
     life = Life(ledgers)
     async with AsyncExitStack() as stack:
         for fleet in life.fleets:

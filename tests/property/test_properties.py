@@ -94,7 +94,7 @@ def test_decoding_raises_nothing_but_ours(body: bytes) -> None:
 @laws
 @given(st.sampled_from(["sessions", "conversations"]), JSON | st.lists(ITEMS), JSON)
 def test_a_page_is_what_of_it_can_be_read(name: str, items: object, total: object) -> None:
-    """Whatever it holds, each item has an id, and what is left out is told."""
+    """Whatever it contains, each item has an id, and the paths of the others are reported."""
     row = RESOURCES["session" if name == "sessions" else "conversation"].list
     decoded = row.decode(json.dumps({name: items, "total": total}).encode())
     if isinstance(decoded, Structured):

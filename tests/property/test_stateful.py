@@ -1,4 +1,4 @@
-"""Random lives of a client: whatever happens, what is open is in somebody's hands or reported."""
+"""Random lives of a client: each open session has a holder or is reported."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ REQUEST = CreateSessionPassRequest(
 
 
 def clean(text: object) -> None:
-    """None of the secrets stands in a text."""
+    """Whether a text contains none of the secrets."""
     found = [secret for secret in SECRETS if secret in str(text)]
     assert found == []
 

@@ -103,7 +103,7 @@ async def test_redirects_are_never_followed(
 async def test_proxies_of_the_environment_are_not_used_unless_asked(
     monkeypatch: pytest.MonkeyPatch, request_: CreateSessionPassRequest
 ) -> None:
-    """A variable that somebody set does not send the key through a stranger's proxy."""
+    """A variable in the environment does not send the key through an unknown proxy."""
     async with RawServer() as proxy, RawServer() as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.endpoint)
         monkeypatch.delenv("NO_PROXY", raising=False)

@@ -50,7 +50,7 @@ async def start(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
-    """Who is there."""
+    """List the visitors with a session."""
     live = request.app[FLEET].live
     return web.json_response({visitor.upper(): described(one) for visitor, one in live.items()})
 

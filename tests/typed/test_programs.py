@@ -37,7 +37,7 @@ async def test_bot(emulator: EquosEmulator) -> None:
 
 
 async def test_backend(emulator: EquosEmulator) -> None:
-    """Two visitors have places, one of them comes twice, and the third is told to wait."""
+    """Two visitors have sessions, one of them asks twice, and the third has to wait."""
     async with TestClient(TestServer(backend.build(emulator.endpoint))) as http:
         answers = [await http.post(f"/{visitor}") for visitor in ("v-1", "v-1", "v-2", "v-3")]
         assert [answer.status for answer in answers] == [201, 409, 201, 503]
@@ -81,7 +81,7 @@ async def test_service(emulator: EquosEmulator, tmp_path: Path, room: int) -> No
 
 @pytest.mark.parametrize("key", [0, 1, "1", '"1"', "", "guild", '"', "01", "-0", "-5"])
 async def test_keys_come_back(emulator: EquosEmulator, tmp_path: Path, key: str | int) -> None:
-    """A report has them as they were, and so has whoever ends what was left."""
+    """Reports have the keys in their original types, also on another worker."""
     path = tmp_path / "rows"
     await leave(emulator.endpoint, path, key)
     reaped: asyncio.Queue[str | int] = asyncio.Queue()

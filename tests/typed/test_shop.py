@@ -54,7 +54,7 @@ async def shop(equos_client: EquosClient, seen: list[FleetEvent[UUID]]) -> Async
 
 
 async def test_a_customer(shop: Shop, seen: list[FleetEvent[UUID]]) -> None:
-    """Who enters is there; who is gone is not."""
+    """A customer is in the shop from entering to leaving."""
     assert shop.busiest() == "nobody"
     live = await shop.enter()
     assert shop.busiest() == live.key.hex

@@ -37,7 +37,7 @@ async def test_values_that_json_cannot_hold(
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test", "x." * 127 + "test", "256.1.1.1"])
 def test_impossible_hosts(host: str) -> None:
-    """Nobody could look them up."""
+    """No name look-up could find them."""
     with pytest.raises(ConfigurationError, match="endpoint"):
         EquosClient(KEY, endpoint=f"https://{host}")
 

@@ -130,7 +130,7 @@ def test_endpoints_that_are_refused(value: Any) -> None:
 
 
 def test_an_open_wire_on_request() -> None:
-    """Whoever says so may send the key in clear text."""
+    """With ``allow_insecure_http`` the key may be sent in clear text."""
     assert _validate.endpoint("http://10.0.0.1", allow_insecure_http=True) == "http://10.0.0.1"
 
 

@@ -50,7 +50,7 @@ def test_only_the_newest_running_sessions_are_known(monkeypatch: pytest.MonkeyPa
 
 
 def open_sessions() -> set[aiohttp.ClientSession]:
-    """All sessions of aiohttp's that were made and not closed, whoever holds them."""
+    """All aiohttp sessions that were created and not closed."""
     found = [one for one in gc.get_objects() if isinstance(one, aiohttp.ClientSession)]
     return {one for one in found if not one.closed}
 
@@ -254,7 +254,7 @@ class TestClosing:
     async def test_unsent_starts_are_withdrawn(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """Who still waits for a place is told that the client is closed."""
+        """A start that waits for a permit gets ``ClientClosedError``."""
         client = EquosClient(KEY, endpoint=emulator.endpoint, limits=Limits(start_connections=1))
         emulator.faults.start.add(Delay(0.05))
         sent, unsent = (asyncio.create_task(client.start_session(request_)) for _ in range(2))
@@ -342,7 +342,7 @@ class TestClosing:
 async def test_a_start_that_is_answered_with_what_is_over(
     request_: CreateSessionPassRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody can join it: it is handed over, and said."""
+    """It cannot be joined: it is returned, and an event says so."""
 
     async def blocked(connection: Connection) -> None:
         body = connection.act().replace(b'"status":"starting"', b'"status":"blocked"')
@@ -393,7 +393,7 @@ class TestGivingUp:
 class TestLateAnswers:
     @pytest.fixture
     async def emulator(self) -> AsyncIterator[EquosEmulator]:
-        """A server that answers when it is told to."""
+        """A server that answers when the test lets it."""
         async with EquosEmulator(clock=EmulatorClock(ticking=False)) as emulator:
             yield emulator
 
@@ -432,7 +432,7 @@ class TestLateAnswers:
     async def test_a_late_session_that_cannot_be_stopped(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """It is reported as such, and by no exception that nobody retrieves."""
+        """It is reported as unresolved, and not as an unretrieved exception."""
         loop_told: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: loop_told.append(what))
         clock = FakeClock()
@@ -566,7 +566,7 @@ class BrokenClock(SkippingClock):
 
 class TestBugs:
     async def test_a_bug_reaches_the_caller(self, emulator: EquosEmulator) -> None:
-        """Whoever waits is not left waiting."""
+        """The waiting caller gets the error."""
         async with EquosClient(KEY, endpoint=emulator.endpoint, clock=BrokenClock()) as client:
             with pytest.raises(ZeroDivisionError):
                 await client.stop_session("s-1")
@@ -763,7 +763,7 @@ class TestEvents:
     async def test_a_hook_that_returns_a_coroutine(
         self, emulator: EquosEmulator, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is closed, and said once: nobody would run it."""
+        """The coroutine is closed, and that is logged once, because it would never run."""
 
         async def later() -> None:
             raise AssertionError

@@ -238,7 +238,7 @@ class TestAsked:
         assert door.heads == []
 
     async def test_it_cancels_itself(self) -> None:
-        """That is its failure, and nobody's cancellation."""
+        """That is a failure of the callable; no caller is cancelled."""
         door = Door(KEY)
         source = Source(asyncio.CancelledError())
         async with door.server, EquosClient(source, endpoint=door.server.endpoint) as client:
@@ -246,7 +246,7 @@ class TestAsked:
         assert "raised CancelledError" in str(error)
 
     async def test_it_hangs(self) -> None:
-        """Each call waits until its own deadline; when nobody waits, it is called off."""
+        """Each call waits until its own deadline; after the last one the callable is cancelled."""
         clock, door, hangs = FakeClock(), Door(KEY), asyncio.Event()
         ended: list[str] = []
 
@@ -346,7 +346,7 @@ class TestReplaced:
         assert client.unresolved == ()
 
     async def test_a_late_refusal(self) -> None:
-        """Somebody else has asked meanwhile: what is known is taken, and nobody asked again."""
+        """A newer key that another call has got is used without a further call."""
         source, door = Source("old-key-1", "new-key-2"), Door("new-key-2")
         go = asyncio.Event()
 
@@ -385,14 +385,14 @@ class TestReplaced:
         assert (error.attempts, len(door.heads), source.asked) == (2, 2, 2)
 
     async def test_a_string_is_final(self) -> None:
-        """Nobody could be asked."""
+        """There is no callable that could return another key."""
         door = Door(KEY)
         async with door.server, EquosClient("other-key", endpoint=door.server.endpoint) as client:
             assert isinstance(await failing(client.start_session(REQUEST)), AuthenticationError)
         assert len(door.heads) == 1
 
     async def test_it_raises_then(self) -> None:
-        """A start is told of the refusal; a stop tries on until a key is given."""
+        """A start gets the refusal as its error; a stop is repeated until there is a key."""
         source, door = Source("old-key-1", ValueError(), ValueError(), ValueError(), KEY), Door(KEY)
         async with door.server:
             client = EquosClient(source, endpoint=door.server.endpoint, clock=SkippingClock())
@@ -413,7 +413,7 @@ class TestReplaced:
         assert (source.asked, len(door.heads)) == (3, 2)
 
     async def test_it_hangs_then(self) -> None:
-        """The refusal is told at the call's deadline."""
+        """The call gets the refusal as its error at its deadline."""
         clock, door, hangs = FakeClock(), Door(KEY), asyncio.Event()
         source = Source("old-key-1", _wait(hangs))
         async with door.server:

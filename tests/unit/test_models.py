@@ -123,7 +123,7 @@ def test_a_person_needs_an_identity(field: str, value: Any) -> None:
 
 
 def test_reprs_tell_no_secrets() -> None:
-    """Who somebody is and what they said is masked."""
+    """Identities and texts of people are masked."""
     shown = repr(make(additional_ctx="ctx-secret", template_vars={"k": "var-secret"}))
     assert "user-7" not in shown
     assert "Ada" not in shown

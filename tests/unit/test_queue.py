@@ -1,4 +1,4 @@
-"""Who goes next through a limit, without a clock or a loop."""
+"""The queue before a limit, without a clock or a loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equos_async._retry.throttle import AdaptiveLimit, ConcurrencyLimit, RetryGa
 
 
 def never(_: object) -> bool:
-    """Nobody leaves without a word."""
+    """No waiter has left."""
     return False
 
 
@@ -32,7 +32,7 @@ def test_first_come_first_served() -> None:
 
 
 def test_it_tells_when_to_look_again() -> None:
-    """A pause ends at a time; a limit that is full ends with somebody's leaving."""
+    """A pause ends at a time; a full limit when a permit is returned."""
     limit = AdaptiveLimit(1, RetryPolicy())
     queue = Queue[str](limit, never)
     limit.pause(10.0, 5.0)
@@ -77,7 +77,7 @@ def test_who_cannot_wait_so_long() -> None:
 
 @given(st.lists(st.sampled_from("jld"), max_size=60), st.integers(1, 3))
 def test_permits_are_never_lost(moves: list[str], size: int) -> None:
-    """Whatever happens, as many are in as the limit says, and nobody waits while one is free."""
+    """Never more permits than the limit are taken, and none is free while a call waits."""
     limit = ConcurrencyLimit(size)
     queue = Queue[int](limit, never)
     waiting: list[int] = []

@@ -211,14 +211,14 @@ class TestBudget:
 
 class TestLimits:
     def test_a_lane_has_so_many_permits(self) -> None:
-        """Who finds none comes back when one is given back."""
+        """A call that finds no permit gets one when one is returned."""
         limit = ConcurrencyLimit(2)
         assert [limit.enter(0.0) for _ in range(3)] == [0.0, 0.0, math.inf]
         limit.leave()
         assert limit.enter(0.0) == 0.0
 
     def test_a_pause_holds_starts_back(self) -> None:
-        """Until its end nobody enters; a shorter one changes nothing; 30 s is the longest."""
+        """Until its end there are no permits; a shorter one changes nothing."""
         limit = AdaptiveLimit(100, RetryPolicy())
         limit.pause(10.0, 5.0)
         limit.pause(10.0, 2.0)
@@ -335,7 +335,7 @@ class TestThrottle:
             assert throttle.starts.pause_left(0.0) == 2.0
 
     def test_other_answers_pause_nothing(self) -> None:
-        """A wish on another status is nobody else's business."""
+        """A Retry-After of another status pauses no other call."""
         throttle = ClientThrottle(RetryPolicy(), Limits())
         learn(throttle, Outcome(status=400, retry_after=2.0))
         learn(throttle, Outcome(status=429))
@@ -373,7 +373,7 @@ class TestThrottle:
         assert throttle.again(refused, END.retry, **given) is None
 
     def test_a_read_delays_reads_only(self) -> None:
-        """Whoever looks must not make starts wait, and its successes open its own limit again."""
+        """A pause of look-ups does not delay starts; successful look-ups open their limit again."""
         throttle = ClientThrottle(RetryPolicy(slow_start=7), Limits())
         learn(throttle, Outcome(status=429, retry_after=2.0), rules=READ.retry)
         assert throttle.starts.pause_left(0.0) == 0.0

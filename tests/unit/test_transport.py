@@ -81,7 +81,7 @@ def words(_: Exception) -> str:
 
 @pytest.mark.parametrize("name", client_exceptions())
 def test_each_exception_of_aiohttp_has_a_row(name: str) -> None:
-    """A new exception fails here until somebody has thought about it."""
+    """A new exception of aiohttp fails here until it has a row."""
     assert name in ROWS, f"aiohttp has a new exception {name}: is a repetition any use after it?"
     cls = client_exceptions()[name]
     # A class of the same name whose text needs none of what the real constructors want.
@@ -429,7 +429,7 @@ class TestTimes:
             assert server.accepted == 2
 
     async def test_listened_to_and_answered(self, transport: Transport, clock: FakeClock) -> None:
-        """The caller is told once that time is over, and the answer comes all the same."""
+        """``overdue`` is called once, and the answer is still returned."""
         told = asyncio.Event()
 
         async def late(connection: Connection) -> None:
@@ -469,7 +469,7 @@ class TestTimes:
     async def test_both_times_are_over_at_once(
         self, transport: Transport, clock: FakeClock
     ) -> None:
-        """After a stall nobody is told that it is listened to further."""
+        """After a stall of the loop ``overdue`` is not called."""
         async with RawServer([silent]) as server:
             sending = Sending(transport, clock, a_request(server.endpoint + "/x"))
             task = sending.begin(until=5, listen_until=50)
@@ -567,7 +567,7 @@ class TestTimes:
 
 
 class Sending:
-    """Sends requests, at times from now on, and counts when it is told of being overdue."""
+    """Sends requests at given times from now on, and counts the calls of ``overdue``."""
 
     def __init__(
         self, transport: Transport, clock: FakeClock, request: Request, *, tells: bool = True

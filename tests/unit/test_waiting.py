@@ -14,7 +14,7 @@ from tests.clocks import FakeClock, settle
 
 
 async def test_first_come_first_served() -> None:
-    """Who waits longer enters first, whatever the order of giving back."""
+    """The longest waiter gets a permit first, in whatever order permits are returned."""
     clock, entered = FakeClock(), list[int]()
     limiter = Limiter(ConcurrencyLimit(1), clock, set())
 
@@ -33,7 +33,7 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_the_deadline_ends_the_wait() -> None:
-    """Who is not let in by then is told so, and takes no place."""
+    """A waiter without a permit by then is told so, and gets none later."""
     clock = FakeClock()
     limit = ConcurrencyLimit(1)
     limiter = Limiter(limit, clock, set())
@@ -97,7 +97,7 @@ async def test_a_pause_ends_by_itself() -> None:
 
 
 async def test_those_who_cannot_wait_are_turned_away() -> None:
-    """When a pause is longer than somebody's deadline, they learn it at once."""
+    """A waiter whose deadline is before the end of a pause learns that at once."""
     clock = FakeClock()
     limiter = Limiter(ConcurrencyLimit(1), clock, set())
     assert await limiter.enter(clock.now() + 60)

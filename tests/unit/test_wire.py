@@ -229,7 +229,7 @@ class TestDecodeStart:
         ],
     )
     def test_a_field_of_another_type_is_none(self, changes: dict[str, Any]) -> None:
-        """Its path is told, never a value; all else arrives."""
+        """Its path is reported, never a value; all other fields are read."""
         started = started_from(session(**changes))
         ((name, _),) = changes.items()
         assert started.unreadable == (f"$.session.{name}",)
@@ -239,13 +239,13 @@ class TestDecodeStart:
     @pytest.mark.parametrize("name", sorted(set(SESSION) - {"id", "host"}))
     @pytest.mark.parametrize("value", [None, ...], ids=["null", "absent"])
     def test_a_field_that_is_not_there_is_none(self, name: str, value: object) -> None:
-        """The vendor loosens fields: a paid session is not lost for one that nobody needs."""
+        """The vendor makes fields optional: a paid session is not lost because one is missing."""
         started = started_from(session(**{name: value}))
         assert getattr(started.value.session, to_python(name)) is None
         assert started.unreadable == ()
 
     def test_fields_of_a_field(self) -> None:
-        """An avatar keeps what of it can be read; of a bad one in it the path is told."""
+        """An avatar keeps its readable fields; the path of a bad field is reported."""
         avatar = {**AVATAR, "name": 7, "createdAt": "yesterday"}
         started = started_from(session(avatar=avatar, agent={"search": "no", "model": "m"}))
         found = started.value.session
@@ -275,7 +275,7 @@ class TestDecodeStart:
     def test_without_an_address_it_is_unreadable_and_the_id_is_kept(
         self, changes: dict[str, Any]
     ) -> None:
-        """Nobody can join it; the session can still be stopped."""
+        """It cannot be joined; its session can still be stopped."""
         found = unreadable(session(**changes))
         assert found.session_id == "s-1"
         assert "host" in found.problem
@@ -335,7 +335,7 @@ class TestDecodeStart:
         assert found.session_id is None
 
     def test_no_value_is_shown(self) -> None:
-        """The message tells paths and types, and nothing that somebody sent."""
+        """The message contains paths and types, and no value."""
         started = started_from(session(name=["secret"], startedAt="secret", id="s-2"))
         assert "secret" not in repr(started.unreadable)
         assert "secret" not in repr(unreadable(session(name=["secret"], host="secret")))
@@ -361,7 +361,7 @@ class TestDecodeStop:
         assert STOP_SESSION.decode(body) == Structured(None)
 
     def test_no_address(self) -> None:
-        """Of a session that is over nobody needs it."""
+        """The answer to a stop needs none."""
         decoded = STOP_SESSION.decode(b'{"id":"s-1","host":null}')
         assert isinstance(decoded, Structured)
         assert decoded.value is not None
@@ -478,7 +478,7 @@ class TestStatusError:
         assert time.process_time() - before < 0.2
 
     def test_tokens_are_masked(self) -> None:
-        """A JWT in an error's body is somebody's way into a room."""
+        """A JWT in an error's body could open a room."""
         error = refusal(b'{"message":"token eyJhbGciOi.eyJzdWIi.c2ln is bad"}')
         assert error.message == "token *** is bad"
         assert "eyJ" not in error.body

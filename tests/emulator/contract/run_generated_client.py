@@ -49,7 +49,7 @@ def operation(tag: str, name: str) -> Any:
 
 
 def callers(emulator: EquosEmulator) -> tuple[Any, Any, Any]:
-    """With the client key, with the server key, with a key that nobody knows."""
+    """With the client key, with the server key, and with an unknown key."""
     made = importlib.import_module("generated")
     url = emulator.endpoint
     client = made.AuthenticatedClient(base_url=url, token=KEY)
