@@ -165,8 +165,8 @@ class SessionLedger(Protocol):
         A worker that the engine does not know counts as stalled until it renews its lease.
 
         Returns:
-            The row's owner. If that worker had stalled: the worker that claimed the row, or that
-            started another session for its key; this session then has to be stopped. A
+            The row's owner. If that worker had stalled, this is the worker that claimed the row,
+            or that started another session for its key; this session then has to be stopped. A
             ``KeyedLedger`` returns ``NOBODY`` if another worker has ended the session or called the
             start off.
         """
