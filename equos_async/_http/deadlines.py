@@ -18,9 +18,12 @@ After the loop was blocked, a timer may expire while a socket has the unread ans
 the sockets in the pass before, uvloop in the pass after, and a task wakes up one pass later.
 """
 
+GRAIN: Final = 0.005
+"""Seconds between two looks at least, as each goes through all attempts in progress."""
+
 
 class Deadlines:
-    """The times at which attempts in progress end.
+    """The times at which attempts in progress end; an attempt may end up to ``GRAIN`` later.
 
     Nearly all attempts are over long before. A timer of the event loop for each of them would be
     put in order with all others, and removed from their midst later; an entry here is not.
@@ -68,9 +71,9 @@ class Deadlines:
                 del self._times[watch]
                 watch.ring()
         finally:
-            self._rings_at = min(self._times.values(), default=math.inf)
+            self._rings_at = math.inf
             if self._times:
-                self._set(self._rings_at)
+                self._set(max(min(self._times.values()), now + GRAIN))
 
 
 class Watch:
