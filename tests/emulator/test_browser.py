@@ -132,6 +132,7 @@ def test_nothing_usual_is_cut_off(page: Visit, width: int) -> None:
     try:
         page.shows("#requests", f"{CONVERSATIONS}/{session_id}/stop")
         page.shows("#sessions", " s of 86,400")
+        page.shows("#sessions", session_id)
         cut = page.browser.execute_script(
             "return [...document.querySelectorAll('td')]"
             ".filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
