@@ -47,7 +47,7 @@ class Kind:
     paths: tuple[str, str]
 
     def client(self, endpoint: str, **settings: Any) -> EquosClient:
-        """A client with the key for it, which does not look for what it lost unless asked to."""
+        """A client with the key for it, which searches for lost starts only if asked to."""
         settings.setdefault("settle", None)
         return EquosClient(endpoint=endpoint, **self.keys, **settings)
 

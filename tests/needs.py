@@ -1,4 +1,4 @@
-"""What tests need beside Python, and what to install for it."""
+"""The programs that tests need, and the packages that contain them."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ async def run_numbered(client: EquosClient, telemetry: Telemetry) -> None:
 
 
 async def renew(fleet: SessionFleet) -> None:
-    """What is called with the old and the new session is a function or a coroutine function."""
+    """``on_renewed`` is a function or a coroutine function."""
 
     def at_once(old: LiveSession, new: LiveSession) -> None: ...
 

@@ -22,5 +22,5 @@ find_misfit = gate.find_misfit
 
 
 def refuse() -> str:
-    """What keeps requests from the direct wire."""
+    """The misfit that a test reports, so that requests do not take the direct wire."""
     return "the test wants the session"

@@ -1,4 +1,4 @@
-"""What the benchmark compares, and the process that measures one of them.
+"""The candidates of the benchmark, and the process that measures one of them.
 
 Each arm does the same pair with the same bodies: start a session, check the answer, stop it,
 check the answer. Each is written as its users would write it.
@@ -28,7 +28,7 @@ KEY: Final = "pk_bench_51a7c0ffee"
 
 
 def body() -> dict[str, Any]:
-    """The body of a start, as somebody writes it who has no library."""
+    """The body of a start, as written by hand without a library."""
     return {
         "name": "support call",
         "client": "tenant-42",
@@ -324,7 +324,7 @@ def peak_kib() -> int:
 
 
 def _status(field: str) -> int:
-    """A field of ``/proc/self/status`` in KiB, 0 where there is none."""
+    """A field of ``/proc/self/status`` in KiB; 0 if there is none."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)

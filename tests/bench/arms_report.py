@@ -1,4 +1,4 @@
-"""What the benchmark found, as a Markdown table and as a picture."""
+"""The results of the benchmark, as Markdown tables and as a picture."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def markdown(
 
 
 def summary(settings: Mapping[str, Rounds]) -> str:
-    """What the README shows: the ratios alone, a column a setting."""
+    """The README's table: only the ratios, with a column for each setting."""
     first = next(iter(settings.values()))
     order = sorted(first, key=lambda arm: ratios(first, arm).median)
     lines = [f"| CPU of a pair, × raw aiohttp | {' | '.join(settings)} |"]

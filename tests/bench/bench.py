@@ -53,7 +53,7 @@ class Setting:
 
 @cache
 def release(python: str) -> str:
-    """What an interpreter is called."""
+    """The name of an interpreter with its version."""
     program = "import platform; print('Python', platform.python_version())"
     return subprocess.check_output([python, "-c", program], text=True).strip()
 
@@ -137,7 +137,7 @@ def certificate() -> Generator[Path, None, None]:
 
 
 def conditions() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
+    """The conditions of the measurement: system, versions and date."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
@@ -205,7 +205,7 @@ def main() -> None:
 def write(
     args: argparse.Namespace, bench: Bench, settings: dict[str, Any], imports: dict[str, Any]
 ) -> None:
-    """Print the tables, and write them and the picture to where they are shown."""
+    """Print the tables, and write them and the picture into the pages."""
     found = conditions()
     about = describe(found, args.rounds, args.pairs)
     table = arms_report.markdown(settings, imports, about)

@@ -39,7 +39,7 @@ _LENGTH: Final = re.compile(rb"Content-Length: (\d+)", re.IGNORECASE)
 
 
 class Usage(NamedTuple):
-    """What a process has used so far."""
+    """The CPU time and memory that a process has used so far."""
 
     cpu_seconds: float
     mebibytes: float
@@ -98,7 +98,7 @@ def raise_file_limit() -> None:
 
 
 def main() -> None:
-    """Measure, and print a line a round."""
+    """Measure, and print a line for each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)

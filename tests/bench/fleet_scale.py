@@ -46,7 +46,7 @@ PARTS = {
 
 @frozen(kw_only=True)
 class Result:
-    """What one run showed."""
+    """The result of one run."""
 
     sessions: int
     started: float
@@ -180,7 +180,7 @@ async def _fill(fleet: SessionFleet, sessions: int) -> None:
 
 
 def main() -> int:
-    """Print the table; 1 where a session is left."""
+    """Print the table; returns 1 if a session is left."""
     parser = argparse.ArgumentParser(description="Hold and drain many live sessions.")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("sessions", nargs="*", type=int, help="how many; default 100 1000 10000")

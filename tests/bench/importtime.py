@@ -1,4 +1,4 @@
-"""What importing the library costs beside what importing aiohttp costs.
+"""Measures the import of the library, and that of aiohttp for comparison.
 
 Each import runs in a fresh process and measures its own CPU time; they take turns, and the
 ratio is taken of neighbours, so that what the machine does meanwhile falls on both.

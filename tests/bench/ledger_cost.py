@@ -1,4 +1,4 @@
-"""What a ledger costs: each step, a full ledger, a thousand orphans, and many workers.
+"""Measures a ledger: each step, a full ledger, a thousand orphans, and many workers.
 
 ``nox -s ledger`` runs it after the sweep. Everything goes over loopback, beside a real
 redis-server with ``appendonly yes``, ``appendfsync everysec``.
@@ -165,7 +165,7 @@ async def grow(name: str, engine: Open) -> None:
 
 
 async def on_paper(redis: RedisServer, rows: int) -> None:
-    """What the server itself takes for a row and for each step, as it says."""
+    """The server's own numbers: memory for a row, and CPU for each step."""
 
     def told(section: str, pattern: str) -> float:
         found = re.search(pattern, redis.ask("INFO", section))

@@ -35,7 +35,7 @@ class Line:
         self._left = count
 
     def __call__(self, event: FleetEvent) -> None:
-        """A fleet tells of something."""
+        """Count an event of a fleet."""
         self._left -= event.kind == "waiting"
         if self._left == 0:
             self.full.set()

@@ -63,14 +63,14 @@ _T = TypeVar("_T")
 
 @define(eq=False)
 class Signal:
-    """Something that one process waits for."""
+    """A signal that one process waits for."""
 
     world: World
     value: bool | None = field(default=None, init=False)
     resume: Callable[[], None] | None = field(default=None, init=False)
 
     def fire(self, value: bool) -> None:
-        """Let the process go on, unless it was told something before."""
+        """Let the process continue with a value, unless it has one already."""
         if self.value is None:
             self.value = value
             if self.resume is not None:
@@ -90,12 +90,12 @@ class World:
         self._planned = 0
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do something at a time; at the same time, what was planned first comes first."""
+        """Do something at a time; actions at the same time keep their order."""
         self._planned += 1
         heapq.heappush(self._heap, (when, self._planned, action))
 
     def spawn(self, process: Process[None]) -> None:
-        """Run a process until it waits, and whenever its wait is over."""
+        """Run a process until it waits, and again whenever its wait is over."""
         for wait in process:
             resume = partial(self.spawn, process)
             if isinstance(wait, (int, float)):
@@ -122,7 +122,7 @@ class Kind(Enum):
 
 
 class Server:
-    """One server, seen from outside: what becomes of a request, and when its answer is there.
+    """One server: the outcome of a request, and the time of its answer.
 
     Work is counted in requests. ``_work_by`` is how much can have been done by a time, and
     ``_promised`` how much will have been when the last accepted request is through: the
@@ -158,7 +158,7 @@ class Server:
         return Outcome(status=201) if took <= timeout else Outcome()
 
     def _refusal(self, now: float) -> Outcome | None:
-        """What the server says at once where it will not do the work."""
+        """The server's immediate refusal, if it does not do the work."""
         announces = self._kind is Kind.ANNOUNCED
         if CALM <= now < OUTAGE_END and self._kind in {Kind.REFUSE, Kind.ANNOUNCED}:
             left = float(math.ceil(OUTAGE_END - now))
@@ -195,7 +195,7 @@ class Line:
         self._look_at = math.inf
 
     def enter(self, deadline: float) -> Process[bool]:
-        """Wait for a permit; False where the deadline came first."""
+        """Wait for a permit; False if the deadline came first."""
         if self._queue.enter(self._world.now):
             return True
         admitted = Signal(self._world)
@@ -212,12 +212,12 @@ class Line:
         self.look()
 
     def turn_away(self, before: float) -> None:
-        """Let those wait no longer whose deadline does not come after a time."""
+        """End the wait of calls whose deadline is not after a time."""
         for waiter in self._queue.before(before):
             waiter.fire(False)
 
     def look(self) -> None:
-        """Let in whom the limit takes now, and come back when the queue says."""
+        """Admit calls as far as the limit allows, and check again at the queue's time."""
         admission = self._queue.admit(self._world.now)
         for waiter in admission.admitted:
             waiter.fire(True)
@@ -239,7 +239,7 @@ class Call:
 
 
 class Client(Protocol):
-    """What the callers of one process share: the policy under test, with its state."""
+    """The state of the tested policy, which the callers of one process share."""
 
     def call(self, call: Call) -> Process[bool]:
         """Make one call; whether it succeeded."""
@@ -248,7 +248,7 @@ class Client(Protocol):
 
 @frozen
 class Site:
-    """What a client needs of the model."""
+    """The part of the model that a client needs."""
 
     world: World
     server: Server
@@ -333,7 +333,7 @@ class Quota:
     tokens: float = field(default=500.0, init=False)
 
     def take(self) -> bool:
-        """Pay for one retry, where that can be afforded."""
+        """Pay for one retry if there are enough tokens."""
         if self.tokens < self.cost:
             return False
         self.tokens -= self.cost
@@ -345,7 +345,7 @@ class Quota:
 
 
 class PeerClient:
-    """A policy as found elsewhere: so many retries of whatever failed, some time apart."""
+    """A policy of other clients: a number of retries after any failure, with waits between them."""
 
     def __init__(
         self, site: Site, *, retries: int, wait: Wait, quota: Callable[[], Quota] | None = None
@@ -383,7 +383,7 @@ def full_jitter(retries: int, chance: float, _outcome: Outcome) -> float:
 
 
 def openai(retries: int, chance: float, outcome: Outcome) -> float:
-    """What the SDKs of OpenAI and Anthropic do: the server's wish, else 0.5 to 8 s less 25 %."""
+    """The waits of OpenAI's and Anthropic's SDKs: the server's wish, else 0.5 to 8 s less 25 %."""
     if outcome.retry_after is not None and 0 < outcome.retry_after <= 60:
         return outcome.retry_after
     return min(8.0, 0.5 * 2.0**retries) * (1.0 - 0.25 * chance)
@@ -419,7 +419,7 @@ POLICIES = (VENDOR, NAIVE, OPENAI, JITTER, QUOTA, START, STOP)
 
 @frozen
 class Run:
-    """What happened, and what is read from it."""
+    """The records of one run, and the numbers computed from them."""
 
     policy: Policy
     kind: Kind

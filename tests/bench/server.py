@@ -43,7 +43,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE
 
 
 def _answer(status: str, before: str, after: str) -> tuple[bytes, bytes]:
-    """What stands before and after the session's id in an answer."""
+    """The parts of an answer before and after the session's id."""
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\n"
         f"Content-Length: {len(before) + ID_LENGTH + len(after)}\r\n\r\n"

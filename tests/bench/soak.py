@@ -89,7 +89,7 @@ class Storm:
     unknown: Counter[str] = Factory(Counter[str])
 
     def client(self, server: EquosEmulator, api_key: str | None = None) -> EquosClient:
-        """A client that tells the storm what it does not know."""
+        """A client that reports its unresolved calls to the storm."""
 
         def note(event: Event) -> None:
             self.unknown[event.name or ""] += event.kind == "start_unknown"
@@ -125,7 +125,7 @@ class Storm:
         self.cut_short += session_id not in server.live
 
     def row(self, server: EquosEmulator, left: tuple[Unresolved, ...]) -> tuple[str, ...]:
-        """What the table shows of it."""
+        """Its row in the table."""
         by_id = {one.session_id for one in left}
         strays = Counter(one.name or "" for one in server.live.values() if one.id not in by_id)
         unreported = strays - self.unknown

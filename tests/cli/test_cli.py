@@ -103,7 +103,7 @@ class TestStartAndStop:
     async def test_neither_or_both(
         self, options: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """What is to be started has to be clear."""
+        """A start of both kinds, or of none, is wrong usage."""
         assert await command("start", "--identity=user-7", *options) == 2
         assert "--character" in capsys.readouterr().err
 
@@ -155,7 +155,7 @@ class TestStartAndStop:
     async def test_a_template_variable_without_a_value(
         self, option: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """What is no pair is wrong usage, and nothing is sent."""
+        """Anything but NAME=VALUE is wrong usage, and nothing is sent."""
         assert await command(*START, "--template-var", option) == 2
         assert "--template-var must be NAME=VALUE" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are commands that work, and none is without one."""
+    """The examples are valid commands, and each command has one."""
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     _, told = capsys.readouterr().out.split("examples:\n")
@@ -269,7 +269,7 @@ def test_a_wrong_option_is_one_line(
 def test_a_setting_that_the_emulator_refuses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is one line and exit code 2, as of the other commands."""
+    """It is one line and exit code 2, as with the other commands."""
     monkeypatch.delenv("LIVEKIT_URL", raising=False)
     assert main(["emulator", "--livekit"]) == 2
     assert "--livekit: not set: LIVEKIT_URL" in capsys.readouterr().err
@@ -403,7 +403,7 @@ class TestEmulatorByHand:
         serving: Callable[..., subprocess.Popen[str]],
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """It says where it is, logs a line a request without secrets, and ends with the counts."""
+        """It prints its address, a line for each request without secrets, and its counts."""
         process = serving(option, "--fault=start:429,times=1", "--limit-concurrent=1")
         assert process.stdout is not None
         endpoint = json.loads(process.stdout.readline())["endpoint"]
@@ -505,7 +505,7 @@ class TestDemo:
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_stops_the_sessions(self, number: signal.Signals, code: int) -> None:
-        """Interrupted in the middle it stops what runs, prints the table and says so."""
+        """After a signal it stops its sessions, prints the table, and has its exit code."""
         argv = [sys.executable, "-m", "equos_async", "demo", "--sessions=5000"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

@@ -32,7 +32,7 @@ echo "${{COMPREPLY[@]}}"
     ],
 )
 def test_bash(line: str, found: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Commands, options and choices are completed where they fit."""
+    """Commands, options and choices are completed in their positions."""
     (bash,) = need("bash")
     assert main(["completion", "bash"]) == 0
     ask = ASK.format(line=line, at=len(line.split()) - 1)

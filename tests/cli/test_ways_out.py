@@ -44,7 +44,7 @@ async def test_a_signal_while_it_starts(
 
 
 async def test_no_session_is_unbounded(emulator: EquosEmulator) -> None:
-    """Without --max-duration it gets one, and that is said."""
+    """Without --max-duration a default is sent, and a line says so."""
     process = await run(emulator)
     out, err = await process.communicate()
     assert process.returncode == 0

@@ -120,7 +120,7 @@ async def recorder() -> AsyncIterator[Recorder]:
 
 @asynccontextmanager
 async def directly(keep: bool, settings: dict[str, Any]) -> AsyncGenerator[EquosClient, None]:
-    """A client with a session of its own, past which it goes."""
+    """A client that sends by the direct wire."""
     limits = Limits(keepalive=4 if keep else 0)
     async with EquosClient(KEY, limits=limits, **settings) as client:
         yield client
@@ -128,7 +128,7 @@ async def directly(keep: bool, settings: dict[str, Any]) -> AsyncGenerator[Equos
 
 @asynccontextmanager
 async def by_session(keep: bool, settings: dict[str, Any]) -> AsyncGenerator[EquosClient, None]:
-    """A client with a session of its own, which has to look into the environment."""
+    """A client that sends through its session, because ``trust_env`` is set."""
     async with directly(keep, {**settings, "trust_env": True}) as client:
         yield client
 

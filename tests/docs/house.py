@@ -56,7 +56,7 @@ def home(name: str) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """What a file imports of the package: modules, and names in them."""
+    """The modules of the package that a file imports, and names in them."""
     here = path.relative_to(PACKAGE.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
@@ -133,7 +133,7 @@ def needed(house: Imports, name: str) -> frozenset[str]:
 
 
 def arcs(house: Imports) -> list[tuple[str, str]]:
-    """The imports that no longer way stands for."""
+    """The imports that no chain of other imports implies."""
     return [
         (name, one)
         for name in house
@@ -143,7 +143,7 @@ def arcs(house: Imports) -> list[tuple[str, str]]:
 
 
 def sentence(path: Path) -> str:
-    """What a file says of itself in its first line."""
+    """The first line of a file's docstring."""
     words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return words.splitlines()[0].replace("``", "").replace("`", "")
 

@@ -38,7 +38,7 @@ def _collect(node: ast.AST, found: dict[int, str]) -> None:
 
 
 def _text(value: ast.expr) -> str:
-    """What an expression says, as far as it can be seen there."""
+    """The text of an expression, as far as the source shows it."""
     match value:
         case ast.Constant(value=str(text)):
             return text

@@ -63,7 +63,7 @@ def drawn(command: str, output: str) -> str:
 
 
 def shown(output: str) -> list[str]:
-    """What is to be read at the end: of the lines of progress only the last, as on a terminal."""
+    """The lines that a terminal shows at the end: of the lines of progress only the last."""
     *progress, _ = re.findall(r"^\d+/\d+ .*\n", output, re.MULTILINE) or [""]
     for line in progress:
         output = output.replace(line, "", 1)

@@ -15,7 +15,7 @@ def test_it_is_up_to_date() -> None:
 
 
 def test_every_arc_leads_upwards() -> None:
-    """Each file stands below all that it imports, and nothing is on the picture twice."""
+    """Each file is below all that it imports, and is drawn once."""
     house = imports()
     order = ordered(house)
     assert sorted(order) == sorted(house)

@@ -16,7 +16,7 @@ def documented() -> None:
 
 
 def test_values_are_shown_as_braces() -> None:
-    """A message is listed with its line, as far as it can be seen there."""
+    """A message is listed with its line, as far as the source shows it."""
     assert list(messages(SAMPLE)) == [
         (2, "{name} is wrong"),
         (3, "left: 1 / nothing left"),

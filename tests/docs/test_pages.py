@@ -1,4 +1,4 @@
-"""The README and the pages tell the truth: their code runs, and what they name is there."""
+"""The README and the pages are true: their code runs, and the names on them exist."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """All that a page shows as code, but for what Sphinx itself runs and what is marked."""
+    """All code blocks of a page, except those that Sphinx runs and those in ``NOT_RUN``."""
     for found in re.finditer(r"^( *)```(.*)\n([\s\S]*?)^\1```$", TEXT[page], re.MULTILINE):
         indent, language, code = found.groups()
         code = re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
@@ -78,7 +78,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def programs() -> Iterator[tuple[str, str]]:
-    """What can be run, with a name: a page as one program, but each of the README by itself."""
+    """The programs with their names: one for each page, and one for each block of the README."""
     for page in PAGES:
         program = ""
         for block in BLOCKS:
@@ -101,7 +101,7 @@ def commands() -> Iterator[list[str]]:
 
 
 def sessions() -> set[str]:
-    """What `nox -s` takes."""
+    """The names of the nox sessions."""
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return {one.name for one in functions if "nox.session" in map(_called, one.decorator_list)}
@@ -118,7 +118,7 @@ import_module("cattrs")  # pytester forgets what is first loaded while it runs
 def test_each_program_runs(
     name: str, program: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a page shows can be pasted and run, from its first block to its last; tests pass."""
+    """The blocks of a page can be pasted and run from first to last; tests pass."""
     if "def test_" in program:
         result = run(pytester, monkeypatch, program, *PLUGINS["auto"])
         result.assert_outcomes(passed=len(re.findall(r"def test_", program)))
@@ -189,7 +189,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def test_what_the_list_of_faults_names_is_there() -> None:
-    """No kind of fault is met by a test that is not there."""
+    """Each test that the list of faults names exists."""
     named = re.findall(r"[a-z]+/[\w.]*", (faults_met.__doc__ or "").partition(":\n")[2])
     assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
     assert len(named) > 30
@@ -223,7 +223,7 @@ def test_the_first_screen_says_what_to_type(page: Path) -> None:
 
 @pytest.mark.parametrize("mark", ["demo-command", "test-command"])
 def test_each_of_the_two_commands_is_one_line(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a newcomer types, and what CI runs, says first which Python it needs."""
+    """Each of the two commands checks first that Python is new enough."""
     found = re.search(rf"<!-- {mark} -->\n```sh\n(.+)\n```\n<!-- end -->", TEXT[README])
     assert found is not None
     check, rest = found[1].split(" && ", 1)
@@ -264,7 +264,7 @@ def test_a_handler_has_an_answer_to_each_error() -> None:
 
 
 def test_the_table_of_settings_is_whole() -> None:
-    """Each setting stands in it, with its default."""
+    """Each setting is in the table, with its default."""
     told: dict[str, float] = {}
     rows = re.findall(r"^\| `(\w+)\.(.*?) \| (.*?) \|", TEXT[SETTINGS], re.MULTILINE)
     for settings, names, defaults in rows:
@@ -281,7 +281,7 @@ def test_the_table_of_settings_is_whole() -> None:
 
 @pytest.mark.parametrize("made", [EquosClient, SessionFleet])
 def test_the_tables_of_arguments_are_whole(made: type) -> None:
-    """Each argument of a client and of a fleet stands in a table, in any order."""
+    """Each argument of a client and of a fleet is in a table, in any order."""
     (table,) = re.findall(
         rf"^\| argument of `{made.__name__}` .*\n((?:\|.*\n)+)", TEXT[SETTINGS], re.MULTILINE
     )

@@ -89,7 +89,7 @@ WITHOUT_MODEL = {
 
 
 def test_each_schema_has_a_model_and_each_model_a_schema() -> None:
-    """The document and the models know the same types, but for those that are listed."""
+    """The document and the models have the same types, except those that are listed."""
     assert set(MODELS) == set(SCHEMAS) - WITHOUT_MODEL
     assert set(SCHEMAS) > WITHOUT_MODEL
 
@@ -251,7 +251,7 @@ def keys(name: str, value: dict[str, Any]) -> dict[str, set[str]]:
 
 
 async def test_the_emulator_sends_every_field(caller: Caller) -> None:
-    """What the document describes is sent, but for what an answer cannot have yet or ever."""
+    """Each field of the document is sent, except those that an answer cannot have."""
     started = (await caller.start()).json
     ended = (await caller.stop(started["session"]["id"])).json
     seen = keys("CreateEquosSessionResponse", started) | keys("EquosSession", ended)

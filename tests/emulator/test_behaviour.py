@@ -37,7 +37,7 @@ class TestStart:
         assert list(emulator.live_sessions) == [session["id"]]
 
     async def test_optional_fields_may_be_absent_or_null(self, caller: Caller) -> None:
-        """Null counts as absent, and neither comes back."""
+        """Null counts as absent, and answers have neither."""
         answer = await caller.send(
             "POST",
             STARTS,
@@ -106,7 +106,7 @@ class TestValidation:
     async def test_each_wrong_field_is_named(
         self, caller: Caller, emulator: EquosEmulator, changes: dict[str, Any], messages: list[str]
     ) -> None:
-        """What is wrong with a start is a list of messages, and nothing is started."""
+        """A wrong start is answered with a list of messages, and nothing is started."""
         answer = await caller.start(**changes)
         assert answer.status == 400
         assert answer.json == {"message": messages, "statusCode": 400, "error": "Bad Request"}
@@ -114,7 +114,7 @@ class TestValidation:
 
     @pytest.mark.parametrize("number", ["true", '"60"', "1e999", "1" + "0" * 400])
     async def test_a_duration_is_a_finite_number(self, caller: Caller, number: str) -> None:
-        """What JavaScript does not hold as a finite number is refused."""
+        """A number that is not finite in JavaScript is refused."""
         body = json.dumps({**BODY, "maxDuration": 12321}).replace("12321", number)
         headers = {"Content-Type": "application/json"}
         answer = await caller.send("POST", STARTS, data=body, headers=headers)
@@ -161,7 +161,7 @@ class TestStop:
         assert emulator.ended_count == 1
 
     async def test_it_takes_no_body_at_all(self, caller: Caller) -> None:
-        """A request with neither body nor Content-Type is as good as an empty object."""
+        """A request without body and Content-Type counts as an empty object."""
         session_id = await caller.started_id()
         answer = await caller.send(
             "PATCH", f"{STARTS}/{session_id}/stop", skip_auto_headers=["Content-Type"]
@@ -186,7 +186,7 @@ class TestRefusals:
             assert (await strict.start()).status == 201
 
     async def test_a_key_is_rotated(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """The old key is 401 as soon as another takes its place, for stops too."""
+        """The old key gets 401 as soon as it is replaced, for stops, too."""
         emulator.client_key = KEY
         session_id = await caller.started_id()
         emulator.client_key = "pk_test_next"
@@ -259,7 +259,7 @@ class TestRefusals:
     async def test_other_routes_are_not_found(
         self, caller: Caller, emulator: EquosEmulator, method: str, path: str
     ) -> None:
-        """A route that is not there is 404 as NestJS words it, and is recorded as no operation."""
+        """An unknown route gets NestJS's 404, and is recorded without an operation."""
         answer = await caller.send(method, path)
         assert answer.status == 404
         assert answer.json == {

@@ -59,7 +59,7 @@ class Visit:
         self.browser.get_log("browser")  # what an earlier page complained of
 
     def text(self, selector: str) -> str:
-        """What is to be read somewhere."""
+        """The text of an element."""
         return str(self.browser.find_element(By.CSS_SELECTOR, selector).text)
 
     def shows(self, selector: str, words: str) -> None:
@@ -72,7 +72,7 @@ class Visit:
         self.browser.execute_script("document.querySelector(arguments[0]).click()", selector)
 
     def complaints(self) -> list[Any]:
-        """What the browser's console says."""
+        """The messages on the browser's console."""
         return list(self.browser.get_log("browser"))
 
 
@@ -189,7 +189,7 @@ def test_nothing_that_a_caller_sends_is_obeyed(page: Visit) -> None:
 
 
 def test_it_says_when_the_server_has_gone(browser: WebDriver) -> None:
-    """A page whose emulator has ended does not go on as if it were live."""
+    """The page shows that its emulator has ended."""
     with EquosEmulator() as emulator:
         page = Visit(browser, emulator)
         page.shows("#pulse", "live")

@@ -1,4 +1,4 @@
-"""The emulator by hand: what is typed, what is printed, how it ends."""
+"""The command ``emulator``: its options, its output, and its end."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def serve(
 
 class TestServing:
     def test_for_programs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In JSON: the endpoint, a line a request, the counts."""
+        """In JSON: the endpoint, a line for each request, the counts."""
         seen: list[int] = []
 
         def visit(hello: str) -> None:
@@ -181,7 +181,7 @@ class TestServing:
         assert KEY not in "".join(lines)
 
     def test_for_people(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In words: what it is, a curl line, a line a request that obeys no escape sequence."""
+        """In words: its address, a curl line, a line for each request without escape sequences."""
 
         def visit(hello: str) -> None:
             first, second = hello.splitlines()
@@ -200,7 +200,7 @@ class TestServing:
         ]
 
     def test_lists_in_an_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The oldest first, where that is wanted."""
+        """The option chooses the order, such as oldest first."""
         seen: list[str] = []
 
         def visit(hello: str) -> None:
@@ -273,7 +273,7 @@ class TestServing:
         terminal.visitor.join()
 
     def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """It says on stderr where it cannot listen, and exits with 1."""
+        """It prints the address on stderr, and exits with 1."""
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         with EquosEmulator() as first:

@@ -13,7 +13,7 @@ from tests.emulator.support import CONVERSATION, CONVERSATIONS, Caller
 
 
 def claims(token: str) -> Any:
-    """What a JWT says."""
+    """The claims of a JWT."""
     part = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
@@ -37,7 +37,7 @@ class TestStart:
             assert (said["sub"], said["video"]["room"]) == (identity, told["room"])
 
     async def test_what_was_not_asked_for_is_absent(self, caller: Caller) -> None:
-        """Only a name and a character are needed; an end it has all the same."""
+        """Only a name and a character are required; every conversation has a time limit."""
         answer = await caller.send(
             "POST", CONVERSATIONS, json={"name": "a", "characterId": "ch_1", "client": None}
         )
@@ -75,7 +75,7 @@ class TestStart:
     async def test_bad_fields(
         self, caller: Caller, emulator: EquosEmulator, changes: dict[str, Any], messages: list[str]
     ) -> None:
-        """What is wrong is a list of messages, and nothing is started."""
+        """The answer is a list of messages, and nothing is started."""
         answer = await caller.converse(**changes)
         assert answer.status == 400
         assert answer.json == {"message": messages, "statusCode": 400, "error": "Bad Request"}
@@ -140,7 +140,7 @@ class TestEnd:
 
 class TestBooks:
     async def test_both_kinds(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """They are told apart, numbered together, and recorded with what they are about."""
+        """They are distinguished, share one numbering, and are recorded with their resource."""
         session_id, conversation_id = await caller.started_id(), await caller.conversation_id()
         assert list(emulator.live_sessions) == [session_id]
         assert list(emulator.live_conversations) == [conversation_id]

@@ -1,4 +1,4 @@
-"""What the emulator counts, on a clock of its own, and how much it remembers."""
+"""The emulator's clock, its counts, and the limits of its records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestTime:
     async def test_a_stopped_session_is_not_ended_again(
         self, caller: Caller, emulator: EquosEmulator
     ) -> None:
-        """When the time of a session comes that was stopped before, nothing happens."""
+        """At the end of its time nothing happens to a session that was stopped before."""
         await caller.stop(await caller.started_id(maxDuration=5))
         emulator.advance(10)
         assert emulator.ended_count == 1

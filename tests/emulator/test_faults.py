@@ -39,7 +39,7 @@ from tests.emulator.support import BODY, STARTS, Caller, until
 
 class TestAnswers:
     async def test_status(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """A status comes with a body, headers and Retry-After, and nothing is done."""
+        """The answer has the status, a body, headers and Retry-After, and nothing is done."""
         emulator.faults.start.add(Status(429, retry_after=2, headers={"X-Request-Id": "r1"}))
         answer = await caller.start()
         assert (answer.status, answer.json) == (429, {"message": "fault", "statusCode": 429})
@@ -68,7 +68,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("status", [200, 599])
     async def test_truncate(self, emulator: EquosEmulator, status: int) -> None:
-        """The head announces the whole body, and only its first bytes come."""
+        """The head announces the whole body, and only its first bytes are sent."""
         emulator.faults.start.add(Truncate(keep=14))
         head, body = (await raw_start(emulator)).split(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 201 Created\r\n")
@@ -104,7 +104,7 @@ class TestSilence:
     async def test_a_lost_connection(
         self, caller: Caller, emulator: EquosEmulator, kind: Any, when: str
     ) -> None:
-        """Without an answer, what is live tells whether the server had acted."""
+        """The caller gets no answer; whether the server has acted depends on ``when``."""
         emulator.faults.start.add(kind(when))
         with pytest.raises(aiohttp.ClientError):
             await caller.start()
@@ -120,7 +120,7 @@ class TestSilence:
     async def test_a_stop_whose_answer_is_lost_is_done(
         self, caller: Caller, emulator: EquosEmulator
     ) -> None:
-        """A drop after acting ends the session all the same."""
+        """A drop after acting still ends the session."""
         session_id = await caller.started_id()
         emulator.faults.stop.add(Drop("after"))
         with pytest.raises(aiohttp.ClientError):
@@ -210,7 +210,7 @@ def request(operation: Any = "start", name: str | None = None) -> EmulatorReques
 
 class TestPlan:
     def test_order_and_times(self) -> None:
-        """The oldest that fits comes first, as often as it says."""
+        """The oldest matching fault is used first, as many times as it was added for."""
         faults = Faults()
         faults.start.add(Status(429), times=2)
         faults.start.add(Drop(), times=None)
@@ -339,7 +339,7 @@ class TestThreads:
         assert len(emulator.live_sessions) == 1
 
     def test_a_port_that_is_taken(self) -> None:
-        """Where it cannot listen it says so, and leaves no thread behind."""
+        """It raises an error, and leaves no thread behind."""
         with EquosEmulator() as first, pytest.raises(OSError, match="in use"):
             EquosEmulator(port=first.port).__enter__()
 

@@ -63,7 +63,7 @@ async def test_huge_bodies(caller: Caller, emulator: EquosEmulator, compressed: 
     [b"[" * 100_000, b"1" * 5_000, b"NaN", b'{"name": Infinity}', b"\xff\xfe", b'{"a": "\xed"}'],
 )
 async def test_hostile_json(caller: Caller, body: bytes) -> None:
-    """JSON that is none is 400, however it is not."""
+    """Any body that is not JSON gets 400."""
     headers = {"Content-Type": "application/json"}
     assert (await caller.send("POST", STARTS, data=body, headers=headers)).status == 400
 

@@ -110,7 +110,7 @@ class TestLists:
     async def test_a_large_start_is_cut_once_it_is_history(
         self, caller: Caller, emulator: EquosEmulator
     ) -> None:
-        """What is remembered is bounded, whatever was sent, and can still be told."""
+        """The kept texts are bounded, and can still be looked up."""
         variables: dict[str, Any] = {f"v{n}": "x" * 999 for n in range(99)} | {"v1": [], "v2": {}}
         conversation_id = await caller.conversation_id(promptTemplateVars=variables)
         path = f"{CONVERSATIONS}/{conversation_id}"
@@ -220,7 +220,7 @@ class TestFaults:
         assert (await caller.send("GET", SESSIONS)).status == 200
 
     async def test_a_list_lags(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """What was started is live, but look-ups know of it only later."""
+        """A started session is live, but look-ups show it only later."""
         emulator.faults.start.add(Lag(5), Drop("after"))
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await caller.converse()

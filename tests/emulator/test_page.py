@@ -1,4 +1,4 @@
-"""The page and what stands behind it, as plain HTTP: data, actions, and who may act."""
+"""The page over plain HTTP: its data, its actions, and who may use them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def act(caller: Caller, action: str, argument: Any, **headers: str) -> Ans
     ],
 )
 async def test_its_files(caller: Caller, emulator: EquosEmulator, path: str, kind: str) -> None:
-    """Each file comes with its type and a policy that lets nothing foreign in."""
+    """Each file has its type, and a policy that allows no foreign content."""
     answer = await caller.send("GET", path)
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith(kind)
@@ -87,7 +87,7 @@ class TestActions:
         assert (await act(caller, "stop", conversation_id)).json["live"] == []
 
     async def test_fault_and_clear(self, caller: Caller, emulator: EquosEmulator) -> None:
-        """Faults are typed as on the command line, and taken back at once."""
+        """Faults have the form of the command line, and can be removed."""
         answer = await act(caller, "fault", "stop:503,times=3")
         assert answer.json["faults"] == ["stop:503,times=3"]
         assert emulator.faults.planned[0].faults == (Status(503),)
@@ -113,7 +113,7 @@ class TestActions:
         ],
     )
     async def test_nonsense(self, caller: Caller, action: str, argument: Any) -> None:
-        """What cannot be done is 400, with the reason."""
+        """An invalid action gets 400, with the reason."""
         answer = await act(caller, action, argument)
         assert answer.status == 400
         assert answer.json["error"]
@@ -146,7 +146,7 @@ class TestWhoMayAct:
     async def test_other_names_may_not(
         self, caller: Caller, emulator: EquosEmulator, host: str
     ) -> None:
-        """A foreign name that was made to point here gets neither page, data nor actions."""
+        """With a foreign host name there is no page, no data and no action."""
         for path in ("/", "/emulator/state"):
             assert (await caller.send("GET", path, headers={"Host": host})).status == 403
         session_id = await caller.started_id()
@@ -161,7 +161,7 @@ class TestWhoMayAct:
 
 
 async def test_the_api_is_reached_by_any_name(caller: Caller) -> None:
-    """A container's bot calls the emulator by whatever name its network has."""
+    """The API can be called by any host name, such as that of a container network."""
     answer = await caller.send("GET", STARTS, headers={"Host": "equos.internal"})
     assert answer.status == 404
 

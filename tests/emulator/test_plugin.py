@@ -116,7 +116,7 @@ def test_the_example_bites(pytester: pytest.Pytester, monkeypatch: pytest.Monkey
 
 
 def test_a_fleet(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fleet starts from a task of its own, and still it is its caller's line that is named."""
+    """A fleet starts in its own task, but the line of its caller is named."""
     source = f"""{REQUEST}
 from equos_async import SessionFleet
 from equos_async.testing import Status
@@ -181,7 +181,7 @@ def test_sync(equos_emulator):
 def test_a_task_of_nobody_has_no_line(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the event loop itself makes the call, no line is invented."""
+    """If the event loop itself makes the call, no line is named."""
     source = (
         REQUEST
         + """
@@ -271,7 +271,7 @@ def test_importing_it_costs_next_to_nothing() -> None:
 
 class TestExports:
     def test_each_name_is_there(self) -> None:
-        """What is promised can be imported, and nothing else."""
+        """Each public name can be imported, and no other."""
         testing = importlib.import_module("equos_async.testing")
         assert all(getattr(testing, name) is not None for name in testing.__all__)
         with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):

@@ -1,4 +1,4 @@
-"""What stands around the API: browsers of other origins, LiveKit servers, what is left live."""
+"""Settings around the API: other origins, LiveKit servers, and sessions left live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIGIN = "http://localhost:5173"
 
 
 async def preflight(caller: Caller, path: str, origin: str = ORIGIN) -> Answer:
-    """What a browser asks first."""
+    """A browser's preflight request."""
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
@@ -30,7 +30,7 @@ async def preflight(caller: Caller, path: str, origin: str = ORIGIN) -> Answer:
 
 class TestBrowsers:
     async def test_none_by_default(self, caller: Caller) -> None:
-        """A page elsewhere may not call, nor read."""
+        """A page of another origin can neither call the API nor read answers."""
         assert (await preflight(caller, STARTS)).status == 404
         answer = await caller.send("GET", "/v3/health", headers={"Origin": ORIGIN})
         assert "Access-Control-Allow-Origin" not in answer.headers
@@ -55,7 +55,7 @@ class TestBrowsers:
             assert (await preflight(own, STARTS, "http://other.example.test")).status == 404
 
     async def test_all_of_them(self, caller: Caller) -> None:
-        """A star is all; the page and its actions are for no other site all the same."""
+        """A star allows all origins to use the API, but none to use the page and its actions."""
         async with EquosEmulator(cors_origins="*") as emulator:
             own = Caller(emulator, caller.http)
             answer = await own.send("GET", CONVERSATIONS, headers={"Origin": ORIGIN})

@@ -42,7 +42,7 @@ runpy.run_path(os.environ["BOT"], run_name="__main__")
 
 @frozen
 class Answer:
-    """What a person reads."""
+    """The answer that a person sees."""
 
     text: str
     is_private: bool

@@ -1,4 +1,4 @@
-"""What both web backends do: which status each error becomes, and that a visitor may leave."""
+"""Both web backends: the status for each error, and visitors who leave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Refusal = Callable[[EquosError], tuple[int, str, float | None]]
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def refusal(request: pytest.FixtureRequest) -> Refusal:
-    """What an error becomes."""
+    """The answer for an error."""
     answer: Refusal = runpy.run_path(str(EXAMPLES / f"{request.param}.py"))["refusal"]
     return answer
 

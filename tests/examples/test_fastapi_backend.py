@@ -51,7 +51,7 @@ async def test_the_calls(emulator: EquosEmulator, backend: tuple[str, Program]) 
 
 
 async def test_ctrl_c_twice(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
-    """Uvicorn waits no longer then; the sessions are stopped all the same, and no trace shows."""
+    """Uvicorn then waits no longer; the sessions are still stopped, and there is no traceback."""
     url, running = backend
     emulator.faults.stop.add(Delay(0.3), times=None)
     for name in ("Edsger", "Barbara"):
@@ -94,7 +94,7 @@ async def test_bad_input(backend: tuple[str, Program], body: object) -> None:
 
 
 async def test_errors_in_words(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
-    """A server that refuses, and a full fleet, are told apart and tell nothing else."""
+    """A refusal and a full fleet have different answers, without further details."""
     url, _ = backend
     emulator.faults.start.add(Status(401, message="who are you"))
     status, text = await call("POST", f"{url}/sessions", json={"name": "Ada"})

@@ -108,7 +108,7 @@ async def test_bad_input(backend: tuple[str, Program], options: dict[str, object
 
 
 async def test_errors_in_words(emulator: EquosEmulator, backend: tuple[str, Program]) -> None:
-    """A server that refuses, and a full fleet, are told apart and tell nothing else."""
+    """A refusal and a full fleet have different answers, without further details."""
     url, _ = backend
     emulator.faults.start.add(Status(401, message="who are you"))
     status, text = await call("POST", f"{url}/sessions", json={"name": "Ada"})

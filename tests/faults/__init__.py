@@ -1,4 +1,4 @@
-"""What goes wrong between a client and a server, and how a program ends under it.
+"""Faults between a client and a server, and the ways in which a program ends.
 
 Each kind of leak or harm, and where its absence is proved, below ``tests/``:
 

@@ -1,4 +1,4 @@
-"""Writes the events of each row of the fault matrix anew: ``python -m tests.faults.golden``.
+"""Writes the events of each row of the fault matrix: ``python -m tests.faults.golden``.
 
 For a change that is meant to be seen by those who listen; the difference is to be read. The
 matrix compares them on both ways through aiohttp, whichever wrote them.

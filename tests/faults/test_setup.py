@@ -1,4 +1,4 @@
-"""What a client is given for its own session: headers, a proxy, TLS."""
+"""Settings for the client's own session: headers, a proxy, TLS."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class TestProxy:
 
     @pytest.mark.parametrize("user", ["", "u:secret%2Fword@"])
     async def test_it_is_asked(self, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With its own credentials, whatever the environment says, and gets ours to hand on."""
+        """It gets its own credentials, and forwards ours; the environment is not used."""
         heads: list[str] = []
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         async with RawServer(always=keeping(heads)) as server:
@@ -163,7 +163,7 @@ class TestProxy:
         assert f"Proxy-Authorization: Basic {base64.b64encode(b'u:p').decode()}\r\n" in connect
 
     async def test_one_that_refuses(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Its words are masked, and so are its credentials wherever they could come out."""
+        """Its text is masked, and so are its credentials in all messages."""
         caplog.set_level(logging.DEBUG)
 
         async def refuse(connection: Connection) -> None:
@@ -240,7 +240,7 @@ class TestProxy:
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on what comes, to its end."""
+    """Forward all bytes, to the end."""
     while data := await reader.read(65536):
         writer.write(data)
     writer.close()

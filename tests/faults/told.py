@@ -51,7 +51,7 @@ def plain(text: str, endpoint: str) -> str:
 
 
 def lines(events: Iterable[Event], endpoint: str) -> list[str]:
-    """Events in the order in which they were told."""
+    """Events in their order."""
     return [line(event, endpoint) for event in events]
 
 

@@ -1,4 +1,4 @@
-"""What the fleet's tests share: a scripted client, and a clock that stands still."""
+"""Fixtures of the fleet's tests: a scripted client, and a clock that stands still."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fleet.support import Events, ScriptedClient
 
 @pytest.fixture
 async def scripted() -> ScriptedClient:
-    """A client that answers when the test says so."""
+    """A client that answers when the test lets it."""
     return ScriptedClient()
 
 

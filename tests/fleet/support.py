@@ -1,4 +1,4 @@
-"""A client that answers when the test says so, and what the fleet's tests share."""
+"""A client that answers when the test lets it, and other helpers of the fleet's tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _AT = "2025-12-10T09:11:47.123Z"
 def answer(
     session_id: str, max_duration: float | None, status: str = "starting"
 ) -> CreateEquosSessionResponse:
-    """What a server answers to a start."""
+    """A server's answer to a start."""
     avatar = {
         "id": "av_1",
         "organizationId": "org_1",
@@ -206,7 +206,7 @@ class Events:
 
     @property
     def kinds(self) -> list[tuple[str, Hashable]]:
-        """What happened, to whom."""
+        """The kinds of the events, with their keys."""
         return [(event.kind, event.key) for event in self.all]
 
 

@@ -15,7 +15,7 @@ IN_MEMORY = SQLiteLedger(":memory:")
 
 
 async def told(who: str) -> str:
-    """What both ledgers hold."""
+    """The rows of both ledgers."""
     parts = [" ".join(sorted(await ids(ledger))) for ledger in (IN_FILE, IN_MEMORY)]
     return f"{who}: {parts[0]} | {parts[1]}"
 

@@ -95,7 +95,7 @@ async def test_what_is_open_and_what_is_left(
 async def test_a_conversation(
     emulator: EquosEmulator, where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The list tells what it is, and it is ended as that."""
+    """The list names its resource, and it is stopped as a conversation."""
     async with EquosClient(api_key=API_KEY, endpoint=emulator.endpoint) as client:
         talk_id = (await client.start_conversation(TALK)).conversation.id
     row = LedgerRow(id="dead/1", key="guild", name="call", owner="dead", endpoint=emulator.endpoint)
@@ -272,7 +272,7 @@ async def test_a_row_that_stays(
 
 
 async def test_no_time_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is no number of seconds is wrong usage."""
+    """Anything but a number of seconds is wrong usage."""
     assert await command("reap", "--wait=-1", "--ledger=sqlite:x") == 2
     assert "--wait must be a finite number" in capsys.readouterr().err
 
@@ -290,7 +290,7 @@ _SCHEMES = "--ledger must begin with redis://, rediss://, unix:// or sqlite:"
     ],
 )
 async def test_no_ledger(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What names no ledger is wrong usage."""
+    """A text that names no ledger is wrong usage."""
     assert await command("sessions", *options) == 2
     assert told in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ class AllContracts(
     GroupedLedgerContract,
     TurnsContract,
 ):
-    """What a fleet can use, both engines have."""
+    """Both engines have all methods that a fleet can use."""
 
 
 class TestSQLite(AllContracts):

@@ -1,4 +1,4 @@
-"""Ledgers that hold nonsense, or have lost a part: all that can be read goes on."""
+"""Ledgers with invalid values or lost parts: everything that can be read still works."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ ODD_SQL = st.sampled_from(
 
 
 async def settled(call: Callable[[], Awaitable[T]]) -> T:
-    """What a step answers; where it finds that something is lost, the next one finds it mended."""
+    """The answer of a step; after a step that finds a loss, the next one works."""
     try:
         return await call()
     except LedgerError:
@@ -148,7 +148,7 @@ async def go_on(ledger: Ledger, *, is_lost: bool) -> None:
 
 
 async def listed(where: str, namespace: str = "equos") -> None:
-    """What is there can be shown to people."""
+    """The rows can be listed."""
     words = ["sessions", f"--ledger={where}", f"--namespace={namespace}"]
     assert await asyncio.to_thread(main, words) == 0
     assert await asyncio.to_thread(main, [*words, "--json"]) == 0
@@ -162,7 +162,7 @@ async def listed(where: str, namespace: str = "equos") -> None:
     ),
 )
 async def test_redis(redis: RedisServer, lost: list[str], odd: list[tuple[str, bytes]]) -> None:
-    """Any of its keys is gone, and any text is in the place of any row."""
+    """Any key is missing, and any row is replaced by any text."""
     space = f"n{next(NUMBERS)}"
     async with RedisLedger(redis.url, namespace=space) as ledger, Redis(port=redis.port) as client:
         await begin(ledger)

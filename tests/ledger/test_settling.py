@@ -50,7 +50,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @frozen
 class Other:
-    """Another worker, and what it tells."""
+    """Another worker, with its events."""
 
     fleet: SessionFleet
     client: EquosClient
@@ -134,7 +134,7 @@ async def test_sigkill_before_the_answer(where: str) -> None:
 
 
 async def test_what_is_not_found_is_nobodys(where: str) -> None:
-    """As with a client key alone: its place stays taken, and its key is free."""
+    """As with a client key alone: its slot stays taken, and its key is free."""
     async with EquosEmulator() as emulator, open_ledger(where, "equos") as ledger:
         await leave_intent(ledger, emulator)
         async with other(emulator, ledger) as worker:
@@ -171,7 +171,7 @@ async def test_who_leaves_lets_others_look(tmp_path: Path) -> None:
 
 
 async def test_its_client_closes(tmp_path: Path) -> None:
-    """The fleet goes on to look with nothing; the row is still its own, for others to claim."""
+    """The search ends; the row still belongs to the worker, and others can claim it."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         await leave_intent(ledger, emulator)
         async with other(emulator, ledger, settle=Settle(look_for=1e6)) as worker:
@@ -182,7 +182,7 @@ async def test_its_client_closes(tmp_path: Path) -> None:
 
 
 async def leave_session(ledger: Any, emulator: EquosEmulator, marker: str = "m1.1") -> str:
-    """What a start began whose worker is gone."""
+    """Leave the session of a start whose worker is gone."""
     await leave_intent(ledger, emulator)
     async with EquosClient("any-key", endpoint=emulator.endpoint) as client:
         variables = {"equos_async_marker": marker}
@@ -191,7 +191,7 @@ async def leave_session(ledger: Any, emulator: EquosEmulator, marker: str = "m1.
 
 
 async def test_an_end_that_is_not_confirmed(tmp_path: Path) -> None:
-    """It is stopped until it is; who leaves before lets another worker go on."""
+    """Its stop is repeated until it is; if the worker leaves before, another one continues."""
     async with EquosEmulator() as emulator, SQLiteLedger(tmp_path / "ledger.db") as ledger:
         session_id = await leave_session(ledger, emulator)
         emulator.faults.stop.add(Status(500), times=None)
@@ -332,7 +332,7 @@ class Deaf(SQLiteLedger):
 
 @pytest.mark.parametrize("failing", ["claim", "give_up"])
 async def test_an_engine_that_fails(failing: str, tmp_path: Path) -> None:
-    """The next renewal tells that the row is this worker's, which looks then."""
+    """The next renewal shows that the row is this worker's, which then searches."""
     async with EquosEmulator() as emulator, Deaf(tmp_path / "ledger.db") as ledger:
         ledger.failing = failing
         await leave_intent(ledger, emulator)

@@ -25,10 +25,10 @@ async def a_tick() -> None:
 
 
 class TestRedis:
-    """It is asked again while at most a few answers are under way."""
+    """Only a few requests are in flight at a time."""
 
     async def test_many_in_few_questions(self, redis: RedisServer) -> None:
-        """Each has its own answer, and the line is called once for all places that are free."""
+        """Each step has its own answer, and the queue is called once for all free slots."""
         async with RedisLedger(redis.url) as ledger:
             assert await place(ledger, row("first"))
             redis.ask("CONFIG", "RESETSTAT")
@@ -91,7 +91,7 @@ class TestSQLite:
     """It takes the lock once for all that wait for it."""
 
     async def test_one_that_fails(self, tmp_path: Path) -> None:
-        """The others are written all the same."""
+        """The others are still written."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path, timeout=10) as ledger:
             await live(ledger, row("a"), "s1")
@@ -121,7 +121,7 @@ class TestSQLite:
             assert {str(one) for one in told} == {f"{path}: database is locked"}
 
     async def test_who_waits_no_more_writes_nothing(self, tmp_path: Path) -> None:
-        """What is not begun is left out."""
+        """A step that has not begun is left out."""
         path = tmp_path / "ledger.db"
         async with SQLiteLedger(path, timeout=10) as ledger:
             await live(ledger, row("a"), "s1")

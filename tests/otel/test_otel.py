@@ -1,4 +1,4 @@
-"""What the real SDK exports of clients and fleets."""
+"""The spans and metrics of clients and fleets, as the real SDK exports them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_call_that_fails(
 async def test_a_retry_without_an_answer(
     emulator: EquosEmulator, observed: EquosClient, sight: Sight
 ) -> None:
-    """It has no status to tell; the ports are those of the schemes where the URL names none."""
+    """It has no status; if the URL names no port, the port is that of its scheme."""
     emulator.faults.stop.add(Drop("before"))
     async with observed as client:
         await client.stop_session("gone")
@@ -189,7 +189,7 @@ async def test_a_stop_of_the_clients_own(
 
 
 async def test_a_start_that_was_settled(emulator: EquosEmulator, sight: Sight) -> None:
-    """It is counted as what its caller was told, and what became of it as an event."""
+    """It is counted by its caller's result, and its settlement as an event."""
     clock = FakeClock()
     client = EquosClient(
         KEY,
@@ -211,7 +211,7 @@ async def test_a_start_that_was_settled(emulator: EquosEmulator, sight: Sight) -
 
 
 async def test_both_kinds_and_what_only_reads(emulator: EquosEmulator, sight: Sight) -> None:
-    """Each start and stop says what it is about; a look is a request, and neither of them."""
+    """Each start and stop has its resource; a look-up counts as a request only."""
     hook = sight.telemetry.client()
     client = EquosClient(KEY, api_key=API_KEY, endpoint=emulator.endpoint, on_event=hook)
     async with client:
@@ -353,7 +353,7 @@ async def test_a_fleet_whose_stops_fail(sight: Sight) -> None:
 
 
 async def test_starts_that_wait(sight: Sight) -> None:
-    """The line is counted, and those who leave it."""
+    """Waiting starts are counted, and those that stop waiting."""
     events = Events()
     hook = sight.telemetry.fleet(events)
     async with SessionFleet(ScriptedClient(), max_live=1, on_event=hook) as fleet:
@@ -380,7 +380,7 @@ def test_hooks_of_ones_own_come_after(sight: Sight) -> None:
 
 
 def test_hooks_of_ones_own_come_though_the_spans_fail(sight: Sight) -> None:
-    """What OpenTelemetry cannot follow is no loss for others."""
+    """The user's own hook is called although OpenTelemetry fails."""
     events: list[Event | FleetEvent] = []
     live = FleetEvent(kind="waiting", key=1, live=1, waiting=0)
     unheard = FleetEvent(kind="stopped", key=1, live=0, waiting=0, session_id="never-started")

@@ -47,7 +47,7 @@ Hold = Callable[[CreateSessionPassRequest, asyncio.Event], Coroutine[Any, Any, N
 
 
 async def for_ever() -> None:
-    """What a session's owner does until the program ends."""
+    """Hold a session until the program ends."""
     await asyncio.get_running_loop().create_future()
 
 
@@ -122,7 +122,7 @@ async def run(client: EquosClient, holder: str, on_term: str) -> None:
 
 
 def main(holder: str, on_term: str = "") -> None:
-    """Run, and tell what is not known at the end."""
+    """Run, and print what is unresolved at the end."""
     client = EquosClient(
         limits=Limits(start_connections=ON_THE_WIRE),
         timeouts=Timeouts(start_attempt=ATTEMPT, stop_attempt=ATTEMPT),

@@ -177,7 +177,7 @@ async def test_whole_answers(
 async def test_answers_that_end_with_the_connection(
     name: str, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What came before is read the same, and the connection is not used again."""
+    """Both wires read the same, and the connection is not used again."""
     direct, session = await both(request_, CUT[name], monkeypatch, close=True)
     assert direct == session
     assert (direct[0] == "ok") is (name in ENOUGH)

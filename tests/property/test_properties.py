@@ -1,4 +1,4 @@
-"""Laws that hold for whatever comes: bytes, answers, times and chances."""
+"""Laws for any input: bytes, answers, times and random numbers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ ODD = st.sampled_from([..., None, 0, 7.5, True, "", "x", [], [1], {}, {"id": 7},
 @laws
 @given(st.sampled_from(FIELDS), ODD)
 def test_one_field_costs_nothing(field: tuple[ResourceName, Path], odd: Any) -> None:
-    """Removed, null or of any other type: a start stays usable, but for what it needs."""
+    """Removed, null or of any other type: a start stays usable, unless the field is required."""
     word, path = field
     resource = RESOURCES[word]
     answer: Any = json.loads(json.dumps(FULL if word == "session" else FULL_TALK))
@@ -262,7 +262,7 @@ def spelled(value: Any) -> Any:
 
 
 def can_stand_in_a_path(session_id: str) -> bool:
-    """What a start's answer is held to beyond its types."""
+    """The rule for ids in the answer to a start, besides their type."""
     body = dump({**STARTED, "session": {**SESSION, "id": session_id}})
     return not isinstance(START_SESSION.decode(body), answers.Unreadable)
 
@@ -275,7 +275,7 @@ THINGS = st.one_of(instances(models.EquosSession), instances(models.EquosConvers
 
 
 def resource_about(value: object) -> Resource[Any, Any, Any]:
-    """What a model of the contract is about."""
+    """The resource of a model."""
     return RESOURCES["conversation" if "Conversation" in type(value).__name__ else "session"]
 
 
@@ -314,7 +314,7 @@ def test_a_request_is_written_as_it_is_meant(value: Any) -> None:
 @few
 @given(STARTS | THINGS)
 def test_there_and_back_is_the_same(value: Any) -> None:
-    """What the package writes of an answer it reads as the same."""
+    """An answer that the package writes is read back as the same value."""
     resource = resource_about(value)
     body = resource.create.body(value)
     if hasattr(value, "id"):
@@ -431,7 +431,7 @@ class TestRetry:
 @few
 @given(st.text(max_size=300))
 async def test_an_accepted_id_is_one_segment(session_id: str) -> None:
-    """What is taken as an id reaches the server as one segment, whatever stands in it."""
+    """Any accepted id reaches the server as one segment."""
     try:
         _validate.session_id(session_id)
     except ConfigurationError:

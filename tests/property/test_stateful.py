@@ -28,7 +28,7 @@ async def broken(connection: Connection) -> None:
 
 
 async def cut(connection: Connection) -> None:
-    """Acts, and tells no more than the id."""
+    """Acts, and sends no more of the answer than the id."""
     body = connection.act()
     await connection.reply(connection.good_status, body[:60])
 
@@ -106,7 +106,7 @@ class Life:
         assert {type(one) for one in results} <= {type(None), asyncio.CancelledError}
 
     def check(self) -> None:
-        """What is live is held, or known by its id, or one of the starts that are unknown."""
+        """Each live session has a holder, or is known by its id, or is of an unknown start."""
         unresolved = self.client.unresolved
         known = {one.session_id for one in unresolved} | self.held.keys()
         unknown = [one for one in unresolved if one.operation == "start"]

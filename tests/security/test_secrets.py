@@ -1,4 +1,4 @@
-"""Secrets are looked for wherever they could come out."""
+"""Searches for secrets in all output."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_values_and_logs(logs: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("behave", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
 async def test_errors_events_and_logs(behave: Any, logs: pytest.LogCaptureFixture) -> None:
-    """Whatever goes wrong, what is raised, told and logged holds none of them."""
+    """After any fault, errors, events and logs contain none of them."""
     events: list[Event] = []
     timeouts = Timeouts(start_attempt=0.05, stop_attempt=0.05, deadline=60)
     async with RawServer([behave]) as server:

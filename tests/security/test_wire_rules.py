@@ -1,4 +1,4 @@
-"""What is sent, to whom, and what is never done with an answer."""
+"""Rules for requests and their addresses, and for answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_what_is_sent(injected: bool, kind: Kind) -> None:
     ],
 )
 async def test_an_id_is_one_segment(session_id: str, path: str) -> None:
-    """Whatever stands in it, the server reads one segment between the right neighbours."""
+    """With any content the server reads one segment at the right position."""
     async with RawServer() as server:
         async with EquosClient(KEY, endpoint=server.endpoint) as client:
             await client.stop_session(session_id)
@@ -80,7 +80,7 @@ async def test_an_id_is_one_segment(session_id: str, path: str) -> None:
 async def test_redirects_are_never_followed(
     status: int, injected: bool, request_: CreateSessionPassRequest
 ) -> None:
-    """Neither the key nor the request goes where an answer points."""
+    """Neither the key nor the request is sent to the address in an answer."""
     async with RawServer() as target, RawServer() as server, aiohttp.ClientSession() as mine:
 
         async def away(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A clock that runs faster than the world, so that a minute of looking is a second."""
+"""A clock that runs faster than real time, so that a search of a minute takes a second."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Attempt:
 
 
 class Face:
-    """What a client sees of a server, and what the server saw of it.
+    """A server as a client sees it, with the records of its requests.
 
     Attributes:
         server: What is open, and what is listed.
@@ -129,7 +129,7 @@ class Face:
         return await self._answer(fate, attempt)
 
     def _act(self, attempt: Attempt, client: str, variables: dict[str, str] | None) -> bool:
-        """Begin one; false where the variable is not wanted."""
+        """Start a session; False if the variable is refused."""
         session = self.server.start(client, variables)
         if session is not None:
             attempt.sessions.append(session)

@@ -47,7 +47,7 @@ MOST = 0.05
 
 @define
 class Books:
-    """What was begun, and what was asked.
+    """The counts of starts and of looks.
 
     Attributes:
         made: When each session was begun, oldest first.
@@ -81,7 +81,7 @@ class LookingClient(OurClient):
         site.world.spawn(self._look())
 
     def call(self, call: Call) -> Process[bool]:
-        """One start; what is lost of it is looked for."""
+        """Make one start, and search for it if its answer is lost."""
         done = yield from super().call(call)
         self._books.starts += call.attempts
         return done

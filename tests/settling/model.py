@@ -70,7 +70,7 @@ class Sent:
 
 @define
 class Counts:
-    """What came of one run."""
+    """The result of one run."""
 
     lost: int = 0
     sessions: int = 0
@@ -202,7 +202,7 @@ class Client:
         return sent.lost is not None or sent.reply is not None or sent.is_refused
 
     def _lose(self, sent: Sent) -> None:
-        """The answer is given up, though it may still come."""
+        """Give the answer up, although it may still arrive."""
         self.counts.lost += 1
         sent.lost = LostAttempt(
             marker=sent.marker or "",

@@ -104,7 +104,7 @@ class Session:
 
 
 class Server:
-    """What is open, what is listed, and what it answers."""
+    """The open and the listed sessions, and the answers."""
 
     def __init__(self, world: Time, kind: Kind, chance: random.Random) -> None:
         self.world = world

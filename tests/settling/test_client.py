@@ -62,7 +62,7 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture(params=list(SETTLED.values()), ids=list(SETTLED))
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """What is started, with the key that looking needs."""
+    """The kind of session, with a client that can search."""
     kind: Kind = request.param
     return kind
 
@@ -107,7 +107,7 @@ async def test_an_empty_answer_to_a_stop_proves_nothing(kind: Kind) -> None:
 
 
 async def test_without_attempts_left_nothing_exists(kind: Kind) -> None:
-    """And the error says so."""
+    """The error says that nothing exists."""
     async with world(kind, retry=RetryPolicy(start_attempts=1)) as here:
         here.emulator.faults.start.add(Drop("after"), times=1)
         with pytest.raises(APIConnectionError, match="found and ended; nothing exists") as caught:
@@ -136,7 +136,7 @@ async def test_nobody_sees_a_marker(kind: Kind) -> None:
 
 
 async def test_what_is_found_after_patience_is_ended(kind: Kind) -> None:
-    """Behind the back of a caller who was told that nobody knows."""
+    """The caller has got ``StartOutcomeUnknownError`` before."""
     async with world(kind, settle=Settle(patience=1.5)) as here:
         here.emulator.faults.start.add(Lag(5 / SPEED), Drop("after"), times=1)
         with pytest.raises(StartOutcomeUnknownError):
@@ -152,7 +152,7 @@ async def test_what_is_found_after_patience_is_ended(kind: Kind) -> None:
 
 
 async def test_looking_ends(kind: Kind) -> None:
-    """After its time; the caller was told long before."""
+    """The search ends after its time; the caller got its error long before."""
     async with world(kind, settle=Settle(patience=1, look_for=5)) as here:
         here.emulator.faults.start.add(Drop("before"), times=1)
         with pytest.raises(StartOutcomeUnknownError):
@@ -189,7 +189,7 @@ async def test_a_late_answer_serves_its_caller(kind: Kind) -> None:
 
 
 async def test_a_late_answer_after_a_find_says_nothing_new(kind: Kind) -> None:
-    """What it names is over already, and the caller gets another one."""
+    """Its session has ended already, and the caller gets another one."""
     async with world(kind, timeouts=Timeouts(start_attempt=2.0)) as here:
         here.emulator.faults.start.add(Delay(8 / SPEED, "after"), times=1)
         session_id = await here.start()
@@ -241,7 +241,7 @@ async def test_an_id_in_a_late_answer_is_enough(kind: Kind) -> None:
 
 
 async def test_an_answer_with_an_id_is_not_looked_for(kind: Kind) -> None:
-    """What it names is ended, and the caller is told."""
+    """Its session is stopped, and the caller gets an error."""
     async with world(kind) as here:
         here.emulator.faults.start.add(Truncate(keep=100), times=1)
         with pytest.raises(StartUnreadableError, match="has been stopped"):
@@ -285,7 +285,7 @@ async def test_a_refusal_for_another_reason(kind: Kind) -> None:
 
 
 async def test_a_server_that_does_not_show_the_variable(kind: Kind) -> None:
-    """Nobody waits for what cannot be found."""
+    """No caller waits for a search that cannot succeed."""
     async with world(kind, settle=Settle(patience=1000)) as here:
         here.emulator.faults.start.add(ForgetVariables())
         await here.start()
@@ -296,7 +296,7 @@ async def test_a_server_that_does_not_show_the_variable(kind: Kind) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 async def test_a_key_that_may_not_list(status: int, kind: Kind) -> None:
-    """Those who wait are told at once, and nobody looks again."""
+    """Waiting callers get their errors at once, and there is no further look."""
     async with world(kind, settle=Settle(patience=1000)) as here:
         here.emulator.faults.start.add(Drop("after"), times=2)
         here.emulator.faults.read.add(Status(status))
@@ -320,7 +320,7 @@ async def test_looks_that_fail_are_repeated(status: int, kind: Kind) -> None:
 
 @pytest.mark.parametrize("without", ["key", "wish"])
 async def test_without_a_server_key_or_the_wish(without: str) -> None:
-    """No marker is sent, and nothing is looked for."""
+    """No marker is sent, and there is no search."""
     kind = KINDS["session"]
     settings = {"settle": None, "api_key": API_KEY} if without == "wish" else {}
     async with world(kind, **settings) as here:
@@ -336,7 +336,7 @@ async def test_without_a_server_key_or_the_wish(without: str) -> None:
 
 
 async def test_closing_looks_at_once(kind: Kind) -> None:
-    """What it finds is ended and not made again."""
+    """A session that it finds is stopped, and its start is not sent again."""
     async with world(kind, settle=Settle(patience=1000)) as here:
         here.emulator.faults.start.add(Drop("after"), times=1)
         starting = asyncio.create_task(here.start())
@@ -350,7 +350,7 @@ async def test_closing_looks_at_once(kind: Kind) -> None:
 
 
 async def test_closing_does_not_wait_for_ever(kind: Kind) -> None:
-    """What is not found then is reported."""
+    """A start that is not found by then is reported."""
     async with world(kind, settle=Settle(patience=1000)) as here:
         here.emulator.faults.start.add(Lag(60), Drop("after"), times=1)
         starting = asyncio.create_task(here.start())
@@ -363,7 +363,7 @@ async def test_closing_does_not_wait_for_ever(kind: Kind) -> None:
 
 
 async def test_a_late_answer_while_closing_is_ended(kind: Kind) -> None:
-    """It is handed to nobody."""
+    """No caller gets its session."""
     timeouts = Timeouts(start_attempt=1.0)
     async with world(kind, settle=Settle(patience=1000), timeouts=timeouts) as here:
         here.emulator.faults.start.add(Lag(60), Delay(4 / SPEED, "after"), times=1)
@@ -377,7 +377,7 @@ async def test_a_late_answer_while_closing_is_ended(kind: Kind) -> None:
 
 @pytest.mark.parametrize("lost", ["dropped", "no answer in time"])
 async def test_a_cancelled_caller_leaves_nothing(lost: str, kind: Kind) -> None:
-    """At whatever moment; nothing is sent for it again."""
+    """At any moment; its start is not sent again."""
     for number in range(0, 240, 24):
         timeouts = Timeouts(start_attempt=0.4, deadline=2)
         async with world(kind, timeouts=timeouts, settle=Settle(look_for=4)) as here:
@@ -393,7 +393,7 @@ async def test_a_cancelled_caller_leaves_nothing(lost: str, kind: Kind) -> None:
 
 
 async def test_the_end_of_the_loop(kind: Kind) -> None:
-    """All tasks are cancelled: what is being looked for is reported."""
+    """All tasks are cancelled: starts that are searched for are reported."""
     with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
         emulator.faults.start.add(Drop("after"), times=1)
         before = asyncio.all_tasks()
@@ -411,7 +411,7 @@ async def test_the_end_of_the_loop(kind: Kind) -> None:
 
 
 async def test_a_caller_who_leaves_as_its_time_is_over(kind: Kind) -> None:
-    """The call that goes on for it has not begun then: it looks all the same."""
+    """The call that continues for it has not begun then, but its search does."""
     timeouts = Timeouts(start_attempt=2, deadline=4)
     async with world(kind, timeouts=timeouts, settle=Settle(look_for=4)) as here:
         here.emulator.faults.start.add(Hang("after"), times=1)
@@ -424,7 +424,7 @@ async def test_a_caller_who_leaves_as_its_time_is_over(kind: Kind) -> None:
 
 
 async def test_the_end_of_the_loop_as_its_time_is_over(kind: Kind) -> None:
-    """The call that goes on for its caller is cancelled before it has begun."""
+    """The call that continues for its caller is cancelled before it has begun."""
     timeouts = Timeouts(start_attempt=2, deadline=100)
     async with world(kind, timeouts=timeouts) as here:
         here.emulator.faults.start.add(Hang("after"), times=1)
@@ -440,5 +440,5 @@ async def test_the_end_of_the_loop_as_its_time_is_over(kind: Kind) -> None:
 
 
 def _settles(task: asyncio.Task[Any]) -> bool:
-    """Whether it is the looker's, which begins together with the call that goes on."""
+    """Whether it is the task of the search, which begins together with the continuing call."""
     return "_look" in repr(task.get_coro())

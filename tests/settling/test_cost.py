@@ -1,4 +1,4 @@
-"""What a lost start costs its caller, other callers, and the server; time stands still between."""
+"""The cost of a lost start for its caller, other callers and the server, in virtual time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_second_and_a_half() -> None:
 
 
 async def test_no_permit() -> None:
-    """While one start is looked for another one is sent; it is unknown when its caller is told."""
+    """During the search another start is sent; the lost one is unknown in time."""
     clock = FakeClock()
     limits = Limits(start_connections=1)
     settle = Settle(patience=0.5)
@@ -67,7 +67,7 @@ async def test_no_permit() -> None:
 
 
 async def test_a_pause_of_looks_is_none_of_starts() -> None:
-    """The server wants no look for a while: starts go on, and it is looked when that is over."""
+    """During a pause of look-ups starts go on; the next look comes after it."""
     clock = FakeClock()
     async with world(SESSION, clock=clock, settle=Settle(patience=0)) as here:
         lose(here)
@@ -86,7 +86,7 @@ async def test_a_pause_of_looks_is_none_of_starts() -> None:
 
 
 async def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """What was found is information; that nothing can be found is a warning."""
+    """A find is logged as INFO; that no search is possible, as a WARNING."""
     caplog.set_level(logging.INFO, logger="equos_async")
     clock = FakeClock()
     async with world(SESSION, clock=clock, settle=Settle(patience=0)) as here:
@@ -106,6 +106,6 @@ def is_logged(caplog: pytest.LogCaptureFixture, told: tuple[str, int]) -> bool:
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
-    """What was logged of settling."""
+    """The log records about settling."""
     kinds = ((getattr(one, "equos_event", ""), one.levelno) for one in caplog.records)
     return [(kind, level) for kind, level in kinds if kind in {"settled", "settling_off"}]

@@ -23,14 +23,14 @@ from tests.settling.test_fleet import make
 
 
 async def lose(fleet: SessionFleet) -> None:
-    """A start whose caller is told that nobody knows."""
+    """A start whose caller gets ``StartOutcomeUnknownError``."""
     with pytest.raises(StartOutcomeUnknownError):
         await fleet.start(REQUEST, key=1)
     assert fleet.stats().unknown == 1
 
 
 async def test_it_looks_at_once_and_nothing_is_left() -> None:
-    """What it finds it ends, before it reports; no time passes."""
+    """It stops what it finds before it reports, without a wait."""
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Drop("after"), times=1)
         client = EquosClient(
@@ -48,7 +48,7 @@ async def test_it_looks_at_once_and_nothing_is_left() -> None:
 
 
 async def test_what_is_not_found_is_reported() -> None:
-    """When it was looked for long enough; the drain's own time is not over then."""
+    """It is reported when the search has taken its time, before the drain's deadline."""
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Drop("before"), times=1)
         async with (
@@ -64,7 +64,7 @@ async def test_what_is_not_found_is_reported() -> None:
 
 
 async def test_its_time_is_over_first() -> None:
-    """Then it is reported as what is known of it now, and looked for all the same."""
+    """Then it is reported as unresolved, and the search goes on."""
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Lag(20 / SPEED), Drop("after"), times=1)
         async with (
@@ -81,7 +81,7 @@ async def test_its_time_is_over_first() -> None:
 
 @pytest.mark.parametrize("lag", [4, 40])
 async def test_a_start_that_is_looked_for_is_not_sent_again(lag: float) -> None:
-    """Whether its caller still waits, or is told meanwhile that nobody knows."""
+    """Whether its caller still waits, or gets its error meanwhile."""
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Lag(lag / SPEED), Drop("after"), times=1)
         async with (
@@ -100,7 +100,7 @@ async def test_a_start_that_is_looked_for_is_not_sent_again(lag: float) -> None:
 
 @pytest.mark.parametrize("drain", [1e4, 0], ids=["found by the drain", "found by the closing"])
 async def test_no_row_is_left_of_what_was_found(tmp_path: Path, drain: float) -> None:
-    """A fleet is left while it is looked for its starts, then its client is closed."""
+    """A fleet is left while its starts are searched for; then its client is closed."""
     path = tmp_path / "ledger.db"
     async with EquosEmulator() as emulator:
         emulator.faults.start.add(Drop("after"), times=3)

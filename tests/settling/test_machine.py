@@ -50,7 +50,7 @@ class SeededClock(Clock):
 
 @define(eq=False)
 class Caller:
-    """Somebody who starts one, and may hold it.
+    """A caller of a start, who may hold its session.
 
     Attributes:
         name: The start's.
@@ -128,7 +128,7 @@ class Settling(RuleBasedStateMachine):
         deadline: float | None,
         steps: int,
     ) -> None:
-        """Somebody wants one."""
+        """Begin one start."""
         caller = Caller(f"start {len(self.callers)}", in_block)
         self.callers.append(caller)
         self.face.fates[caller.name] = fates
@@ -138,7 +138,7 @@ class Settling(RuleBasedStateMachine):
         self.step(steps)
 
     async def hold(self, caller: Caller, request: Any, deadline: float | None) -> None:
-        """What a caller does: it holds what it gets."""
+        """Hold the session that a start returns."""
         with suppress(EquosError):  # what it means is what this is about
             if not caller.in_block:
                 started = await self.thing.start(self.client, request, deadline=deadline)
@@ -166,7 +166,7 @@ class Settling(RuleBasedStateMachine):
 
     @rule(fates=st.lists(st.sampled_from(FATES), min_size=2, max_size=6))
     def start_many(self, fates: list[str]) -> None:
-        """Some want one at the same time, each with a fate of its own."""
+        """Begin several starts at the same time, each with its own fate."""
         for number, fate in enumerate(fates):
             self.start("ab"[number % 2], [fate], in_block=False, deadline=None, steps=0)
 
@@ -199,7 +199,7 @@ class Settling(RuleBasedStateMachine):
     @rule(number=st.integers(0, 30))
     @precondition(lambda self: self.client.unresolved)
     def resolve(self, number: int) -> None:
-        """Somebody saw to something that is unresolved."""
+        """Resolve an unresolved entry."""
         unresolved = self.client.unresolved
         one = unresolved[number % len(unresolved)]
 
@@ -229,7 +229,7 @@ class Settling(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 50.0]))
     def break_down(self, seconds: float) -> None:
-        """The server answers nobody."""
+        """Let the server answer no request."""
         self.face.down_until = self.loop.now + seconds
 
     @rule(seconds=st.sampled_from([5.0, 40.0]))
@@ -266,7 +266,7 @@ class Settling(RuleBasedStateMachine):
         self.closing = self.loop.create_task(self.client.aclose(deadline=500))
 
     def teardown(self) -> None:
-        """Let everything come to its end, and judge."""
+        """Let everything end, and check the result."""
         if not hasattr(self, "client"):
             return
         try:
@@ -290,7 +290,7 @@ class Settling(RuleBasedStateMachine):
         assert self.problems == []
 
     def alive(self) -> list[tuple[Attempt, Session]]:
-        """What lives on in nobody's hands."""
+        """The live sessions without a holder."""
         held = {one.held for one in self.callers}
         return [
             (attempt, session)
@@ -317,11 +317,11 @@ class Settling(RuleBasedStateMachine):
         return any(other.ended or other.id in held | told for other in others)
 
     def could_be_named(self, session: Session) -> bool:
-        """Whether an answer told its id, however late: then nobody has to look for it."""
+        """Whether an answer contained its id, however late: then no search is needed."""
         return session.id in self.face.named and session.id not in self.resolved
 
     def could_be_found(self, attempt: Attempt, session: Session) -> bool:
-        """Whether a session that lives on was listed in time, and is looked for at all."""
+        """Whether a live session was listed in time, and is searched for."""
         is_answered = any(one.id in self.face.named for one in attempt.sessions)
         if is_answered or {attempt.name, session.id} & self.resolved:
             return False  # nobody looks for a second one
@@ -360,7 +360,7 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_latest() -> None:
 
 
 def test_the_first_of_two_is_reported_for_both() -> None:
-    """The machine found it: its answer came, so that nobody looks for the second one."""
+    """The first answer arrived, so there is no search for the second session."""
     one = Settling()
     one.begin(kind=KINDS[0], word="session", patience=0.0, seed=0)
     one.start(client="a", fates=["twice"], in_block=False, deadline=None, steps=0)

@@ -1,4 +1,4 @@
-"""Markers: what they are made of, where they go, and what the server makes of them."""
+"""Markers: their form, their place in requests, and the server's answers to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_start_has_one_for_each_attempt() -> None:
 
 
 def test_it_comes_and_goes_with_the_variables() -> None:
-    """What the user sent is what the user sees."""
+    """Users see the variables that they sent."""
     mine = {"name": "Ada"}
     sent = with_marker(mine, "m1")
     assert marker_of(sent) == "m1"

@@ -1,4 +1,4 @@
-"""Which parts of a list are read, in whatever order it is."""
+"""The parts of a list that are read, in any order of the list."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Listed:
     memory: ListMemory = field(factory=ListMemory)
 
     def look(self) -> tuple[list[Span], set[float]]:
-        """One look for what was begun in the last 100 s."""
+        """One look for the starts of the last 100 s."""
         spans: list[Span] = []
         seen: set[float] = set()
         reading = read(self.memory)
@@ -58,7 +58,7 @@ class Listed:
 
 
 def rest_of(reading: Reading, part: Part | None) -> list[Span]:
-    """What is asked for further, where all that comes is the same."""
+    """The further requests, if all parts are the same."""
     spans: list[Span] = []
     try:
         while True:
@@ -74,7 +74,7 @@ def dated(total: int, *, apart: float = 1000.0, newest: float = NOW - 10) -> lis
 
 @given(TOTALS, st.booleans(), st.integers(1, 60), st.booleans())
 def test_the_newest_end_is_read(total: int, oldest: bool, most: int, has_date: bool) -> None:
-    """From a few parts, where dates tell where to stop."""
+    """A few parts are read if dates show where to stop."""
     items = dated(total)
     listed = Listed(items=items[::-1] if oldest else items, most=most, has_date=has_date)
     spans, seen = listed.look()
@@ -136,7 +136,7 @@ def test_a_list_without_order_is_read_in_turns(total: int) -> None:
 def test_a_list_that_does_not_tell_its_end_is_read_on(
     make: Callable[[int], list[float]],
 ) -> None:
-    """By the next look where this one stopped."""
+    """The next look continues where this one stopped."""
     listed = Listed(items=make(1600), tells_total=False)
     seen: set[float] = set()
     for _ in range(2):
@@ -186,7 +186,7 @@ def test_a_part_that_is_always_too_large_is_stepped_over() -> None:
 
 
 def test_order_is_learned_from_dates() -> None:
-    """Where they tell one."""
+    """If the dates are in an order."""
     assert order_of([3.0, 2.0, 2.0]) is Order.NEWEST_FIRST
     assert order_of([1.0, 2.0, 2.0]) is Order.OLDEST_FIRST
     assert order_of([1.0, 3.0, 2.0]) is Order.NONE

@@ -1,4 +1,4 @@
-"""What somebody else saw to is let go: ``client.resolve``."""
+"""``client.resolve``: the client lets go of a session that the user has dealt with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHORT = Timeouts(start_attempt=2, deadline=40)
 
 
 async def lose(here: World) -> Unresolved:
-    """Start one of which nobody knows whether it is there."""
+    """Make a start of unknown outcome."""
     with pytest.raises(StartOutcomeUnknownError):
         await here.start()
     return here.client.unresolved[-1]
@@ -63,7 +63,7 @@ async def test_something_else(wrong: object) -> None:
 
 
 async def test_it_is_not_looked_for_any_more() -> None:
-    """Whoever saw to it may hold it: nobody ends it."""
+    """The user may hold its session: it is not stopped."""
     async with world(SESSION, settle=Settle(patience=1.5)) as here:
         here.emulator.faults.start.add(Lag(3.5 / SPEED), Drop("after"), times=1)
         unresolved = await lose(here)
@@ -76,7 +76,7 @@ async def test_it_is_not_looked_for_any_more() -> None:
 
 
 async def test_a_look_that_is_on_its_way_ends_nothing() -> None:
-    """Its answer comes after somebody said that it is in good hands."""
+    """Its answer arrives after the start was resolved."""
     async with world(SESSION, settle=Settle(patience=0)) as here:
         here.emulator.faults.start.add(Drop("after"), times=1)
         here.emulator.faults.read.add(Delay(1 / SPEED, "after"))
@@ -112,7 +112,7 @@ async def test_after_the_looking() -> None:
 
 @pytest.mark.parametrize("settle", [None, Settle(patience=0)], ids=["not looked for", "looked for"])
 async def test_a_late_answer_is_ended_all_the_same(settle: Settle | None) -> None:
-    """Nobody else can have got what its answer brings only now."""
+    """No one else can have the session in its answer."""
     async with world(SESSION, settle=settle, timeouts=Timeouts(start_attempt=2)) as here:
         here.emulator.faults.start.add(Lag(60), Delay(6 / SPEED, "after"), times=1)
         assert here.client.resolve(await lose(here))
@@ -122,7 +122,7 @@ async def test_a_late_answer_is_ended_all_the_same(settle: Settle | None) -> Non
 
 @pytest.mark.parametrize("settle", [None, Settle(patience=0)], ids=["not looked for", "looked for"])
 async def test_by_whoever_hears_of_it(settle: Settle | None) -> None:
-    """The hook is called before the caller is told; it is told all the same."""
+    """The hook resolves it before the caller has its error, which the caller still gets."""
 
     def resolve(event: Event) -> None:
         if event.kind == "start_unknown":
@@ -156,7 +156,7 @@ async def test_a_stop_that_failed_is_not_asked_for_again() -> None:
 
 
 async def test_other_stops_go_on() -> None:
-    """What is let go is one of them."""
+    """Only one of them was resolved."""
     async with world(SESSION, retry=RetryPolicy(stop_attempts=1)) as here:
         held = [await here.start(), await here.start()]
         here.emulator.faults.stop.add(Status(503), times=2)
@@ -196,7 +196,7 @@ class TestOfAFleet:
             assert [row.session_id for row in await ledger.rows()] == [live.session.id]
 
     async def test_a_stop(self) -> None:
-        """What was live is over."""
+        """The session of a failed stop is over, and its slot is free."""
         async with (
             EquosEmulator() as emulator,
             EquosClient(KEY, endpoint=emulator.endpoint, clock=FastClock()) as client,

@@ -80,7 +80,7 @@ def test_what_could_not_be_ended_is_not_over() -> None:
 
 @given(st.lists(st.sampled_from(["take", "find 1", "find 2", "confirm 1", "confirm 2"])))
 def test_nothing_is_both_handed_over_and_ended(steps: list[str]) -> None:
-    """In whatever order answers, looks and confirmations come."""
+    """In any order of answers, looks and confirmations."""
     one = lost()
     handed = 0
     ending: list[str] = []
@@ -132,7 +132,7 @@ def test_each_is_looked_for_at_its_end(ats: list[float], pages: int, look_for: f
 
 
 def test_what_was_answered_is_looked_for_no_more() -> None:
-    """What was found is, for there may be more of it."""
+    """An attempt with a find still is, because it may have a second session."""
     search = Search(60.0)
     one, other = lost("m1"), lost("m2")
     search.add(one)
@@ -151,7 +151,7 @@ def test_what_was_answered_is_looked_for_no_more() -> None:
 
 
 def test_a_look_covers_what_was_lost_when_it_began() -> None:
-    """What is lost while it is read is looked for again."""
+    """Attempts that are lost during a look need another one."""
     search = Search(60.0)
     search.add(lost("m1", at=0.0))
     look = search.begin(1.0)
@@ -229,7 +229,7 @@ def test_a_look_that_goes_through_forgets_those_that_failed() -> None:
 
 
 def test_looking_can_be_given_up() -> None:
-    """A key that may not list: those who wait are told."""
+    """If the key may not list, waiting callers get their errors."""
     search = Search(60.0)
     one = lost()
     search.add(one)
@@ -252,7 +252,7 @@ def test_what_is_not_confirmed_is_stopped_again() -> None:
 
 
 def test_lists_are_filtered_by_a_few_clients() -> None:
-    """Not where one start had none."""
+    """There is no filter if one of the starts has no client."""
     assert filters(["b", "a", "b"]) == ("a", "b")
     assert filters(["a", "b", "c"]) == ("a", "b", "c")
     assert filters(["a", "b", "c", "d"]) == (None,)

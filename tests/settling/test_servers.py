@@ -1,4 +1,4 @@
-"""What only a server with a script does: null while creating, endless lists, and mistakes."""
+"""Servers with a script: null during creation, endless lists, and mistakes."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def test_what_cannot_be_ended_is_reported() -> None:
 
 
 async def test_a_caller_waits_until_its_deadline_for_an_end() -> None:
-    """Then nobody knows, and the end is confirmed behind its back."""
+    """Then its outcome is unknown, and the end is confirmed later."""
     script = Script(stops=((200, None),) * 5)
     async with RawServer(always=script) as server, make(server) as client:
         with pytest.raises(StartOutcomeUnknownError):
@@ -220,7 +220,7 @@ async def test_lists_that_are_too_large_are_read_in_smaller_parts() -> None:
 
 
 async def test_a_mistake_in_looking_is_told_to_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those who wait are told that nobody knows."""
+    """Waiting callers get ``StartOutcomeUnknownError``."""
     problems: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: problems.append(told))
 
@@ -244,7 +244,7 @@ async def test_what_is_no_list_is_unreadable(body: bytes) -> None:
 
 
 async def test_only_ids_markers_and_dates_are_read() -> None:
-    """Of each item by itself, whatever else it holds."""
+    """They are read from each item, whatever else it contains."""
     items = [
         {"id": "c1", "promptTemplateVars": {VARIABLE: "m1"}, "createdAt": "2026-01-01T00:00:00Z"},
         {"id": "..", "promptTemplateVars": {VARIABLE: "m2"}, "createdAt": 7},

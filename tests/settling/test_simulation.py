@@ -31,7 +31,7 @@ def test_without_confirmed_ends_strays_are_left(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["late answers", "plain, newest first"])
 def test_without_one_state_sessions_are_ended_that_callers_hold(name: str) -> None:
-    """A late answer and a look meet, and neither knows of the other."""
+    """A late answer and a look act at the same time without a common state."""
     runs = [run(HARD[name], seed, Rules(one_state=False)) for seed in range(10)]
     assert sum(one.held_ended > 0 for one in runs) >= 5
 
@@ -47,7 +47,7 @@ def test_a_lost_start_becomes_a_session() -> None:
 
 @pytest.mark.parametrize("name", ["the variable refused", "the variable not shown"])
 def test_where_markers_are_of_no_use_callers_are_told_at_once(name: str) -> None:
-    """They wait for nothing that cannot come."""
+    """They do not wait for a search that cannot succeed."""
     runs = [run(HARD[name], seed, Rules()) for seed in range(15)]
     assert sum(one.again for one in runs) == 0
     assert sum(one.unknown for one in runs) > 15

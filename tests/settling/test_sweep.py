@@ -24,7 +24,7 @@ def begun(fate: str, word: str, *, kind: Kind = PLAIN, patience: float = 60.0) -
 
 
 def passes_of(fate: str, word: str) -> range:
-    """All passes of the loop in which such a start is under way."""
+    """All passes of the loop during such a start."""
     one = begun(fate, word)
     first = one.loop.passes
     one.do(asyncio.wait([one.callers[0].task]))
@@ -59,7 +59,7 @@ def test_a_caller_leaves_at_each_pass(fate: str, times: int) -> None:
 @pytest.mark.parametrize("patience", [0.0, 60.0])
 @pytest.mark.parametrize("fate", sorted(set(FATES)))
 def test_each_fate_on_each_server(fate: str, patience: float) -> None:
-    """What could be found or was named is ended, and the rest is reported."""
+    """Sessions that could be found or were named are stopped, and the others are reported."""
     for kind in KINDS:
         one = begun(fate, "session", kind=kind, patience=patience)
         one.start(client="b", fates=[fate, fate], in_block=True, deadline=None, steps=0)
@@ -68,7 +68,7 @@ def test_each_fate_on_each_server(fate: str, patience: float) -> None:
 
 @pytest.mark.parametrize("fate", ["dropped", "late", "no id"])
 def test_the_client_closes_at_each_pass(fate: str) -> None:
-    """It looks at once, and waits: nothing is left, and its caller is told so."""
+    """It looks at once, and waits: nothing is left, and the caller's error says so."""
     for number in passes_of(fate, "session"):
         one = begun(fate, "session")
         one.loop.at_pass(number, one.close_soon)

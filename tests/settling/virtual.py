@@ -50,7 +50,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumps.passes
 
     def at_pass(self, number: int, action: Callable[[], object]) -> None:
-        """Do something at a pass that is to come, whatever the time is then."""
+        """Do something at a later pass, at whatever time."""
         self._jumps.planned[number] = action
 
     def time(self) -> float:
@@ -78,7 +78,7 @@ class Asked:
 
 @frozen
 class Answer:
-    """What a server writes; the connection closes with it.
+    """A server's answer, after which the connection closes.
 
     Attributes:
         status: The HTTP status.

@@ -1,4 +1,4 @@
-"""A server that loses answers, a client that looks for what it lost, and what that tells."""
+"""A server that loses answers, a client that searches for lost starts, and its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTLED: Final = {
 
 @frozen
 class World:
-    """A server, a client of it, and what that tells."""
+    """A server, a client of it, and the client's events."""
 
     emulator: EquosEmulator
     client: EquosClient
@@ -34,7 +34,7 @@ class World:
         return await self.kind.started_id(self.client)
 
     def told(self, *kinds: str) -> list[str]:
-        """What was told of some kinds."""
+        """The events of some kinds."""
         return [one.kind for one in self.events if one.kind in kinds]
 
     @property
@@ -50,7 +50,7 @@ class World:
 
 @asynccontextmanager
 async def world(kind: Kind, **settings: Any) -> AsyncGenerator[World]:
-    """A server and a client, which is closed in the end; ``on_event`` is told, too."""
+    """A server and a client, which is closed at the end; ``on_event`` gets its events, too."""
     events: list[Event] = []
     hook = settings.pop("on_event", None)
 

@@ -56,7 +56,7 @@ async def show(request: web.Request) -> web.Response:
 
 
 def described(live: LiveSession[str]) -> dict[str, str | None]:
-    """What a browser needs."""
+    """The values that a browser needs."""
     return {"visitor": live.key.removeprefix("v-"), "url": live.server_url}
 
 

@@ -1,4 +1,4 @@
-"""A service with a ledger: rooms are numbers, and come back from other workers as such."""
+"""A service with a ledger: rooms are numbers, also in rows of other workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST = CreateSessionPassRequest(
 
 
 class Service:
-    """Bills per room, also for what a worker left that is gone."""
+    """Bills per room, also for sessions that a dead worker left."""
 
     def __init__(self, client: EquosClient, ledger: SQLiteLedger) -> None:
         self.events: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""The programs do what they say; mypy and pyright see what they need without being told."""
+"""The programs work; mypy and pyright infer all types without casts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_without_help(path: Path) -> None:
 
 
 async def test_bot(emulator: EquosEmulator) -> None:
-    """What it says to each guild, by number."""
+    """Its answers to each guild, by number."""
     assert await bot.main(emulator.endpoint) == {
         4711: ["come to wss://rtc.example.test", "bye, Gophers: stopped"],
         42: [
@@ -71,7 +71,7 @@ async def leave(endpoint: str, path: Path, key: str | int) -> None:
 
 @pytest.mark.parametrize("room", [1, -5, 10**30])
 async def test_service(emulator: EquosEmulator, tmp_path: Path, room: int) -> None:
-    """A number that another worker wrote down comes back as that number."""
+    """A number in another worker's row is read as that number."""
     path = tmp_path / "rows"
     await leave(emulator.endpoint, path, room)
     bills = await service.main(emulator.endpoint, path, room)

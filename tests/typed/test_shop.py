@@ -27,7 +27,7 @@ REQUEST = CreateSessionPassRequest(
 
 
 class Shop:
-    """What is under test."""
+    """The program under test."""
 
     def __init__(self, fleet: SessionFleet[UUID]) -> None:
         self.fleet = fleet
@@ -41,7 +41,7 @@ class Shop:
 
 @pytest.fixture
 def seen() -> list[FleetEvent[UUID]]:
-    """What happened."""
+    """The events."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""What callers pass in: refused with the field's name, before any I/O."""
+"""Arguments: wrong ones are refused with the field's name, before any I/O."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_keys_that_no_header_can_carry(value: Any) -> None:
 
 
 def test_a_key_hides_itself() -> None:
-    """It is the same string, with a repr that tells nothing."""
+    """It is the same string, with a repr that shows nothing."""
     key = _validate.key("client_key", "pk_1")
     assert key == "pk_1"
     assert repr(key) == "'***'"

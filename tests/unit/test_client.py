@@ -41,7 +41,7 @@ API = "https://api.equos.ai/v3/session-passes"
 
 
 def test_only_the_newest_running_sessions_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs is remembered within bounds; of a forgotten session no end is known."""
+    """Running sessions are remembered within bounds; no end is known of a forgotten one."""
     monkeypatch.setattr("equos_async._calls.running.MAX_RUNNING", 2)
     running = Running()
     for number in range(3):
@@ -100,7 +100,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, pickle.dumps])
     def test_it_stays_where_it_is(self, travel: Any) -> None:
-        """A client cannot be copied or pickled, and says so."""
+        """A client cannot be copied or pickled; the error says so."""
         with pytest.raises(TypeError, match="create one where it is needed"):
             travel(EquosClient(KEY))
 
@@ -161,7 +161,7 @@ class TestLife:
     async def test_a_failed_stop_never_hides_the_bodys_exception(
         self, client: EquosClient, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """It is a note then, and raised where the body succeeded; both times it is reported."""
+        """It becomes a note, or is raised if the body succeeded; in both cases it is reported."""
         emulator.faults.stop.add(Status(403, message="no"), times=2)
         ids: list[str] = []
 
@@ -228,7 +228,7 @@ class TestLife:
     async def test_an_injected_session_is_used_and_never_closed(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """Its owner closes it; our headers and rules hold on it all the same."""
+        """Its owner closes it; our headers and rules apply to it, too."""
         async with aiohttp.ClientSession(headers={"Authorization": "Basic x"}) as http_session:
             async with EquosClient(
                 KEY, endpoint=emulator.endpoint, http_session=http_session
@@ -272,7 +272,7 @@ class TestClosing:
     async def test_a_refused_start_is_not_sent_again(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest, clock: SkippingClock
     ) -> None:
-        """What is on the wire when the client closes has had its last attempt."""
+        """A start that is on the wire when the client closes has no further attempt."""
         client = EquosClient(KEY, endpoint=emulator.endpoint, clock=clock)
         emulator.faults.start.add(Delay(0.05), Status(429), times=9)
         start = asyncio.create_task(client.start_session(request_))
@@ -515,7 +515,7 @@ class TestExactReplies:
     async def test_a_field_of_another_type_is_told_once(
         self, replies: Replies, request_: CreateSessionPassRequest, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The session is handed over all the same; the path is logged, and never a value."""
+        """The session is still returned; the path is logged, and never a value."""
         events: list[Event] = []
         body = dump({**STARTED, "session": {**SESSION, "maxDuration": "secret", "name": 7}})
         async with EquosClient(KEY, on_event=events.append) as client:
@@ -533,7 +533,7 @@ class TestExactReplies:
     async def test_an_unreadable_start_is_stopped(
         self, replies: Replies, request_: CreateSessionPassRequest
     ) -> None:
-        """Its id is read and its session stopped before the error is raised, which says so."""
+        """Its session is stopped before the error is raised, and the error says so."""
         body = dump({**STARTED, "session": {**SESSION, "host": None}})
         replies.post(API, status=201, body=body, headers={"X-Request-Id": "r-1"})
         replies.patch(f"{API}/s-1/stop", body=b"")
@@ -574,7 +574,7 @@ class TestBugs:
     async def test_a_bug_that_nobody_waits_for_reaches_the_loop(
         self, emulator: EquosEmulator
     ) -> None:
-        """It is not swallowed with a caller that is gone."""
+        """The loop's exception handler gets it, because the caller is gone."""
         seen: list[object] = []
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: seen.append(context.get("exception"))
@@ -644,7 +644,7 @@ class TestEvents:
     async def test_how_a_call_ended(
         self, emulator: EquosEmulator, clock: SkippingClock, request_: CreateSessionPassRequest
     ) -> None:
-        """Its end tells how long it took, what came of it, where it went, and its retries."""
+        """The event has its time, its result, its address and its retries."""
         events: list[Event] = []
         async with EquosClient(
             KEY, endpoint=emulator.endpoint, clock=clock, on_event=events.append
@@ -669,7 +669,7 @@ class TestEvents:
     async def test_who_cancels_a_call_is_told_so(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """A call ends with its caller; the client's own stop has an event of its own."""
+        """The call ends as cancelled; the client's own stop has a separate event."""
         events: list[Event] = []
         async with EquosClient(KEY, endpoint=emulator.endpoint, on_event=events.append) as client:
             emulator.faults.start.add(Delay(30))
@@ -878,7 +878,7 @@ class TestPause:
     async def test_no_place_before_the_deadline(
         self, emulator: EquosEmulator, request_: CreateSessionPassRequest
     ) -> None:
-        """A start that never gets a place times out, and nothing was sent."""
+        """A start that gets no permit times out, and nothing was sent."""
         clock = FakeClock()
         limits = Limits(start_connections=1)
         async with EquosClient(

@@ -30,7 +30,7 @@ def request(size: int = 2) -> Request:
 
 
 class TestWhatTheSessionWouldDo:
-    """A request takes the direct wire only where the session would do nothing more for it."""
+    """A request takes the direct wire only if the session would do nothing else for it."""
 
     async def test_a_plain_session_admits(self) -> None:
         """Nothing is in the way of a session as the client makes it."""
@@ -38,7 +38,7 @@ class TestWhatTheSessionWouldDo:
             assert gate.Gate(session).admits(request())
 
     async def test_a_large_body_has_to_listen(self) -> None:
-        """What may be answered before it was read whole goes through the session."""
+        """A large body, which may be answered before it is read, goes through the session."""
         async with aiohttp.ClientSession() as session:
             assert gate.Gate(session).admits(request(gate.MAX_BODY))
             assert not gate.Gate(session).admits(request(gate.MAX_BODY + 1))
@@ -113,7 +113,7 @@ async def start_and_stop(server: RawServer, request: CreateSessionPassRequest) -
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
-    """What was logged for users to see."""
+    """The log records for users."""
     return [record for record in caplog.record_tuples if record[1] >= logging.INFO]
 
 
@@ -136,7 +136,7 @@ MISFITS: list[tuple[type, str, Callable[..., Any] | None, str]] = [
 
 
 class TestTheInstalledAiohttp:
-    """The direct wire is taken where the parts fit, whatever the release is called."""
+    """The direct wire is taken if the parts fit, whatever the version is."""
 
     async def test_it_fits(
         self,
@@ -172,7 +172,7 @@ class TestTheInstalledAiohttp:
         request_: CreateSessionPassRequest,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Its requests go through the session, and one line of each client says why."""
+        """Its requests go through the session, and one log record of each client says why."""
         caplog.set_level(logging.INFO, "equos_async")
         monkeypatch.setattr(aiohttp, "__version__", version)
         async with RawServer() as server:

@@ -38,7 +38,7 @@ def test_all_are_ours(cls: type[BaseException]) -> None:
 
 
 def test_the_tree() -> None:
-    """What is a kind of what."""
+    """The classes and their bases."""
     assert len(ALL) == 20
     assert issubclass(ConfigurationError, ValueError)
     assert issubclass(APITimeoutError, APIConnectionError)
@@ -47,7 +47,7 @@ def test_the_tree() -> None:
 
 
 def through_pickle(error: EquosError) -> EquosError:
-    """What another process gets."""
+    """The error as another process gets it."""
     there: EquosError = pickle.loads(pickle.dumps(error))
     return there
 
@@ -67,7 +67,7 @@ def test_they_travel(cls: type[EquosError], travel: Callable[[EquosError], Equos
 
 
 def test_keywords() -> None:
-    """What a class adds is an attribute."""
+    """The additional arguments of a class are attributes."""
     refused = RateLimitError("slow down", status=429, retry_after=2.0, body="{}", request_id="r")
     assert (refused.status, refused.message, refused.retry_after) == (429, "slow down", 2.0)
     assert (refused.body, refused.request_id, str(refused)) == ("{}", "r", "429: slow down")
@@ -92,5 +92,5 @@ def test_keywords() -> None:
     ],
 )
 def test_each_status_has_its_class(status: int, cls: type[APIStatusError]) -> None:
-    """A status tells which class is raised."""
+    """The status decides the class."""
     assert status_error_class(status) is cls

@@ -1,4 +1,4 @@
-"""Keys: which call carries which, and what happens where one is asked for, or is replaced."""
+"""Keys: the key of each call, and keys that come from callables or are replaced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def more(value: Callable[[], int], than: int) -> None:
-    """Let everything go on until a number has grown."""
+    """Run the loop until a number has grown."""
     await until(lambda: value() > than)
 
 
@@ -113,7 +113,7 @@ class TestWhichKey:
         assert "Authorization" not in head
 
     async def test_the_client_key_alone(self) -> None:
-        """What needs the server key is refused before anything is sent."""
+        """A call that needs the server key is refused before anything is sent."""
         door = Door(KEY)
         async with door.server, EquosClient(KEY, endpoint=door.server.endpoint) as client:
             for work in (
@@ -227,7 +227,7 @@ class TestAsked:
 
     @pytest.mark.parametrize("answer", ["", "two words", 7, None, "schlüssel"])
     async def test_it_gives_no_key(self, answer: object) -> None:
-        """What cannot be a key is not sent, and not quoted."""
+        """An invalid key is not sent, and not quoted."""
         door = Door(KEY)
         source = Source(answer)
         async with door.server, EquosClient(source, endpoint=door.server.endpoint) as client:
@@ -281,7 +281,7 @@ class TestAsked:
             await client.aclose()
 
     async def test_a_deadline_comes_with_the_answer(self) -> None:
-        """A call that gave up is not told twice, and the others have their key."""
+        """A call that gave up gets no second error, and the others get their key."""
         clock, door = FakeClock(), Door(KEY)
         given = asyncio.get_running_loop().create_future()
         async with door.server:
@@ -318,7 +318,7 @@ class TestReplaced:
 
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     async def test_a_new_key(self, kind: Kind, clock: SkippingClock) -> None:
-        """One question for all calls; each goes out once more, told as a retry without a wait."""
+        """The callable is called once for all; each call is sent once more, as a retry."""
         (name,) = kind.keys
         source = Source("old-key-1", "new-key-2")
         events: list[Event] = []
@@ -335,7 +335,7 @@ class TestReplaced:
         assert clock.slept == []
 
     async def test_sessions_are_not_stranded(self) -> None:
-        """What was begun with the old key is ended with the new one."""
+        """Sessions that were started with the old key are stopped with the new one."""
         source = Source("old-key-1", "new-key-2")
         door = Door("old-key-1")
         async with door.server:
@@ -367,7 +367,7 @@ class TestReplaced:
             assert len(door.server.live) == 2
 
     async def test_the_same_key_again(self) -> None:
-        """It is not sent again: the server has said what it thinks of it."""
+        """The call is not sent again, because the server has refused this key."""
         source, door = Source("old-key-1"), Door(KEY)
         async with door.server, EquosClient(source, endpoint=door.server.endpoint) as client:
             for number in (1, 2):
@@ -463,7 +463,7 @@ class TestReplaced:
             await client.aclose()
 
     async def test_a_seen_through_stop_is_refused(self) -> None:
-        """A refusal then marks the key, so that the next time another one is asked for."""
+        """The refusal marks the key, so that the callable is called next time."""
         clock, door = FakeClock(chance=1), Door("key-number-1")
         source = Source("key-number-1", ValueError(), "key-number-2", "key-number-3")
         async with door.server:

@@ -1,4 +1,4 @@
-"""What is read of the server: one thing, or all of them part by part."""
+"""Look-ups: one item, or all items part by part."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_all_of_them(word: str) -> None:
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
 async def test_against_the_emulator(order: Any) -> None:
-    """Whatever the order, no id comes twice; unless it changes, none is missed."""
+    """In any order no id is returned twice; unless the list changes, none is missed."""
     async with EquosEmulator(page_order=order) as emulator:
         client = EquosClient(KEY, api_key=API_KEY, endpoint=emulator.endpoint)
         async with client:
@@ -126,7 +126,7 @@ def vars_of(health: HealthResponse) -> dict[str, Any]:
 
 
 async def test_a_conversation_in_full(emulator: EquosEmulator) -> None:
-    """What the server tells of it arrives."""
+    """All fields of the answer are read."""
     client = EquosClient(api_key=API_KEY, endpoint=emulator.endpoint)
     async with client, client.conversation(TALK) as started:
         talk = started.conversation
@@ -141,7 +141,7 @@ async def test_a_conversation_in_full(emulator: EquosEmulator) -> None:
 
 
 async def test_nonsense_is_skipped() -> None:
-    """What has no id that can be used is left out, and told once for each path."""
+    """An item without a usable id is left out, and reported once for each path."""
     good: dict[str, Any] = {"id": "s-1", "name": 7, "transcript": []}
     odd: list[Any] = [
         7,
@@ -244,7 +244,7 @@ async def test_how_many_at_once() -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 async def test_the_servers_name_for_the_exchange(kind: Kind) -> None:
-    """The end of a call tells it, of the last answer and where it is a plain one."""
+    """The event has that of the last answer, if it is a plain one."""
     names = iter(["first-1", "second-2", "x" * 300])
 
     async def behave(connection: Connection) -> None:
@@ -285,7 +285,7 @@ async def test_an_unknown_status(status: object, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("status", ["ended", "error", "blocked"])
 async def test_one_that_is_over_already(status: str, kind: Kind) -> None:
-    """It is handed over, and told."""
+    """It is returned, and reported."""
 
     async def behave(connection: Connection) -> None:
         answer = json.loads(connection.act())
@@ -314,7 +314,7 @@ def page(first: int, last: int, total: int | None) -> Page[Item]:
 
 
 class TestListing:
-    """A list ends, whatever the server makes of it."""
+    """Reading a list ends, whatever the server answers."""
 
     def test_a_part_shorter_than_asked(self) -> None:
         """The server may allow fewer: the next begins after what came."""
@@ -334,7 +334,7 @@ class TestListing:
         assert (listing.is_over, listing.problem) == (True, None)
 
     def test_a_list_that_moves(self) -> None:
-        """What was begun meanwhile pushes the rest on: a part without news is not the end."""
+        """New items move the others on: a part without new ids is not the end."""
         listing = Listing[Item]()
         listing.take(page(0, 50, 150))
         assert list(listing.take(page(0, 50, 200))) == []
@@ -365,7 +365,7 @@ class TestRows:
     """A resource is found by a request, and used through a client."""
 
     def test_by_its_request(self) -> None:
-        """Its type tells; anything else is refused."""
+        """The type decides; anything else is refused."""
         assert resource_of(REQUEST) is SESSION
         assert resource_of(TALK) is CONVERSATION
         with pytest.raises(ConfigurationError) as caught:

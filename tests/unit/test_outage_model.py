@@ -29,7 +29,7 @@ def test_other_policies_would_break_them(policy: Policy) -> None:
 
 
 def test_it_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table a kind of outage, and one picture with a line a policy."""
+    """A table for each kind of outage, and one picture with a line for each policy."""
     assert simulate.main(["--callers", "500", "--out", str(tmp_path)]) in {0, 1}
     out = capsys.readouterr().out
     assert out.count("| equos_async start |") == len(Kind)

@@ -43,7 +43,7 @@ def test_it_tells_when_to_look_again() -> None:
 
 
 def test_a_gate_that_opens_lets_in_at_once() -> None:
-    """A success is a change of the limit: the queue need not wait for the time told before."""
+    """A success changes the limit: the queue need not wait for the earlier time."""
     gate = RetryGate(RetryPolicy())
     queue = Queue[str](gate, never)
     gate.failed(0.0, 1.0)
@@ -54,7 +54,7 @@ def test_a_gate_that_opens_lets_in_at_once() -> None:
 
 
 def test_who_is_gone_gets_no_permit() -> None:
-    """Neither who said so, nor who did not."""
+    """Neither a waiter that has left by itself, nor one that was dropped."""
     gone = {"a"}
     limit = ConcurrencyLimit(9)
     queue = Queue[str](limit, gone.__contains__)
@@ -67,7 +67,7 @@ def test_who_is_gone_gets_no_permit() -> None:
 
 
 def test_who_cannot_wait_so_long() -> None:
-    """Those whose deadline does not come after a time are told by the queue, not dropped."""
+    """The queue names those whose deadline is not after a time, and does not drop them."""
     queue = Queue[str](ConcurrencyLimit(1), never)
     for name, deadline in (("a", 5.0), ("b", 50.0), ("c", 20.0)):
         queue.join(name, deadline)

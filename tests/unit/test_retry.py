@@ -308,7 +308,7 @@ class TestRetryGate:
 
 
 def until_open(limit: AdaptiveLimit) -> None:
-    """Answers come until the limit has no window any more."""
+    """Let answers arrive until the limit has no window any more."""
     while limit.window is not None:
         limit.succeeded()
 

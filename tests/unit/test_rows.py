@@ -170,7 +170,7 @@ async def test_a_pause_of_reads_is_theirs() -> None:
 
 
 async def test_a_caller_that_is_gone() -> None:
-    """What is on the wire is cut off, what waits is withdrawn, and nothing is reported."""
+    """A sent call is cut off, a waiting one is withdrawn, and nothing is reported."""
     events: list[Event] = []
     async with RawServer(always=hang) as server:
         async with client_of(server, events) as client:
@@ -197,7 +197,7 @@ async def test_the_loop_shuts_down() -> None:
 
 
 async def test_the_client_closes() -> None:
-    """It is cut off at once, and none is begun any more."""
+    """The call is cut off at once, and later ones are refused."""
     async with RawServer(always=hang) as server:
         client = client_of(server, [])
         asking = asyncio.create_task(client.get_session("s-1"))
@@ -218,7 +218,7 @@ async def test_a_bad_id() -> None:
 
 
 def test_an_impossible_step_raises() -> None:
-    """A call, or a client, is where it is thought to be."""
+    """A call or a client that is not in the expected state raises an error."""
     assert moved(Work.QUEUED, Work.QUEUED, Work.ON_WIRE) is Work.ON_WIRE
     with pytest.raises(RuntimeError, match="cannot go from"):
         moved(Work.DONE, Work.QUEUED, Work.ON_WIRE)

@@ -91,7 +91,7 @@ class World:
 
 
 async def test_it_is_asked_again_until_it_is_confirmed() -> None:
-    """After 1, 2, 4 seconds and so on; what was unresolved is settled then, and told."""
+    """After 1, 2, 4 seconds and so on; then the entry is removed, and an event says so."""
     fault = Fault(503)
     async with World(fault) as world:
         session_id = await world.fail()
@@ -156,7 +156,7 @@ async def test_a_refusal_for_an_unknown_session_is_final() -> None:
 
 
 async def test_a_refusal_for_a_known_session_is_not() -> None:
-    """A key may be mended on the server, and a proxy may come to its senses."""
+    """The key may be corrected on the server, and a proxy may work again."""
     fault = Fault(401)
     async with World(fault) as world:
         await world.fail()

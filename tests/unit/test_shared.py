@@ -29,7 +29,7 @@ AVATAR: dict[str, Any] = {
 
 
 def read(cls: Any, found: dict[str, Any]) -> Any:
-    """What an answer's description is made into; each answer is parsed by itself."""
+    """The value of a description in an answer; each answer is parsed separately."""
     return structure(copy.deepcopy(found), cls)
 
 

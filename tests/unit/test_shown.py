@@ -1,4 +1,4 @@
-"""What stands in logs and on terminals is bounded, and no terminal obeys it."""
+"""Texts in logs and on terminals are bounded, and contain no control characters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAYS = [
 
 @pytest.mark.parametrize("value", SAYS, ids=lambda value: type(value).__name__)
 def test_nothing_is_obeyed(value: object) -> None:
-    """Neither its words nor its repr hold what a terminal or a reader could take for orders."""
+    """Neither its text nor its repr contains characters that control a terminal or a reader."""
     assert str(value).isprintable()
     assert repr(value).isprintable()
     assert "gnirts" in str(value)
@@ -48,6 +48,6 @@ def test_names_are_cut(value: object) -> None:
 
 
 def test_a_plain_name_stays() -> None:
-    """What can be shown is shown as it is, in any script."""
+    """Printable text is unchanged, in any script."""
     event = Event(kind="retry", operation="start", name="Zoë 山", attempts=2, reason="status 503")
     assert str(event) == "retry: start of 'Zoë 山', attempt 2: status 503"

@@ -1,4 +1,4 @@
-"""What a signal handler raises while a request is on the wire: its answer is read all the same."""
+"""A signal handler raises while a request is on the wire: its answer is still read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StruckParser:
 
 @pytest.mark.parametrize("where", ["in its middle", "behind it"])
 def test_reading_an_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop was reading for a task that waits: that one has its answer, once the loop runs."""
+    """The loop was reading for a waiting task, which gets its answer when the loop runs again."""
     guard: SendGuard = StruckGuard()
     if where == "behind it":
         guard, make = SendGuard(), protocol.make_parser

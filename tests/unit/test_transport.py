@@ -122,7 +122,7 @@ def test_other_exceptions(error: Exception, fatal: bool, timed_out: bool) -> Non
 
 
 def test_a_reason_is_one_bounded_line() -> None:
-    """What a server put into an exception cannot write lines into a log."""
+    """A server's text in an exception cannot add lines to a log."""
     reason = failure_of(aiohttp.ClientError("a\nb\r\n" + "xy " * 5000), sent=True).reason
     assert reason.startswith("ClientError: a b xy")
     assert len(reason) < 2100
@@ -150,14 +150,14 @@ def test_a_key_is_not_cut_in_half() -> None:
     ],
 )
 def test_a_reason_quotes_no_answer(error: Exception, reason: str) -> None:
-    """What broke may hold a token."""
+    """A broken answer may contain a token."""
     found = failure_of(error, sent=True).reason
     assert found.startswith(reason)
     assert "secret" not in found
 
 
 class Writer:
-    """What aiohttp hands to a body that is to be written."""
+    """The writer that aiohttp passes to a body."""
 
     def __init__(self, *, closing: bool = False) -> None:
         self.written: list[bytes] = []
@@ -178,7 +178,7 @@ def a_request(url: str = "http://x.test/", method: str = "POST", **options: Any)
 
 class TestSendGuard:
     def test_what_is_sent_and_answered(self) -> None:
-        """It is sent once, and stays sent whatever comes."""
+        """It is sent once, and counts as sent from then on."""
         guard = SendGuard()
         assert not guard.sent
         guard.send()
@@ -190,7 +190,7 @@ class TestSendGuard:
             guard.send()
 
     def test_what_is_withdrawn_is_never_sent(self) -> None:
-        """Withdrawn before its turn, it stays unsent, whatever a double answers."""
+        """A request withdrawn before its turn stays unsent, whatever a test double answers."""
         guard = SendGuard()
         guard.withdraw()
         guard.withdraw()
@@ -260,7 +260,7 @@ def make_transport(clock: Clock, session: aiohttp.ClientSession | None = None) -
 
 
 async def silent(connection: Connection) -> None:
-    """No answer comes."""
+    """Send no answer."""
     await connection.gone()
 
 
@@ -321,7 +321,7 @@ async def test_a_recorder_copies_the_body(
     request_: CreateSessionPassRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As vcrpy does before each request: the copy is the bytes, and the call goes on."""
+    """As vcrpy does before each request: the copy is the bytes, and the call works."""
     inner = aiohttp.ClientSession._request  # noqa: SLF001 - what recorders wrap
     recorded: list[bytes] = []
 
@@ -393,12 +393,12 @@ async def test_a_double_answers_what_was_never_sent(clock: FakeClock, replies: R
 
 
 class TestTimes:
-    """Whichever wire is taken, an attempt ends when it is said to."""
+    """On both wires an attempt ends at its time."""
 
     async def test_unsent_at_its_end(
         self, transport: Transport, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What waits for a connection is withdrawn, even if it may be listened to."""
+        """A request without a connection is withdrawn, even with a later ``listen_until``."""
 
         async def wait(*_: object, **__: object) -> NoReturn:
             await asyncio.Event().wait()
@@ -545,7 +545,7 @@ class TestTimes:
     async def test_a_session_that_swallows_the_cancellation(
         self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It was the time that ended the attempt, whatever a session makes of it."""
+        """The attempt ends by its time, even if a session swallows the cancellation."""
 
         async def swallowing(*_: object, **__: object) -> NoReturn:
             try:

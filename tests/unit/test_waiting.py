@@ -1,4 +1,4 @@
-"""The line before a limit: fair, bounded by deadlines, and unharmed by who leaves it."""
+"""The queue before a limit: fair, bounded by deadlines, and not disturbed by waiters that leave."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_the_deadline_ends_the_wait() -> None:
 
 
 async def test_a_cancelled_waiter_takes_nothing_with_it() -> None:
-    """Its place in the line is the next one's."""
+    """The next one in the queue takes its position."""
     clock = FakeClock()
     limit = ConcurrencyLimit(1)
     limiter = Limiter(limit, clock, set())
@@ -80,7 +80,7 @@ async def test_cancelled_in_the_tick_of_its_admission() -> None:
 
 
 async def test_a_pause_ends_by_itself() -> None:
-    """The line moves on when the limit said it would, also if the pause grew meanwhile."""
+    """The queue moves on at the limit's time, also if the pause has become longer meanwhile."""
     clock = FakeClock()
     limit = AdaptiveLimit(10, RetryPolicy())
     limiter = Limiter(limit, clock, set())

@@ -1,4 +1,4 @@
-"""What schemathesis has to know of NestJS; everything else is left to its own checks."""
+"""The facts about NestJS that schemathesis needs; its own checks do everything else."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ API_KEY = "sk_contract"
 
 
 def main() -> int:
-    """Generate, then call; 0 where all went well."""
+    """Generate the client, then call it; returns 0 on success."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder) / "generated")
         sys.path.insert(0, folder)
@@ -122,7 +122,7 @@ def of_conversations(emulator: EquosEmulator) -> None:
 
 
 def check(holds: bool, told: object) -> None:
-    """Say what was seen where something does not hold."""
+    """Raise an error with the observed values if a condition is false."""
     if not holds:
         raise SystemExit(f"not as it should be: {told!r}")
 

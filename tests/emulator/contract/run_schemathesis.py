@@ -33,7 +33,7 @@ OPTIONS = (
 
 
 def main() -> int:
-    """Run it; 0 where all held."""
+    """Run it; returns 0 if all checks passed."""
     program = str(Path(sys.executable).parent / "schemathesis")
     keys = [f"--header=Authorization: Bearer {KEY}", f"--header=x-api-key: {API_KEY}"]
     hooks = {"SCHEMATHESIS_HOOKS": "tests.emulator.contract.hooks", "PYTHONPATH": str(Path.cwd())}

@@ -16,7 +16,7 @@ KEY, API_KEY = "pk_contract", "sk_contract"
 
 
 def main(program: str, python: str) -> None:
-    """Run it; an error where it fails, or leaves something live."""
+    """Run it; it is an error if it fails or leaves something live."""
     path = Path(__file__).with_name(f"{program}.py")
     with EquosEmulator(client_key=KEY, api_key=API_KEY, allow_live=False) as emulator:
         command = [python, str(path), emulator.endpoint, KEY, API_KEY]

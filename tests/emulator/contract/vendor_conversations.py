@@ -34,7 +34,7 @@ def main(endpoint: str, _: str, api_key: str) -> None:
 
 
 def check(holds: bool, told: object) -> None:
-    """Say what was seen where something does not hold."""
+    """Raise an error with the observed values if a condition is false."""
     if not holds:
         raise SystemExit(f"not as it should be: {told!r}")
 

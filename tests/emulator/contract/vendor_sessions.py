@@ -48,7 +48,7 @@ def start(url: str, key: str) -> Any:
 
 
 def check(holds: bool, told: object) -> None:
-    """Say what was seen where something does not hold."""
+    """Raise an error with the observed values if a condition is false."""
     if not holds:
         raise SystemExit(f"not as it should be: {told!r}")
 
