@@ -122,6 +122,9 @@ def types(session: nox.Session) -> None:
     install(session, ".[cli,otel,redis]", *group("types"))
     session.run("mypy")
     session.run("pyright")
+    pages = str(Path(session.create_tmp()) / "pages")
+    session.run("python", "-m", "tests.docs.blocks", pages)
+    session.run("mypy", pages)  # the programs of the README and the pages
     session.chdir(session.create_tmp())  # away from the source: what is installed is what counts
     session.run("pyright", "--verifytypes", "equos_async", "--ignoreexternal")
 

@@ -33,63 +33,17 @@ from equos_async.fleet._engine import PATIENCE as ENGINE_PATIENCE
 from equos_async.testing import EquosEmulator, Faults, faults
 from equos_async.testing.spec import describe
 from tests import faults as faults_met
+from tests.docs.blocks import BLOCKS, PAGES, README, ROOT, TEXT, programs
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
 
 PACKAGE = Path(equos_async.__file__).parent
-ROOT = Path(__file__).parent.parent.parent
-README = ROOT / "README.md"
 SETTINGS = ROOT / ".docs" / "settings.md"
 ERRORS = ROOT / ".docs" / "errors.md"
 FLEET = ROOT / ".docs" / "fleet.md"
-PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
-TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
-
-NOT_RUN: dict[tuple[str, str], str] = {}
-"""Blocks that cannot run here, by their page and first line, each with the reason."""
-
-
 NOT_TYPED = {"index.md", "contributing.md"}
 """Pages that are only a table of contents, or another file's text."""
-
-
-@attrs.frozen
-class Block:
-    """A block of code on a page."""
-
-    page: Path
-    line: int
-    language: str
-    code: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    """All code blocks of a page, except those that Sphinx runs and those in ``NOT_RUN``."""
-    for found in re.finditer(r"^( *)```(.*)\n([\s\S]*?)^\1```$", TEXT[page], re.MULTILINE):
-        indent, language, code = found.groups()
-        code = re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
-        marked = (page.name, code.partition("\n")[0]) in NOT_RUN
-        if not language.startswith("{") and not marked:
-            yield Block(page, TEXT[page][: found.start(3)].count("\n"), language, code)
-
-
-BLOCKS = [block for page in PAGES for block in blocks(page)]
-
-
-def programs() -> Iterator[tuple[str, str]]:
-    """The programs with their names: one for each page, and one for each block of the README."""
-    for page in PAGES:
-        program = ""
-        for block in BLOCKS:
-            if block.page == page and block.language == "python":
-                # An error is told with the line of the page.
-                program += "\n" * (block.line - program.count("\n")) + block.code
-                if page == README:
-                    yield f"{page.name}:{block.line}", program
-                    program = ""
-        if program:
-            yield page.name, program
 
 
 def commands() -> Iterator[list[str]]:
@@ -127,7 +81,7 @@ def test_each_program_runs(
 
 
 def test_each_block_is_of_a_kind_that_is_checked() -> None:
-    """Add a check here for a new language, or say in NOT_RUN why a block cannot run."""
+    """Add a check here for a new language, or a reason to ``NOT_RUN``."""
     unknown = [block for block in BLOCKS if block.language not in {"python", "sh", "text", "yaml"}]
     assert unknown == []
 

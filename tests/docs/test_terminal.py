@@ -5,8 +5,8 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from equos_async import __version__
+from tests.docs.blocks import PACKAGE, ROOT
 from tests.docs.terminal import COLUMNS, drawn, picture
-from tests.docs.test_pages import PACKAGE, ROOT
 
 TEXT = "{http://www.w3.org/2000/svg}text"
 
