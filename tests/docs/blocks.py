@@ -12,7 +12,10 @@ from pathlib import Path
 
 import attrs
 
+import equos_async
+
 ROOT = Path(__file__).parent.parent.parent
+PACKAGE = Path(equos_async.__file__).parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}

@@ -33,12 +33,11 @@ from equos_async.fleet._engine import PATIENCE as ENGINE_PATIENCE
 from equos_async.testing import EquosEmulator, Faults, faults
 from equos_async.testing.spec import describe
 from tests import faults as faults_met
-from tests.docs.blocks import BLOCKS, PAGES, README, ROOT, TEXT, programs
+from tests.docs.blocks import BLOCKS, PACKAGE, PAGES, README, ROOT, TEXT, programs
 from tests.emulator.test_plugin import PLUGINS, run
 
 pytest_plugins = ["pytester"]
 
-PACKAGE = Path(equos_async.__file__).parent
 SETTINGS = ROOT / ".docs" / "settings.md"
 ERRORS = ROOT / ".docs" / "errors.md"
 FLEET = ROOT / ".docs" / "fleet.md"
