@@ -27,6 +27,15 @@ def removal(ledger: SessionLedger, worker: str) -> Callable[[str], Awaitable[boo
     return ledger.remove
 
 
+def failure_of(error: Exception) -> LedgerError:
+    """The failure of an engine: a bug of it must not end the heartbeats, or the listening."""
+    if isinstance(error, LedgerError):
+        return error
+    late = isinstance(error, TimeoutError)
+    told = f"did not answer within {PATIENCE:g} s" if late else f"failed: {error!r}"
+    return LedgerError(f"the ledger {told}")
+
+
 class Engine:
     """A ledger's engine for all its callers: it works, or it fails for all of them.
 
@@ -58,11 +67,9 @@ class Engine:
         except LedgerError:
             self.failures += 1
             raise
-        except Exception as error:  # a bug of an engine must not end the heartbeats
+        except Exception as error:
             self.failures += 1
-            late = isinstance(error, TimeoutError)
-            told = f"did not answer within {PATIENCE:g} s" if late else f"failed: {error!r}"
-            raise LedgerError(f"the ledger {told}") from error
+            raise failure_of(error) from error
         finally:
             # An engine's client may lose a cancellation, as asyncio.wait_for does before 3.12. The
             # task is cancelled only once: it would never end, and nor would a shutdown.

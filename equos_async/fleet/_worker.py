@@ -336,8 +336,8 @@ class LedgerWorker:
             try:
                 async for row_id in self._ledger.turns(self.worker):
                     self.rows.call(row_id)
-            except LedgerError as error:
-                self._engine.failed(error)
+            except Exception as error:  # also a bug of the engine
+                self._engine.failed(_engine.failure_of(error))
             await self._clock.sleep(BEAT)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -396,9 +396,6 @@ class RowWriter:
         for entry, confirmed in at_rest.items():
             if entry.writer is None and entry.confirmed is confirmed:
                 entry.compare(held)
-        # A call may have been lost, so the first row of the queue asks again.
-        for entry in islice(self._line, 1):
-            entry.call()
 
     async def make_good(self) -> None:
         """Write all rows that differ from their desired state.
@@ -406,6 +403,8 @@ class RowWriter:
         They are written together, because ten thousand one after the other would take longer than a
         lease. Lost rows are written in bulk if the ledger can, and each step renews the lease.
         """
+        for entry in islice(self._line, 1):  # its call may have been lost
+            entry.call()
         for group in list(self._parked):  # another worker may have freed a slot
             self._call_parked(group)
         wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]

@@ -144,6 +144,8 @@ class Moody:
         try:
             if "turns" in self.failing:
                 raise LedgerError("the engine is down")
+            if "turns" in self.mistaken:
+                raise TypeError("a field that nobody knows")
             if "turns" in self.swallowing:
                 with suppress(asyncio.CancelledError):
                     await asyncio.get_running_loop().create_future()
@@ -951,18 +953,19 @@ class TestTheEngineFails:
             with pytest.raises(LedgerError):
                 await asyncio.wait_for(waiting, 10)
 
+    @pytest.mark.parametrize("how", ["failing", "mistaken"])
     async def test_turns_that_are_lost(
-        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
+        self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock, how: str
     ) -> None:
-        """If no call can arrive, the starts ask for their turns."""
+        """If no call can arrive, the starts ask for their turns, and calls are asked for again."""
         async with fleet_of(scripted, other, still, max_live=1) as two:
             live = await two.start(REQUEST, key="a")
             async with fleet_of(scripted, ledger, still, max_live=1) as one:
-                ledger.failing = {"turns"}
+                getattr(ledger, how).add("turns")
                 waiting = asyncio.create_task(one.start(REQUEST, key="b"))
                 await eventually(lambda: one.stats().waiting)
                 await live.stop()
-                ledger.failing = set()
+                getattr(ledger, how).clear()
                 still.advance(1)
                 assert await asyncio.wait_for(waiting, 10)
 
