@@ -22,6 +22,8 @@ from .redis_together import Together
 
 # The number of rows that are recorded in one step.
 AT_ONCE: Final = 200
+# Connections to a server: one listens, and another one runs the steps.
+LEAST: Final = 2
 # The names of the script's keys, in the order in which it unpacks them.
 _KEYS: Final = (
     "rows",
@@ -63,7 +65,8 @@ class RedisLedger:
         namespace: The prefix of its Redis keys. Use one for each Equos organisation, because
             ``max_live`` is one limit for all workers with the same namespace.
         timeout: Seconds that a step may take.
-        connections: The largest number of connections to a server, including the one that listens.
+        connections: The largest number of connections to a server, including the one that listens;
+            at least 2.
 
     Raises:
         ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
@@ -78,25 +81,26 @@ class RedisLedger:
         timeout: float = 1.0,
         connections: int = 16,
     ) -> None:
-        link = _link()
+        link, ways = _extra("redis_link"), _extra("redis_ways")
         if not set("{}").isdisjoint(_validate.text("namespace", namespace)):
             raise ConfigurationError("namespace must not contain '{' or '}'")
         _validate.number("timeout", timeout)
-        _validate.count("connections", connections)
+        if _validate.count("connections", connections) < LEAST:
+            raise ConfigurationError(f"connections must be at least {LEAST}: one listens")
         if (url is None) == (client is None):
             raise ConfigurationError("RedisLedger needs either a url or a client")
-        if isinstance(client, link.Sentinels):
+        if isinstance(client, ways.Sentinels):
             self._link = link.RedisLink(client, timeout=timeout)
         elif url is None:
             if not hasattr(client, "evalsha") or not hasattr(client, "pubsub"):
                 raise ConfigurationError(
                     "client must be a client of redis.asyncio that has pubsub()"
                 )
-            self._link = link.RedisLink(lambda: link.OneWay(client), timeout=timeout, owned=False)
+            self._link = link.RedisLink(lambda: ways.OneWay(client), timeout=timeout, owned=False)
         else:
             urls = [_validate.hidden(one) for one in ([url] if isinstance(url, str) else url)]
             pool = {"max_connections": connections, "timeout": timeout}
-            make = partial(link.Ways, urls, link.settings_of(timeout) | pool)
+            make = partial(ways.Ways, urls, ways.settings_of(timeout) | pool)
             try:
                 self._link = link.RedisLink(make, timeout=timeout)
             except (ValueError, IndexError):
@@ -133,12 +137,12 @@ class RedisLedger:
         Raises:
             ConfigurationError: The extra ``redis`` is not installed, or an argument is wrong.
         """
-        link = _link()
+        ways = _extra("redis_ways")
         if not sentinels:
             raise ConfigurationError("sentinels must not be empty")
         _validate.number("timeout", timeout)
         named = _validate.text("service", service)
-        told = link.Sentinels(sentinels, named, timeout=timeout, settings=settings)
+        told = ways.Sentinels(sentinels, named, timeout=timeout, settings=settings)
         return cls(client=told, namespace=namespace, timeout=timeout)
 
     async def __aenter__(self) -> Self:
@@ -297,10 +301,10 @@ class RedisLedger:
         return await self._link.evaluate(self._digest, SCRIPT, len(self._keys), words)
 
 
-def _link() -> ModuleType:
-    """The module that talks to the server, which needs the extra."""
+def _extra(name: str) -> ModuleType:
+    """A module that needs the extra."""
     try:
-        return import_module(".redis_link", __package__)
+        return import_module(f".{name}", __package__)
     except ImportError:
         raise ConfigurationError("RedisLedger needs the extra: pip install '.[redis]'") from None
 

@@ -5,59 +5,44 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Self, TypeVar
-
-from attrs import fields
+from typing import Final, Self, TypeVar
 
 from equos_async.errors import ConfigurationError
 
-from .protocol import NOBODY, ROW_VERSION, LedgerRow, LedgerWorker, Namesake, Placing, batched
-from .reading import row_of
+from .protocol import NOBODY, LedgerRow, LedgerWorker, Namesake, Placing, batched
 from .sqlite_file import SQLiteFile
 from .sqlite_line import join, leave, park, take, with_places
 from .sqlite_mend import counter, limit_ends, time_of
+from .sqlite_rows import (
+    CALLED,
+    CLAIM,
+    DROP_LATE_WORKERS,
+    INSERT,
+    LATE_ROWS,
+    LATE_TURNS,
+    MOST_CLAIMED,
+    NAME,
+    OVER,
+    REMEMBERED,
+    SELECT,
+    WORKERS,
+    call,
+    claimer_of,
+    group_size,
+    hear,
+    holder_of,
+    is_over,
+    record_row,
+    rows_of,
+    values_of,
+)
 
 T = TypeVar("T")
 # Seconds between two looks at the queue by a worker with rows in it, because SQLite cannot notify.
 LOOK: Final = 0.05
 LOOKS_A_SECOND: Final = 20
-# How long the claimer of a row is remembered, so that its slow worker learns of it.
-REMEMBERED: Final = 86_400.0
-# How long a call is kept for its worker, which looks for them every 50 ms.
-CALLED: Final = 60.0
-# Before the name of a worker instead of a claimer: that worker has ended the session or called the
-# start off, and reports it.
-OVER: Final = "."
-MOST_CLAIMED: Final = 500
-_COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
-_NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
-_SELECT: Final = f"SELECT {_NAMES} FROM rows"  # noqa: S608 - our own names
-_INSERT: Final = (
-    f"INSERT INTO rows ({_NAMES}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
-)
-_LATE: Final = (
-    "owner IN (SELECT owner FROM workers WHERE until <= :now AND owner <> :worker "
-    "AND owner = coalesce(:of, owner))"
-)
-_LATE_ROWS: Final = (
-    f"{_SELECT} WHERE {_LATE} AND version <= {ROW_VERSION} AND session_id IS NULL "
-    f"UNION ALL {_SELECT} WHERE {_LATE} AND version <= {ROW_VERSION} "
-    "AND endpoint = :endpoint AND session_id IS NOT NULL LIMIT :most"
-)
-_LATE_TURNS: Final = f"SELECT id FROM line WHERE {_LATE}"  # noqa: S608 - our own names
-_DROP_LATE_WORKERS: Final = (
-    "DELETE FROM workers WHERE until <= :now AND owner <> :worker "
-    "AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.owner = workers.owner)"
-)
-_WORKERS: Final = (
-    "SELECT owner, until - ?, count(line.id) + "
-    "(SELECT count(*) FROM rows WHERE rows.owner = workers.owner) "
-    "FROM workers LEFT JOIN line USING (owner) WHERE typeof(owner) = 'text' "
-    "GROUP BY owner ORDER BY owner"
-)
 
 
 class SQLiteLedger:
@@ -115,18 +100,18 @@ class SQLiteLedger:
         """As :meth:`GroupedLedger.place_in_group`."""
 
         def work(db: sqlite3.Connection) -> Placing:
-            now = _hear(db, row.owner, lease)
-            if _is_over(_claimer(db, row.id)):
+            now = hear(db, row.owner, lease)
+            if is_over(claimer_of(db, row.id)):
                 return Placing(placed=False, called_off=True)
             if db.execute("SELECT 1 FROM rows WHERE id = ?", [row.id]).fetchone():
                 return Placing(placed=True)
-            if holder := _holder(db, row):
+            if holder := holder_of(db, row):
                 leave(db, row.id)
                 return Placing(placed=False, holder=holder)
             counted = counter(db, "SELECT counted FROM memory")
-            is_full = group_limit is not None and _group_size(db, row) >= group_limit
+            is_full = group_limit is not None and group_size(db, row) >= group_limit
             if not is_full and counted <= now and take(db, row, limit, renews=renews):
-                db.execute(_INSERT, _values(row, now, now + seconds))
+                db.execute(INSERT, values_of(row, now, now + seconds))
                 return Placing(placed=True)
             if not wait:
                 leave(db, row.id)
@@ -143,7 +128,7 @@ class SQLiteLedger:
         """As :meth:`SessionLedger.record`."""
 
         def work(db: sqlite3.Connection) -> str:
-            return _record(db, row, time_of(db), seconds)
+            return record_row(db, row, time_of(db), seconds)
 
         return await self._run(work)
 
@@ -153,8 +138,8 @@ class SQLiteLedger:
         """As :meth:`BulkLedger.record_all`; in batches, so that no other worker waits for long."""
 
         def work(portion: Sequence[tuple[LedgerRow, float]], db: sqlite3.Connection) -> list[str]:
-            now = _hear(db, worker, lease)
-            return [_record(db, row, now, seconds) for row, seconds in portion]
+            now = hear(db, worker, lease)
+            return [record_row(db, row, now, seconds) for row, seconds in portion]
 
         told: list[str] = []
         for portion in batched(rows, MOST_CLAIMED):
@@ -171,11 +156,11 @@ class SQLiteLedger:
                 {"id": row_id},
             ).fetchone()
             if found is None:
-                return False if _claimer(db, row_id) not in {None, OVER} else None
+                return False if claimer_of(db, row_id) not in {None, OVER} else None
             db.execute("DELETE FROM rows WHERE id = ?", [row_id])
             leave(db, row_id)
             if found[0] != (worker or NOBODY):
-                _call(db, found[0], row_id, worker)
+                call(db, found[0], row_id, worker)
             return True
 
         return await self._run(work)
@@ -187,12 +172,12 @@ class SQLiteLedger:
             now = time_of(db)
             others = "WHERE key = :key AND owner NOT IN (:worker, :nobody)"
             scope = {"key": key, "worker": worker, "nobody": NOBODY}
-            found = _rows(db.execute(f"{_SELECT} {others}", scope), now)
+            found = rows_of(db.execute(f"{SELECT} {others}", scope), now)
             starts = [(row.owner, row.id) for row in found if row.session_id is None]
             turns = f"SELECT owner, id FROM line {others}"  # noqa: S608 - our own words
             for owner, row_id in starts + db.execute(turns, scope).fetchall():
                 leave(db, row_id)
-                _call(db, owner, row_id, worker)
+                call(db, owner, row_id, worker)
             return found
 
         return await self._run(work)
@@ -201,7 +186,7 @@ class SQLiteLedger:
         """As :meth:`SessionLedger.renew`."""
 
         def work(db: sqlite3.Connection) -> dict[str, str | None]:
-            _hear(db, worker, lease)
+            hear(db, worker, lease)
             if not lease:
                 db.execute("DELETE FROM names WHERE owner = ?", [worker])
             held = db.execute(
@@ -225,7 +210,7 @@ class SQLiteLedger:
         """As :meth:`NamedLedger.enlist`."""
 
         def work(db: sqlite3.Connection) -> Namesake | None:
-            now = _hear(db, worker, lease)
+            now = hear(db, worker, lease)
             db.execute(
                 "UPDATE workers SET until = min(until, ?) "
                 "WHERE owner = ? AND owner IN (SELECT owner FROM names WHERE name = ?)",
@@ -246,7 +231,7 @@ class SQLiteLedger:
             ).fetchone()
             if holder:
                 return Namesake(*holder)
-            db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", [name, worker, process])
+            db.execute(NAME, [name, worker, process])
             return None
 
         return await self._run(work)
@@ -264,7 +249,7 @@ class SQLiteLedger:
         """As :meth:`NamedLedger.claim` and :meth:`SettlingLedger.claim`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
-            now = _hear(db, worker, lease)
+            now = hear(db, worker, lease)
             since = counter(db, "SELECT since FROM engine")
             if now - since < lease and not at_once and of is None:
                 return []
@@ -276,8 +261,8 @@ class SQLiteLedger:
                 "most": MOST_CLAIMED,
             }
             limit_ends(db, now)
-            late = db.execute(_LATE_ROWS, scope).fetchall()
-            claimed = _rows(late, now)
+            late = db.execute(LATE_ROWS, scope).fetchall()
+            claimed = rows_of(late, now)
             owners = dict.fromkeys((values[0] for values in late), NOBODY)  # invalid rows too
             for row in claimed:
                 may_settle = settles and row.marker is not None and row.endpoint == endpoint
@@ -285,10 +270,10 @@ class SQLiteLedger:
                     owners[row.id] = worker
             for row_id, by in owners.items():
                 db.execute("UPDATE rows SET owner = ? WHERE id = ?", [by, row_id])
-                db.execute("INSERT OR REPLACE INTO claimed VALUES (?, ?, ?)", [row_id, by, now])
-            for (row_id,) in db.execute(_LATE_TURNS, scope).fetchall():
+                db.execute(CLAIM, [row_id, by, now])
+            for (row_id,) in db.execute(LATE_TURNS, scope).fetchall():
                 leave(db, row_id)
-            if db.execute(_DROP_LATE_WORKERS, scope).rowcount:
+            if db.execute(DROP_LATE_WORKERS, scope).rowcount:
                 db.execute("DELETE FROM names WHERE owner NOT IN (SELECT owner FROM workers)")
             db.execute("DELETE FROM claimed WHERE at < ?", [now - REMEMBERED])
             db.execute("DELETE FROM calls WHERE at < ?", [now - CALLED])
@@ -314,7 +299,7 @@ class SQLiteLedger:
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
             now = time_of(db)
-            return _rows(db.execute(f"{_SELECT} ORDER BY started"), now)
+            return rows_of(db.execute(f"{SELECT} ORDER BY started"), now)
 
         return await self._run(work, write=False)
 
@@ -322,7 +307,7 @@ class SQLiteLedger:
         """The workers that the engine knows, by their ids; for people who watch them."""
 
         def work(db: sqlite3.Connection) -> list[LedgerWorker]:
-            known = db.execute(_WORKERS, [time_of(db)])
+            known = db.execute(WORKERS, [time_of(db)])
             return [LedgerWorker(*values) for values in known]
 
         return await self._run(work, write=False)
@@ -352,93 +337,3 @@ class SQLiteLedger:
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
         return await self._file.run(work, write=write)
-
-
-def _hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
-    """Note a heartbeat, remove expired rows, and return the time."""
-    now = time_of(db)
-    db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", [worker, now + lease])
-    if not lease:
-        return now  # leaving is no heartbeat: it would hide a time without any
-    heard = counter(db, "SELECT heard FROM engine")
-    if now < heard:
-        # The clock was set back: all leases keep their length.
-        db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
-        db.execute("UPDATE memory SET counted = counted + ? WHERE counted > ?", [now - heard, now])
-    # Slots are counted again when all workers had the time to write rows that the file may lack.
-    db.execute("UPDATE memory SET counted = ? WHERE counted < 0", [now + lease])
-    if abs(now - heard) > lease / 2:
-        # No heartbeat could arrive, or the clock jumped: no worker is stalled because of that.
-        db.execute("UPDATE engine SET since = ?", [now])
-    db.execute("UPDATE engine SET heard = ?", [now])
-    db.execute("DELETE FROM rows WHERE expires <= ?", [now])
-    return now
-
-
-def _record(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: float) -> str:
-    """As :meth:`SessionLedger.record`."""
-    readable = "typeof(owner) || typeof(started) = 'textreal'"
-    before = f"SELECT owner, started FROM rows WHERE id = ? AND {readable}"  # noqa: S608 - our words
-    found = db.execute(before, [row.id]).fetchone()
-    if found is None:
-        if (claimer := _claimer(db, row.id)) is not None:
-            return NOBODY if _is_over(claimer) else claimer
-    elif found[0] not in {row.owner, NOBODY}:
-        return str(found[0])
-    elif _is_over(_claimer(db, row.id)):
-        if row.session_id is None:
-            return NOBODY  # its start was called off
-        # It came nevertheless, and has to be stopped.
-        db.execute("DELETE FROM claimed WHERE id = ?", [row.id])
-    db.execute("DELETE FROM rows WHERE id = ?", [row.id])
-    db.execute(_INSERT, _values(row, found[1] if found else now, now + seconds))
-    leave(db, row.id, placed=True)
-    # It may have been stalled and removed: without a further heartbeat it must be stalled again.
-    db.execute("INSERT OR IGNORE INTO workers VALUES (?, ?)", [row.owner, now])
-    return _holder(db, row) or row.owner
-
-
-def _claimer(db: sqlite3.Connection, row_id: str) -> str | None:
-    """The worker that has claimed a row; or, after ``OVER``, the one that has ended its session."""
-    found = db.execute("SELECT by FROM claimed WHERE id = ?", [row_id]).fetchone()
-    return found and str(found[0])
-
-
-def _is_over(claimer: str | None) -> bool:
-    return claimer is not None and claimer.startswith(OVER)
-
-
-def _call(db: sqlite3.Connection, owner: str, row_id: str, by: str | None) -> None:
-    """Tell a worker that its session is over, or its start called off."""
-    now = time_of(db)
-    over = OVER + (by or NOBODY)
-    db.execute("INSERT OR IGNORE INTO claimed VALUES (?, ?, ?)", [row_id, over, now])
-    db.execute("INSERT INTO calls (owner, id, at) VALUES (?, ?, ?)", [owner, row_id, now])
-
-
-def _holder(db: sqlite3.Connection, row: LedgerRow) -> str | None:
-    """The other worker that has the row's key."""
-    holder = db.execute(
-        "SELECT owner FROM (SELECT key, owner FROM rows UNION ALL SELECT key, owner FROM line) "
-        "WHERE key = :key AND owner NOT IN (:owner, :nobody) AND typeof(owner) = 'text'",
-        {"key": row.key, "owner": row.owner, "nobody": NOBODY},
-    ).fetchone()
-    return holder and str(holder[0])
-
-
-def _group_size(db: sqlite3.Connection, row: LedgerRow) -> int:
-    """How many rows its group has."""
-    count = 'SELECT count(*) FROM rows WHERE "group" = ?'
-    (size,) = db.execute(count, [row.group]).fetchone()
-    return int(size)
-
-
-def _values(row: LedgerRow, started: float, expires: float) -> dict[str, Any]:
-    given: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
-    return {**given, "started": started, "expires": expires}
-
-
-def _rows(found: Iterable[Sequence[Any]], now: float) -> list[LedgerRow]:
-    """The rows that can be read."""
-    read = (row_of(dict(zip(_COLUMNS, values, strict=True)), now) for values in found)
-    return [row for row in read if row is not None]

@@ -221,7 +221,7 @@ class SQLiteFile:
         inode = self._inode or 0
         mend(db)
         db.execute(
-            "INSERT INTO memory SELECT hex(randomblob(8)), ?, 0 "
+            "INSERT INTO memory (born, inode, counted) SELECT hex(randomblob(8)), ?, 0 "
             "WHERE NOT EXISTS (SELECT 1 FROM memory)",
             [inode],
         )
@@ -294,8 +294,13 @@ def _write_ahead(db: sqlite3.Connection, *, last_try: bool) -> bool:
     return True
 
 
+# Two threads that fork at once would open the files for each other.
+_FORKING: Final = threading.Lock()
+
+
 def before_fork() -> None:
     """Close all files for the time of a fork."""
+    _FORKING.acquire()
     for file in list(_FILES):
         file.stand_still()
 
@@ -304,12 +309,14 @@ def in_parent() -> None:
     """Open the files again after a fork."""
     for file in list(_FILES):
         file.go_on()
+    _FORKING.release()
 
 
 def in_child() -> None:
     """Open the files in the child after a fork."""
     for file in list(_FILES):
         file.begin_anew()
+    _FORKING.release()
 
 
 # Systems without fork have no such function. Hooks cannot be removed, so there is one set of them.

@@ -18,11 +18,11 @@ _NONSENSE: Final = (
     "DELETE FROM line WHERE abs(skipped) > :far OR max(turn, skipped) > 9e18",
 )
 _ENGINE: Final = (
-    "INSERT INTO engine SELECT 0, 0, (SELECT count(*) FROM rows) "
+    "INSERT INTO engine (heard, since, live) SELECT 0, 0, (SELECT count(*) FROM rows) "
     "WHERE NOT EXISTS (SELECT 1 FROM engine)"
 )
 _WORKERS: Final = (
-    "INSERT OR IGNORE INTO workers SELECT owner, :now "
+    "INSERT OR IGNORE INTO workers (owner, until) SELECT owner, :now "
     "FROM (SELECT owner FROM rows UNION SELECT owner FROM line) "
     "WHERE owner <> '' AND typeof(owner) = 'text'"
 )

@@ -10,6 +10,7 @@ import equos_async
 
 NEED_MORE = {
     "equos_async.ledger.redis_link": "redis",
+    "equos_async.ledger.redis_ways": "redis",
     "equos_async.otel": "opentelemetry",
     "equos_async.testing.callsites": "pytest",
     "equos_async.testing.grouped_ledger_contract": "pytest",

@@ -98,6 +98,7 @@ def test_what_only_the_declared_dependencies_bring() -> None:
     tests = {"pytest", "pytest_asyncio"}  # of the plugin, which only a test run loads
     declared = {"aiohttp", "attrs", "cattrs", "multidict", "yarl", "rich", "equos_async"}
     extras = {"otel.py": {"opentelemetry"}, "redis_link.py": {"redis"}}
+    extras["redis_ways.py"] = {"redis"}
     extras["values.py"] = {"typing_extensions"}  # for type checkers, which bring it along
     for path in PACKAGE.rglob("*.py"):
         known = declared | set(sys.stdlib_module_names) | tests | extras.get(path.name, set())

@@ -63,6 +63,10 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    def start_again(self) -> None:
+        """Start it as it was started, with the file that it has of its settings."""
+        self.process = subprocess.Popen(self.process.args, stdout=subprocess.DEVNULL)
+
 
 @contextmanager
 def program(folder: Path, *options: str, sentinel: bool = False) -> Generator[Program, None, None]:
@@ -164,6 +168,7 @@ class Relay:
         delay: Seconds that each byte is under way.
         refuses: The error with which new connections answer for good; empty for none.
         what: The word of what they refuse.
+        is_silent: Whether new connections are accepted, and get no answer.
         port: Where it is reached.
     """
 
@@ -171,6 +176,7 @@ class Relay:
     delay: float = 0.0
     refuses: str = ""
     what: bytes = b"EVAL"
+    is_silent: bool = False
     port: int = field(default=0, init=False)
     _open: list[tuple[int, asyncio.StreamWriter, asyncio.StreamWriter]] = field(
         factory=list[tuple[int, asyncio.StreamWriter, asyncio.StreamWriter]], init=False
@@ -215,6 +221,8 @@ class Relay:
             return
         name: int = there.get_extra_info("sockname")[1]
         self._open.append((name, back, there))
+        if self.is_silent:
+            self._silent.add(name)
         answer = f"-{self.refuses}\r\n".encode() if self.refuses else None
 
         def refused(data: bytes) -> bool:

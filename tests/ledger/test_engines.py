@@ -27,6 +27,7 @@ from equos_async import (
     SQLiteLedger,
 )
 from equos_async.ledger import sqlite_schema
+from equos_async.ledger.redis_script import SCRIPT
 from equos_async.ledger.sqlite_file import MOST_LOG, before_fork, in_child, in_parent
 from equos_async.ledger.sqlite_schema import MIGRATIONS, Migration
 from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
@@ -422,7 +423,33 @@ class TestSQLite:
                 assert not log.exists(), "the last connection takes the log with it"
                 goes_on()
             assert await place(ledger, row("b"))
+            before_fork()
             in_parent()  # for the thread that would not be there in a child
+
+    async def test_two_threads_fork_at_once(self, tmp_path: Path) -> None:
+        """The file stays closed until each of them is done."""
+        stands, may_go = threading.Event(), threading.Event()
+
+        def fork() -> None:
+            before_fork()
+            stands.set()
+            may_go.wait()
+            in_parent()
+
+        async with SQLiteLedger(tmp_path / "ledger.db") as ledger:
+            await ledger.rows()
+            before_fork()
+            other = threading.Thread(target=fork)
+            other.start()
+            in_parent()
+            await asyncio.to_thread(stands.wait)
+            step = asyncio.create_task(place(ledger, row("a")))
+            await asyncio.wait([step], timeout=0.1)
+            is_open = step.done()
+            may_go.set()
+            assert await step
+            assert not is_open
+            await asyncio.to_thread(other.join)
 
     async def test_a_fork_of_what_is_in_memory(self) -> None:
         """It is not closed, for it would be gone."""
@@ -641,7 +668,7 @@ class TestRedis:
             await asyncio.sleep(0.05)
             own_redis.stop()
             with pytest.raises(LedgerError, match="Redis: "):
-                await asyncio.wait_for(told, 5)
+                await asyncio.wait_for(told, 30)
 
     async def test_no_info(self, own_redis: RedisServer) -> None:
         """A user who may not ask for the server's name still has a ledger."""
@@ -650,6 +677,13 @@ class TestRedis:
         async with RedisLedger(url) as ledger:
             await live(ledger, row("a"), "s1")
             assert "pw" not in repr(ledger)
+
+    def test_each_command_is_among_the_rights_of_the_page(self) -> None:
+        """Also those that a script rarely comes to."""
+        (rights,) = re.findall(r"^ACL (SETUSER .*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+        used = re.findall(r"(?:redis\.p?call|standing)\('([A-Z]+)'", SCRIPT)
+        assert len(set(used)) > 20
+        assert {f"+{one.lower()}" for one in used} <= set(rights.split())
 
     async def test_the_rights_of_the_page_suffice(self, own_redis: RedisServer) -> None:
         """A user with no more than these does all that a worker does."""
@@ -665,7 +699,7 @@ class TestRedis:
             await ledger.renew("worker-2", lease=LEASE)
             assert await ledger.call_off("elsewhere", worker="worker-2") is not None
             await ledger.remove("worker-1/a", worker="worker-1")
-            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            assert await asyncio.wait_for(told, 30) == "worker-1/b"
             await ledger.record_all("worker-1", [(session, 600.0)], lease=LEASE)
             await ledger.renew("worker-1", lease=0)
             assert len(await claim(ledger, "worker-2")) == 1
@@ -743,7 +777,7 @@ class TestRedis:
         assert "hunter2" not in str(caught.value)
 
     @pytest.mark.parametrize(
-        "settings", [{"namespace": ""}, {"namespace": "{a}"}, {"timeout": 0}, {"connections": 0}]
+        "settings", [{"namespace": ""}, {"namespace": "{a}"}, {"timeout": 0}, {"connections": 1}]
     )
     def test_wrong_settings(self, settings: dict[str, Any]) -> None:
         """They are refused at once; a namespace is what is between the braces of a hash tag."""
@@ -820,7 +854,7 @@ class TestCluster:
             assert not await place(two, row("b", "worker-2"), limit=1)
             told = asyncio.ensure_future(anext(two.turns("worker-2")))
             await one.remove("worker-1/a", worker="worker-1")
-            assert await asyncio.wait_for(told, 5) == "worker-2/b"
+            assert await asyncio.wait_for(told, 30) == "worker-2/b"
             assert await place(two, evolve(row("b", "worker-2")), limit=1)
 
     async def test_many_find_it_at_once(self, nodes: list[int]) -> None:

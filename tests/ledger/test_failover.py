@@ -52,7 +52,9 @@ class TestOneAddress:
                 told = [ledger.renew("worker-1", lease=LEASE) for _ in range(8)]
                 assert [len(held) for held in await asyncio.gather(*told)] == [8] * 8
 
-    @pytest.mark.parametrize("word", ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "ERR x: -READONLY"])
+    @pytest.mark.parametrize(
+        "word", ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "ERR x: -READONLY"]
+    )
     async def test_one_that_is_not_ready(self, redis: RedisServer, word: str) -> None:
         """Whatever the word is for it: the next connection is a new one."""
         async with (
@@ -68,6 +70,14 @@ class TestOneAddress:
         """The step was done all the same."""
         async with (
             Relay(redis.port, refuses="LOADING not now", what=b"SLOTS") as address,
+            RedisLedger(address.url) as ledger,
+        ):
+            assert await place(ledger, row("a"))
+
+    async def test_a_node_without_a_name(self, redis: RedisServer) -> None:
+        """It is at another port of the same host."""
+        async with (
+            Relay(redis.port, refuses=f"MOVED 866 :{redis.port}") as address,
             RedisLedger(address.url) as ledger,
         ):
             assert await place(ledger, row("a"))
@@ -93,7 +103,22 @@ class TestOneAddress:
             found = await the_listeners(redis)
             address.forget(*found)
             await other.remove("worker-2/a")
-            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
+
+    async def test_new_connections_that_are_silent(self, redis: RedisServer) -> None:
+        """A listener gives up on one that is accepted and not answered, also in the midst of it."""
+        async with Relay(redis.port, is_silent=True) as address:
+            async with RedisLedger(address.url, timeout=0.1) as ledger:
+                with pytest.raises(LedgerError, match="no answer"):
+                    await anext(ledger.turns("worker-1"))
+            address.is_silent = False
+            async with RedisLedger(address.url, timeout=0.5) as ledger:
+                told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
+                await the_listeners(redis)
+                address.is_silent = True
+                address.cut()
+                with pytest.raises(LedgerError, match="no answer"):
+                    await told
 
     async def test_a_quiet_listener(self, redis: RedisServer) -> None:
         """Where nothing is published, its answers keep it."""
@@ -105,7 +130,7 @@ class TestOneAddress:
             await asyncio.wait([told], timeout=2.5)
             assert listeners(redis) == found
             await other.remove("worker-1/a", worker="worker-1")
-            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
 
 
 def listeners(server: RedisServer) -> list[int]:
@@ -144,7 +169,7 @@ class TestSentinel:
             assert not await place(ledger, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
             await ledger.remove("worker-1/a", worker="worker-1")
-            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
 
     def test_wrong_settings(self) -> None:
         """They are refused before any I/O."""
@@ -218,7 +243,7 @@ class TestClient:
             assert not await place(ledger, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
             await ledger.remove("worker-1/a", worker="worker-1")
-            assert await asyncio.wait_for(told, 5) == "worker-1/b"
+            assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
             await ledger.renew("worker-1", lease=0)
             assert len(await claim(ledger, "worker-2")) == 0
         assert await client.ping()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from equos_async import RedisLedger
+from equos_async import RedisLedger, SQLiteLedger
+from equos_async.ledger.protocol import ROW_VERSION
 from equos_async.testing.ledger_contract import HERE, LEASE, SHORT, claim, live, place, row
 from tests.ledger.conftest import RedisServer
 
@@ -26,6 +30,41 @@ async def test_fields_of_a_newer_worker(redis: RedisServer) -> None:
         await ledger.renew("worker-1", lease=0)
         assert [one.session_id for one in await claim(ledger, "worker-2")] == ["s1"]
         assert '"mood":["good"]' in redis.ask("HGET", "{equos}:rows", "worker-1/a")
+
+
+async def test_a_file_of_a_newer_release(tmp_path: Path) -> None:
+    """An older worker joins it, and leaves alone what only newer ones understand."""
+    path = tmp_path / "ledger.db"
+    newer = partial(row, group="g", version=ROW_VERSION + 1)
+    async with SQLiteLedger(path) as ledger:
+        await live(ledger, newer("a"), "s1")
+        parked = await ledger.place_in_group(
+            newer("b"), seconds=600, limit=9, wait=True, lease=LEASE, group_limit=1
+        )
+        assert parked.group_full
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("rows", "line", "workers", "claimed", "calls", "names", "memory"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'")
+        db.execute("CREATE TABLE moods (id TEXT PRIMARY KEY)")
+        db.execute("UPDATE rows SET mood = 'good'")
+        db.commit()
+    async with SQLiteLedger(path) as ledger:
+        assert [one.version for one in await ledger.rows()] == [ROW_VERSION + 1]
+        for key in ("a", "b"):
+            refused = await ledger.place(
+                row(key, "worker-2"), seconds=600, limit=9, wait=False, lease=LEASE
+            )
+            assert refused.holder == "worker-1"
+        assert not await place(ledger, row("c", "worker-2"), limit=1)
+        await ledger.enlist("worker-2", name="bot", process="", lease=LEASE)
+        await ledger.renew("worker-1", lease=0)
+        assert await claim(ledger, "worker-2") == []
+        assert await place(ledger, row("c", "worker-2"), limit=2)
+        assert await place(ledger, row("b", "worker-2"), limit=3), "nobody waits with it any more"
+        await ledger.remove("worker-2/c")
+        with closing(sqlite3.connect(path)) as db:
+            kept = db.execute("SELECT id, owner, mood FROM rows ORDER BY id").fetchall()
+        assert kept == [("worker-1/a", "worker-1", "good"), ("worker-2/b", "worker-2", "calm")]
 
 
 @pytest.mark.parametrize("text", ["nonsense", "2:s1[]", "0:{}", "2:s1{", '2:s1{"id":"worker-1/b"}'])
