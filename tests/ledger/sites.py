@@ -1,12 +1,12 @@
-"""Where a ledger's Redis runs while workers are killed, and what befalls it there."""
+"""Where a ledger is while workers are killed, and what befalls it there."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from attrs import frozen
@@ -26,16 +26,12 @@ class Site:
     Attributes:
         where: For :func:`ledger_at`.
         harms: By name; each takes so many seconds, and afterwards all is well, or becomes so.
+        losses: The names of those after which nobody knows the rows of the dead.
     """
 
     where: str
     harms: Mapping[str, Harm]
-
-    async def harm(self, chance: random.Random, seconds: float) -> str:
-        """Let something befall it; the name of that."""
-        name = chance.choice(sorted(self.harms))
-        await self.harms[name](seconds)
-        return name
+    losses: frozenset[str] = frozenset()
 
 
 def ledger_at(where: str) -> RedisLedger | SQLiteLedger:
@@ -65,9 +61,14 @@ async def one_server(folder: Path) -> AsyncGenerator[Site]:
         await asyncio.to_thread(redis.ask, "CLIENT", "PAUSE", str(round(seconds * 1000)))
         await asyncio.sleep(seconds)
 
-    def restart(how: signal.Signals) -> Harm:
+    async def flush(_: float) -> None:
+        await asyncio.to_thread(redis.ask, "FLUSHALL")
+
+    def restart(how: signal.Signals, *, forgets: bool = False) -> Harm:
         async def harm(seconds: float) -> None:
             await asyncio.to_thread(redis.stop, how)
+            if forgets:
+                redis.forget()
             await asyncio.sleep(seconds)
             await asyncio.to_thread(redis.start)
 
@@ -77,7 +78,12 @@ async def one_server(folder: Path) -> AsyncGenerator[Site]:
         async with Relay(redis.port, delay=0.005) as way:
             ways = {"the network is cut": cut, "its connections are forgotten": forget}
             ends = {"it ends": restart(signal.SIGTERM), "it is killed": restart(signal.SIGKILL)}
-            yield Site(way.url, {**ways, **ends, "it is paused": pause})
+            losses: dict[str, Harm] = {
+                "it is flushed": flush,
+                "it is killed, and its file is gone": restart(signal.SIGKILL, forgets=True),
+            }
+            harms = {**ways, **ends, **losses, "it is paused": pause}
+            yield Site(way.url, harms, frozenset(losses))
     finally:
         redis.stop(signal.SIGKILL)
 
@@ -96,6 +102,20 @@ def frozen_one(programs: Sequence[Program], is_primary: Callable[[Program], bool
     return harm
 
 
+def killed_one(programs: Sequence[Program], is_primary: Callable[[Program], bool]) -> Harm:
+    """Kill the primary, and start it again when another one has taken its place."""
+
+    async def harm(seconds: float) -> None:
+        found = [one for one in programs if await asyncio.to_thread(is_primary, one)]
+        for one in found:
+            one.kill()
+        await asyncio.sleep(seconds + 2)
+        for one in found:
+            one.start_again()
+
+    return harm
+
+
 @asynccontextmanager
 async def sentinels(folder: Path) -> AsyncGenerator[Site]:
     """A primary, its replica and three Sentinels."""
@@ -106,8 +126,12 @@ async def sentinels(folder: Path) -> AsyncGenerator[Site]:
             told = servers.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
             return str(one.port) in told.split()
 
-        freeze = frozen_one([servers.primary, servers.replica], leads)
-        yield Site(f"sentinels:{ports}", {"the primary is frozen": freeze})
+        both = [servers.primary, servers.replica]
+        harms = {
+            "the primary is frozen": frozen_one(both, leads),
+            "the primary is killed": killed_one(both, leads),
+        }
+        yield Site(f"sentinels:{ports}", harms)
 
 
 @asynccontextmanager
@@ -116,14 +140,38 @@ async def nodes(folder: Path) -> AsyncGenerator[Site]:
     with cluster(folder) as programs:
         slot = int(programs[0].ask("CLUSTER", "KEYSLOT", "{equos}:rows"))
         first = (slot > 5460) + (slot > 10922)
-        pair = [programs[first], programs[first + 3]]
+        pair, others = ([programs[n % 3], programs[n % 3 + 3]] for n in (first, first + 1))
 
         def leads(one: Program) -> bool:
             return "role:master" in one.ask("INFO", "replication")
 
-        freeze = frozen_one(pair, leads)
         seeds = ",".join(one.url for one in programs[:3])
-        yield Site(seeds, {"the node is frozen": freeze})
+        harms = {
+            "the node is frozen": frozen_one(pair, leads),
+            "the node is killed": killed_one(pair, leads),
+            "another node is frozen": frozen_one(others, leads),
+        }
+        yield Site(seeds, harms)
 
 
-SITES = {"one server": one_server, "Sentinel": sentinels, "cluster": nodes}
+@asynccontextmanager
+async def one_machine(folder: Path) -> AsyncGenerator[Site]:
+    """A file of SQLite."""
+    path = folder / "ledger.db"
+    path.touch()
+
+    async def lock(seconds: float) -> None:
+        with closing(sqlite3.connect(path, 30, check_same_thread=False)) as other:
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+            await asyncio.sleep(seconds)
+
+    async def remove(_: float) -> None:
+        for part in (path, path.with_name("ledger.db-wal"), path.with_name("ledger.db-shm")):
+            part.unlink(missing_ok=True)
+
+    harms = {"a process keeps its lock": lock, "its file is removed": remove}
+    yield Site(f"sqlite:{path}", harms, frozenset({"its file is removed"}))
+
+
+SERVERS = {"one server": one_server, "Sentinel": sentinels, "cluster": nodes}
+SITES = {"SQLite": one_machine, **SERVERS}

@@ -10,21 +10,21 @@ import pytest
 
 from tests.ledger.chaos import Chaos, befall
 from tests.ledger.conftest import RedisServer
-from tests.ledger.sites import SITES
+from tests.ledger.sites import SERVERS
 
 LEASE = 2.0
 
 
-@pytest.mark.parametrize("name", SITES)
+@pytest.mark.parametrize("name", SERVERS)
 async def test_redis(redis_program: None, tmp_path: Path, name: str) -> None:
     """Workers are killed while something befalls the Redis of their ledger."""
     async with (
-        SITES[name](tmp_path) as site,
+        SERVERS[name](tmp_path) as site,
         Chaos(where=site.where, sessions=8, limit=18, lease=LEASE, hold=2, seed=1) as chaos,
     ):
         await chaos.spawn(4)
         await chaos.busy(12)
-        assert await befall(chaos, site) in site.harms
+        await befall(chaos, site, chaos.chance.choice(sorted(site.harms)))
         await chaos.leave()
 
 
