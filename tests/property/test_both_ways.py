@@ -99,7 +99,7 @@ KEPT = {
 }
 """After which the connection carries the next request. After the others the stop dials anew."""
 if tuple(map(int, aiohttp.__version__.split(".")[:2])) < (3, 13):
-    KEPT |= {"too many trailers"}  # it has no bound for their number
+    KEPT.add("too many trailers")  # it has no bound for their number
 
 STRICTER = {"and a half", "and a strange half", "beyond it", "bomb", "HTTP/1.0 chunks"}
 """After which aiohttp's session may use the connection again; the direct wire never does."""
