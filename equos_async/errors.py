@@ -81,9 +81,9 @@ class FleetFullError(EquosError):
     """The fleet has no free slot for this start, or its session budget would be exceeded.
 
     Attributes:
-        retry_after: Seconds until the next session of this fleet ends by itself, or until a
-            restarted ledger accepts starts again; None if that is not known, or if waiting does not
-            help, as with a spent budget.
+        retry_after: Seconds until a session of this fleet ends by itself whose slot the start could
+            have, or until a restarted ledger accepts starts again; None if that is not known, or if
+            waiting does not help, as with a spent budget.
         budget_left: Seconds of the session budget that are left; None without a budget.
     """
 
@@ -109,6 +109,7 @@ class KeyInUseError(EquosError):
     Attributes:
         key: The key.
         holder: The worker that holds the key, if the fleet has a ledger.
+        session_id: The id of the key's session; None while it is being started.
     """
 
     key: Hashable

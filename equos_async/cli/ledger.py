@@ -186,7 +186,7 @@ async def _stop_key(args: argparse.Namespace) -> int:
             Engine(),
             worker=_own_name("stop"),
             clock=Clock(),
-            ended=lambda row, _: stopped.append(_told(Reaped(row, "stopped"))),
+            ended=lambda row, _, __: stopped.append(_told(Reaped(row, "stopped"))),
         )
         try:
             await elsewhere.stop(args.key)

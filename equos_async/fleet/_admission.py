@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from heapq import nsmallest
 
 from equos_async._shown import brief
 from equos_async.errors import (
@@ -16,6 +17,7 @@ from equos_async.errors import (
     KeyInUseError,
     RateLimitError,
 )
+from equos_async.ledger.protocol import Placing
 
 from ._names import name_of
 from ._no_ledger import NoRows
@@ -158,6 +160,8 @@ class Admission:
             record.decide(error if isinstance(error, EquosError) else None)
             if record.state is State.WAITING:
                 self.release(record, 0.0)
+            if isinstance(error, FleetFullError):
+                error.budget_left = self.budget_left  # with the seconds that were reserved for it
             if isinstance(error, EquosError):
                 self._tally.tell("refused", record, str(error))
             raise
@@ -222,7 +226,6 @@ class Admission:
             raise FleetFullError(
                 f"the session budget has {left:g} s left; this start asks for "
                 f"{record.duration:g} s",
-                budget_left=left,
                 operation="start",
             )
         record.seconds = record.duration
@@ -245,13 +248,10 @@ class Admission:
                 wait=wait,
                 renews=record.replaces is not None,
                 waits=partial(self._waits, record),
+                full=partial(self._ledger_full, record),
             )
         except asyncio.CancelledError:
             self._tally.tell("waiting", record, "gave up")
-            raise
-        except FleetFullError as full:
-            full.retry_after = full.retry_after or self._next_end(record)
-            full.budget_left = self.budget_left
             raise
         if record.unwanted is not None:
             raise record.unwanted
@@ -269,20 +269,33 @@ class Admission:
     def _crowd(self, record: SessionRecord) -> str:
         return f"{self._max_waiting} starts{_of(record.group)} wait already"
 
-    def _full(self, record: SessionRecord, told: str) -> FleetFullError:
-        return FleetFullError(
-            told,
-            retry_after=self._next_end(record),
-            budget_left=self.budget_left,
-            operation="start",
-        )
+    def _ledger_full(self, record: SessionRecord, placing: Placing) -> FleetFullError:
+        if placing.recovers_in:
+            told = "the ledger may have lost rows; it accepts starts again in"
+            return FleetFullError(
+                f"{told} {placing.recovers_in:.1f} s",
+                retry_after=placing.recovers_in,
+                operation="start",
+            )
+        if placing.group_full:
+            told = f"all {self._per_group} slots{_of(record.group)} are taken"
+        else:
+            told = f"all {self._slots.count} slots of the ledger are taken"
+        return self._full(record, told, of_group=placing.group_full)
 
-    def _next_end(self, record: SessionRecord) -> float | None:
-        """Seconds until the next session ends whose slot it could have, if there is one."""
-        is_full = self._slots.is_full(record.group)
+    def _full(self, record: SessionRecord, told: str, *, of_group: bool = False) -> FleetFullError:
+        retry_after = self._next_end(record, of_group=of_group)
+        return FleetFullError(told, retry_after=retry_after, operation="start")
+
+    def _next_end(self, record: SessionRecord, *, of_group: bool) -> float | None:
+        """Seconds until a session ends whose slot it could have, if that is known."""
+        is_full = of_group or self._slots.is_full(record.group)
         held = self._records.every(State.LIVE, State.STOPPING, State.UNKNOWN)
         ends = [one.ends for one in held if not is_full or one.group == record.group]
-        return max(0.0, min(ends) - record.owner.clock.now()) if ends else None
+        # After a resize there may be too many sessions, whose slots nobody gets.
+        excess = 0 if is_full else max(0, -self._slots.free)
+        following = nsmallest(excess + 1, ends)[excess:]
+        return max(0.0, following[0] - record.owner.clock.now()) if following else None
 
     async def _take_slot(self, record: SessionRecord, *, wait: bool) -> None:
         """Take a slot; if this raises, none is taken."""

@@ -49,6 +49,8 @@ def asked(
     resource = resource_of(request)
     group = _group(group_of, request)
     presence = presence_of(join_within, idle_after)
+    if deadline is not None:
+        _validate.number("deadline", deadline)
     if on_renewed is not None and not callable(on_renewed):
         raise ConfigurationError("on_renewed must be callable")
     if not isinstance(renew, bool) and not callable(renew):

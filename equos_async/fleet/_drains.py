@@ -65,13 +65,16 @@ class Drains:
         self._timers = timers
         self._clock = clock
         self._under_way: set[Drain] = set()
-        self._grace: Drain | None = None
+        self._graces: list[Drain] = []
+        self._last: Drain | None = None
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
         """Wait for some seconds until no session runs any more; the future is done then."""
-        grace = self._grace = self._new(seconds)
+        grace = self._new(seconds)
+        self._graces.append(grace)
         running = self._records.every(State.STARTING, State.LIVE, State.STOPPING)
         grace.pending.update(dict.fromkeys(running, STOP_LATE))
+        self._carry_on(grace)
         grace.check()
         return grace.done
 
@@ -81,6 +84,7 @@ class Drains:
         *,
         turn_away: Callable[[SessionRecord], None],
         mark: Callable[[SessionRecord], None],
+        is_final: bool,
     ) -> Drain:
         """Begin to stop all sessions; the drain's future is done when all have ended, or in time.
 
@@ -88,6 +92,7 @@ class Drains:
             seconds: Seconds that it waits at most.
             turn_away: Called with each start in progress.
             mark: Called with each live session, before its stop begins.
+            is_final: Whether the fleet closes with it.
         """
         drain = self._new(seconds)
         for record in self._records.every(State.UNKNOWN):
@@ -106,28 +111,41 @@ class Drains:
         for record in live:
             mark(record)
         self._pace.add(live)
-        if self.closing and self._grace is not None:
-            running = {record.session_id for record in drain.pending} | {None}
-            drain.ends += [end for end in self._grace.ends if end.session_id not in running]
+        if is_final:
+            self._carry_on(drain)
         drain.check()
         return drain
 
-    def conclude(self, drain: Drain) -> DrainReport[Any]:
-        """End a drain, and return its report."""
+    def conclude(self, drain: Drain, *, is_final: bool = False) -> DrainReport[Any]:
+        """End a drain, and return its report.
+
+        Args:
+            drain: The drain.
+            is_final: Whether the fleet is closed now.
+        """
         self._under_way.discard(drain)
         drain.timer.cancel()
         self._pace.hurry()
         report = drain.report()
-        if self.closing and not self.is_over:
-            self._timers.clear()
-            # With a ledger, the worker that stops them and removes their rows reports their ends.
-            self.is_over = self._rows.worker is None
-            running = self._records.every(State.LIVE, State.STOPPING) if self.is_over else ()
-            ids = {record.session_id for record in running}
-            for end in report.left:  # failures at the end of their time were reported before
-                if end.session_id in ids:
-                    self._ends.tell(end)
+        if is_final:
+            self._close(report)
         return report
+
+    def _close(self, report: DrainReport[Any]) -> None:
+        """Say what is known of sessions that may be running, to all who wait for their ends."""
+        self._timers.clear()
+        for grace in self._graces:
+            set_unless_done(grace.done, None)
+        was_over = self.is_over
+        # With a ledger, the worker that stops them and removes their rows reports their ends.
+        self.is_over = self._rows.worker is None
+        left = {end.session_id: end for end in report.left}
+        running = self._records.every(State.LIVE, State.STOPPING)
+        for record in [one for one in running if one.session_id in left]:
+            end = left[record.session_id]
+            set_unless_done(record.awaited, end)
+            if self.is_over and not was_over:
+                self._ends.tell(end)  # failures at the end of their time were reported before
 
     def give_up(self) -> None:
         """End all drains now."""
@@ -147,6 +165,13 @@ class Drains:
     def is_awaited(self, record: SessionRecord) -> bool:
         """Whether a drain waits for the end of a session."""
         return any(record in drain.pending for drain in self._under_way)
+
+    def _carry_on(self, drain: Drain) -> None:
+        """Add all that has ended since the fleet began to close: wherever that was begun again."""
+        earlier, self._last = self._last, drain
+        if earlier is not None:
+            running = {record.session_id for record in drain.pending} | {None}
+            drain.ends += [end for end in earlier.ends if end.session_id not in running]
 
     def _new(self, seconds: float) -> Drain:
         until = self._clock.now() + seconds

@@ -1,27 +1,30 @@
-"""Stop the sessions of a key that other workers have."""
+"""End what other workers have: by its key, or because a webhook said that it has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
+
+from attrs import evolve
 
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import KeyedLedger, LedgerRow, SessionLedger
 
-from ._engine import Engine
+from ._engine import Engine, removal
 from ._names import name_of
-from ._reaper import end_of
+from ._reaper import by_clock, end_of
 from ._rows import key_of
-from .values import AnyEnded
+from .values import AnyEnded, EndOutcome
 
 AGAIN: Final = 0.05
 """Seconds between checks whether a start that was called off is over."""
 
 
 class Elsewhere:
-    """Stops the sessions and starts that living workers have for a key.
+    """Ends the sessions and starts of living workers.
 
     Args:
         ledger: The ledger.
@@ -29,7 +32,8 @@ class Elsewhere:
         engine: Calls the ledger.
         worker: The id of this worker.
         clock: The source of time.
-        ended: Called with each session that was stopped and whose end is reported by this worker.
+        ended: Called with the row, as it was at the end, of each session whose end this worker
+            reports, its outcome, and the server's last answer.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class Elsewhere:
         *,
         worker: str,
         clock: Clock,
-        ended: Callable[[LedgerRow, AnyEnded | None], None],
+        ended: Callable[[LedgerRow, EndOutcome, AnyEnded | None], None],
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -48,6 +52,9 @@ class Elsewhere:
         self._worker = worker
         self._clock = clock
         self._ended = ended
+        self._take_out = removal(ledger, worker)
+        # By row id, the reports of ends until the engine has said who removed the rows.
+        self._unsure: dict[str, Callable[[], None]] = {}
 
     async def stop(self, key: str) -> AnyEnded | None:
         """Stop the sessions of a key, and wait until its starts are over.
@@ -71,7 +78,7 @@ class Elsewhere:
             rows = await self._engine.ask(self._ledger.call_off(key, worker=self._worker))
             for row in rows:
                 if row.session_id is not None:
-                    last = await self._end(self._ledger, row) or last
+                    last = await self._end(row) or last
             starts = [row for row in rows if row.session_id is None]
             if not starts:
                 return last
@@ -81,7 +88,34 @@ class Elsewhere:
                 raise EquosError(f"{told}: a session may be running", operation="stop")
             await self._clock.sleep(AGAIN)
 
-    async def _end(self, ledger: KeyedLedger, row: LedgerRow) -> AnyEnded | None:
+    async def mark_ended(self, session_id: str) -> bool:
+        """Remove the row of a session that has ended; its worker is told.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            LedgerError: The engine failed.
+        """
+        if not isinstance(self._ledger, KeyedLedger):
+            return False
+        for row in await self._engine.ask(self._ledger.rows()):
+            if row.session_id == session_id and row.owner != self._worker:
+                found = by_clock(row, self._clock.now())
+                await self._remove(row.id, partial(self._ended, found, "marked_ended", None))
+                return True
+        return False
+
+    async def make_good(self) -> None:
+        """Remove the rows of ended sessions that could not be removed.
+
+        Raises:
+            LedgerError: The engine fails again.
+        """
+        for row_id, report in list(self._unsure.items()):
+            await self._remove(row_id, report)
+
+    async def _end(self, row: LedgerRow) -> AnyEnded | None:
         if row.endpoint != self._client.endpoint:
             told = f"session {row.session_id} of worker {name_of(row.owner)} is at {row.endpoint}"
             raise EquosError(
@@ -89,12 +123,24 @@ class Elsewhere:
                 operation="stop",
                 session_id=row.session_id,
             )
+        found = by_clock(row, self._clock.now())
         last = await end_of(row, self._client)
+        found = evolve(found, read_at=self._clock.now())
         try:
-            removed = await self._engine.ask(ledger.remove(row.id, worker=self._worker))
+            await self._remove(row.id, partial(self._ended, found, "stopped_elsewhere", last))
         except LedgerError as error:
             error.operation, error.session_id = "stop", row.session_id
             raise
-        if removed:
-            self._ended(row, last)
         return last
+
+    async def _remove(self, row_id: str, report: Callable[[], None]) -> None:
+        """Remove the row of a session that has ended, and report its end if no one else does.
+
+        If the engine fails, the row may be removed all the same; then it is not there next time.
+        """
+        was_unsure = row_id in self._unsure
+        self._unsure.setdefault(row_id, report)
+        removed = await self._engine.ask(self._take_out(row_id))
+        first = self._unsure.pop(row_id, None)
+        if first is not None and (removed or (was_unsure and removed is False)):
+            first()

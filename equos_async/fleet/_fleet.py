@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, cast, get_args
+from typing import Any, Generic, Self, cast, get_args
 
 from equos_async import _validate
 from equos_async._inside import clock_of, pause_of
@@ -31,7 +31,8 @@ from ._no_ledger import NoWorker
 from ._records import Records
 from ._session import HandOver, LiveSession, Renew, SessionRecord
 from ._signals import SignalGuard
-from ._states import IN_DOUBT, Reason, State
+from ._starting import IfTaken
+from ._states import IN_DOUBT
 from ._supervisor import FleetSupervisor
 from ._tally import Tally
 from ._view import LiveView
@@ -46,8 +47,6 @@ from .values import (
     FleetStats,
     K,
 )
-
-IfTaken = Literal["raise", "return", "replace"]
 
 
 class SessionFleet(Generic[K]):
@@ -267,12 +266,7 @@ class SessionFleet(Generic[K]):
             renew=renew,
             on_renewed=on_renewed,
         )
-        there = await self._make_way(key, if_taken)
-        if there is not None:
-            return there
-        self._admission.reserve(record)
-        checked = cast("AnyRequest", record.request)
-        await self._supervisor.starts.fulfil(record, checked, wait=wait)
+        record = await self._supervisor.starts.begin(record, wait=wait, if_taken=if_taken)
         return record.handle
 
     async def stop(self, key: K) -> AnyEnded | None:
@@ -290,28 +284,9 @@ class SessionFleet(Generic[K]):
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
         is_here = self._admission.holder(key) is not None
-        ended = await self._stop(key, "stop() was called before the session was live")
+        told = "stop() was called before the session was live"
+        ended = await self._supervisor.starts.end(key, told)
         return ended if is_here else await self._worker.stop(key)
-
-    async def _stop(self, key: K, why: str) -> AnyEnded | None:
-        await self._supervisor.starts.call_off(key, EquosError(why, operation="start"))
-        live = self._live.get(key)
-        return None if live is None else await live.stop()
-
-    async def _make_way(self, key: K, if_taken: IfTaken) -> LiveSession[K] | None:
-        """Apply ``if_taken`` to a key; the session that is to be returned, if there is one."""
-        while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
-            if if_taken == "replace":
-                if holder.state is State.LIVE:
-                    self._supervisor.stop(holder, Reason.REPLACED)
-                await self._stop(key, Reason.REPLACED.value)
-            elif holder.state is State.LIVE:
-                return holder.handle
-            elif holder.state is State.STOPPING:
-                await asyncio.wait([self._supervisor.stop(holder)])
-            else:
-                await self._supervisor.starts.join(holder)
-        return None
 
     async def drain(self, deadline: float | None = None) -> DrainReport[K]:
         """Stop all sessions now; the fleet stays usable.
@@ -516,12 +491,12 @@ class SessionFleet(Generic[K]):
 
     async def _leave(self, exc: BaseException | None) -> None:
         self._supervisor.close()
-        drain = self._supervisor.drain(self._drain_deadline, closed_error)
+        drain = self._supervisor.drain(self._drain_deadline, closed_error, is_final=True)
         try:
             await drain.done
         finally:
             # Also if a cancellation ends the wait.
-            self._report = self._supervisor.drains.conclude(drain)
+            self._report = self._supervisor.drains.conclude(drain, is_final=True)
             if self._report.left:
                 keys = [end.key for end in self._report.left[:MAX_TOLD]]
                 fields = {"equos_event": "left", "equos_key": keys}

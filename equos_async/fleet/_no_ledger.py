@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from equos_async.errors import EquosError
+from equos_async.errors import EquosError, FleetFullError
+from equos_async.ledger.protocol import Placing
 
 from ._rows import NO_ENTRY, Entry
 from .values import AnyRequest
@@ -42,6 +43,7 @@ class NoRows:
         wait: bool,
         renews: bool,
         waits: Callable[[], None],
+        full: Callable[[Placing], FleetFullError],
     ) -> None:
         """There is no limit but the fleet's own."""
 

@@ -99,6 +99,8 @@ class Opening:
                     raise
             await self._admission.readmit(record, refused, after=after, until=until)
             deadline = until - self._clock.now()
+            if deadline <= 0:  # the loop was busy when it got its slot
+                raise refused
 
     async def _attempt(
         self, record: SessionRecord, request: AnyRequest, deadline: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -12,12 +13,13 @@ from equos_async._api.operations import RESOURCES, Resource
 from equos_async._calls.call import Target
 from equos_async._inside import end, settles, starts_of
 from equos_async.client import EquosClient
+from equos_async.clock import Clock
 from equos_async.errors import EquosError, LedgerError
 from equos_async.ledger.protocol import LedgerRow, SessionLedger, SettlingLedger
 
 from ._engine import Engine, removal
 from ._rows import key_of
-from .values import AnyEnded
+from .values import AnyEnded, EndOutcome, SessionEnd
 
 
 def resource_in(row: LedgerRow) -> Resource[Any, Any, Any] | None:
@@ -45,6 +47,34 @@ class Reaped:
     last: AnyEnded | None = None
     is_told: bool = False
     is_left: bool = False
+
+
+def by_clock(row: LedgerRow, now: float) -> LedgerRow:
+    """A row that was just read, with its times by a worker's own clock."""
+    ahead = now - row.read_at
+    return evolve(row, started=row.started + ahead, expires=row.expires + ahead, read_at=now)
+
+
+def end_in(
+    row: LedgerRow, outcome: EndOutcome, reason: str, last: AnyEnded | None, *, clock: Clock
+) -> SessionEnd:
+    """The end of the session of a row, as it was then, with its times by the clock."""
+    resource = resource_in(row)
+    ended_at = datetime.fromtimestamp(clock.wall() + row.read_at - clock.now(), UTC)
+    return SessionEnd(
+        key=key_of(row.key),
+        session_id=row.session_id,
+        outcome=outcome,
+        seconds=row.age,
+        reason=reason,
+        resource=None if resource is None else resource.word,
+        name=row.name,
+        client=row.client,
+        group=row.group,
+        started_at=ended_at - timedelta(seconds=row.age),
+        ended_at=ended_at,
+        last=last,
+    )
 
 
 async def end_of(

@@ -53,8 +53,7 @@ class Renewals:
         if self._is_closed():
             raise closed_error()
         if old.state is not State.LIVE or self._records.holder(old.key) is not old:
-            told = f"the session of {old.key!r} is not live any more, or was replaced"
-            raise EquosError(told, operation="start", session_id=old.session_id)
+            raise _over(old)
         if old.renewing is None:
             old.renewing = asyncio.create_task(self._replace(old))
             self._tasks.add(old.renewing)
@@ -108,6 +107,9 @@ class Renewals:
         return request
 
     def _take_up(self, old: SessionRecord, request: AnyRequest) -> SessionRecord:
+        left = old.ends - old.owner.clock.now()
+        if left <= 0:  # its timer is late
+            raise _over(old)
         resource = resource_of(request)
         duration = resource.seconds_of(request) or old.duration
         new = SessionRecord(
@@ -116,7 +118,7 @@ class Renewals:
             resource=resource,
             request=resource.with_seconds(request, duration),
             duration=duration,
-            deadline=old.ends - old.owner.clock.now(),
+            deadline=left,
             renew=old.renew,
             hand_over=old.hand_over,
             group=old.group,
@@ -145,6 +147,11 @@ class Renewals:
             self._records.hand_key(new, old)
         elif old.state is not State.ENDED:
             self._stop(old)  # the new session was ended meanwhile
+
+
+def _over(old: SessionRecord) -> EquosError:
+    told = f"the session of {old.key!r} is not live any more, or was replaced"
+    return EquosError(told, operation="start", session_id=old.session_id)
 
 
 async def _call(hook: Callable[..., Any], *handles: LiveSession[Any]) -> Any:

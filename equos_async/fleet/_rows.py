@@ -11,8 +11,8 @@ from typing import Any, Final
 from attrs import define
 
 from equos_async import _validate
-from equos_async.errors import ConfigurationError, EquosError
-from equos_async.ledger.protocol import LedgerRow
+from equos_async.errors import ConfigurationError, EquosError, FleetFullError
+from equos_async.ledger.protocol import LedgerRow, Placing
 
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
 """The form of a whole number, with a limit of digits for all engines."""
@@ -80,6 +80,7 @@ class Wish:
         wait: Whether it waits for a slot.
         renews: Whether it comes before new starts.
         waits: Called when it has to wait.
+        full: Makes the error if there is no slot and it does not wait.
         turn: Done when it has its slot, or cannot have one.
     """
 
@@ -87,6 +88,7 @@ class Wish:
     wait: bool
     renews: bool
     waits: Callable[[], None]
+    full: Callable[[Placing], FleetFullError]
     turn: asyncio.Future[None]
 
 

@@ -145,13 +145,15 @@ class LiveSession(Generic[K_co]):
         return task.result()
 
     async def ended(self) -> SessionEnd[K_co]:
-        """Wait until it has ended, whatever ended it."""
+        """Wait until it has ended, whatever ended it.
+
+        If it may still be running when the fleet has closed, the outcome is ``failed`` or
+        ``unresolved``.
+        """
         record = self._record
         if record.end is not None:
             return record.end
-        if record.over is None:
-            record.over = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(record.over)
+        return await asyncio.shield(record.awaited)
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,7 +238,7 @@ class SessionRecord:
         is_confirmed: Whether it is known to have ended although no stop of the fleet was answered.
         renewing: The task that starts its replacement, until that is live.
         end: How it ended.
-        over: A future that is done when it has ended.
+        over: A future for those who wait for its end, done when the fleet has closed, too.
     """
 
     owner: Owner
@@ -329,6 +331,13 @@ class SessionRecord:
             ended_at=ended_at,
             last=last,
         )
+
+    @property
+    def awaited(self) -> asyncio.Future[SessionEnd[Any]]:
+        """The future for those who wait for its end."""
+        if self.over is None:
+            self.over = asyncio.get_running_loop().create_future()
+        return self.over
 
     def decide(self, error: BaseException | None) -> None:
         """Give the result to the callers that joined its start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Final
+from typing import Final, Literal, cast
 
 from equos_async._api.operations import OVER
 from equos_async.clock import Clock, set_unless_done
@@ -22,7 +22,9 @@ from ._tally import Tally
 from ._unknown import Unknowns
 from ._watchdog import Watchdog
 from ._writer import RowWriter
-from .values import AnyRequest, AnyStarted
+from .values import AnyEnded, AnyRequest, AnyStarted
+
+IfTaken = Literal["raise", "return", "replace"]
 
 LAST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, the last that a datetime can hold, in seconds since the epoch."""
@@ -43,7 +45,7 @@ class Starts:
         renew_before: Seconds before a session's end at which its replacement is started.
         clock: The source of time.
         claimed: Called with a record, and another worker that has claimed it.
-        stop: Called with a live session that has no caller any more, and the reason.
+        stop: Begins to stop a live session, for a reason.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Starts:
         renew_before: float,
         clock: Clock,
         claimed: Callable[[SessionRecord, str], None],
-        stop: Callable[[SessionRecord, Reason], object],
+        stop: Callable[[SessionRecord, Reason], asyncio.Task[AnyEnded | None]],
     ) -> None:
         self._records = records
         self._admission = admission
@@ -74,6 +76,34 @@ class Starts:
         self._clock = clock
         self._claimed = claimed
         self._stop = stop
+
+    async def begin(self, record: SessionRecord, *, wait: bool, if_taken: IfTaken) -> SessionRecord:
+        """Start a session for a key that nobody has, and do with another one as ``if_taken`` says.
+
+        Returns:
+            The session; another one if the key has it already, and it is to be returned.
+        """
+        key = record.key
+        while if_taken != "raise" and (holder := self._admission.holder(key)) is not None:
+            if if_taken == "replace":
+                if holder.state is State.LIVE:
+                    self._stop(holder, Reason.REPLACED)
+                await self.end(key, Reason.REPLACED.value)
+            elif holder.state is State.LIVE:
+                return holder
+            elif holder.state is State.STOPPING:
+                await asyncio.wait([self._stop(holder, Reason.ASKED)])
+            else:
+                await self.join(holder)
+        self._admission.reserve(record)
+        await self.fulfil(record, cast("AnyRequest", record.request), wait=wait)
+        return record
+
+    async def end(self, key: Hashable, why: str) -> AnyEnded | None:
+        """Stop the session of a key, or call its start off."""
+        await self.call_off(key, EquosError(why, operation="start"))
+        live = self._records.get(key)
+        return None if live is None else await live.handle.stop()
 
     async def fulfil(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> None:
         """Wait for a slot, then for the session."""

@@ -311,12 +311,15 @@ class FleetSupervisor:
                 self.starts.turn_away(record, closed_error())
         return self.drains.wait(seconds)
 
-    def drain(self, seconds: float, why: Callable[[], EquosError]) -> Drain:
-        """Begin to stop all sessions; the future is done when all have ended, or in time."""
+    def drain(
+        self, seconds: float, why: Callable[[], EquosError], *, is_final: bool = False
+    ) -> Drain:
+        """Begin to stop all sessions, as :meth:`Drains.begin`; ``why`` makes errors of starts."""
         return self.drains.begin(
             seconds,
             turn_away=lambda record: self.starts.turn_away(record, why()),
             mark=lambda record: self._mark(record, Reason.ASKED),
+            is_final=is_final,
         )
 
     def stats(self) -> FleetStats:

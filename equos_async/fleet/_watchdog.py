@@ -120,10 +120,12 @@ class Watchdog:
         presence.is_asked = False
         if has_joined and not presence.has_joined:
             presence.touch(self._clock.now())
-        if not presence.has_joined:
-            self._end(record, Reason.NEVER_JOINED)
-        elif record.state is State.LIVE:
+        if record.state is not State.LIVE:
+            return
+        if presence.has_joined:
             self.watch(record)
+        else:
+            self._end(record, Reason.NEVER_JOINED)
 
     def _end(self, record: SessionRecord, reason: Reason) -> None:
         """Stop a session that nobody uses; if that fails, it is stopped at its end."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
+
+from attrs import evolve
 
 from equos_async._inside import settles
 from equos_async.client import EquosClient
@@ -23,10 +24,10 @@ from equos_async.ledger.protocol import (
 from . import _engine, _names
 from ._elsewhere import Elsewhere
 from ._ends import Ends
-from ._reaper import Reaper, resource_in
+from ._reaper import Reaper, by_clock, end_in, resource_in
 from ._rows import key_of, text_of
 from ._writer import RowWriter
-from .values import AnyEnded, EndOutcome, FleetEventKind, SessionEnd
+from .values import AnyEnded, EndOutcome, FleetEventKind
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class LedgerWorker:
             self._engine,
             worker=self.worker,
             clock=self._clock,
-            ended=self._ended_elsewhere,
+            ended=self._ended,
         )
 
     @property
@@ -165,41 +166,34 @@ class LedgerWorker:
             self._be_called()
 
     async def stop(self, key: Hashable) -> AnyEnded | None:
-        """Stop what other workers have for a key; this goes on if the caller is cancelled.
+        """Stop what other workers have for a key.
 
         Raises:
             EquosError: A session may still be running.
         """
-        task = self._spawn(self._elsewhere.stop(text_of(key)))
+        return await self._see_through(self._elsewhere.stop(text_of(key)))
+
+    async def mark_ended(self, session_id: str) -> bool:
+        """Let another worker go of a session that has ended; whether there is such a session.
+
+        Raises:
+            EquosError: The engine failed, or the fleet closed meanwhile.
+        """
+        return await self._see_through(self._elsewhere.mark_ended(session_id))
+
+    async def _see_through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something for a caller, which goes on if the caller is cancelled."""
+        task = self._spawn(work)
         await asyncio.wait([task])
         if task.cancelled():
             told = "the fleet closed before the session was stopped"
             raise ClientClosedError(told, operation="stop")
         return task.result()
 
-    async def mark_ended(self, session_id: str) -> bool:
-        """Remove the row of another worker's session that has ended; that worker is told.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            LedgerError: The engine failed.
-        """
-        if not isinstance(self._ledger, KeyedLedger):
-            return False
-        for row in await self._engine.ask(self._ledger.rows()):
-            if row.session_id == session_id and row.owner != self.worker:
-                remove = self._ledger.remove(row.id, worker=self.worker)
-                if await self._engine.ask(remove):
-                    told = f"mark_ended() was called on worker {self.name}"
-                    self._ends.tell(self._end_of(row, "marked_ended", told, None))
-                return True
-        return False
-
-    def _ended_elsewhere(self, row: LedgerRow, last: AnyEnded | None) -> None:
-        told = f"it was stopped on worker {self.name}"
-        self._ends.tell(self._end_of(row, "stopped_elsewhere", told, last))
+    def _ended(self, row: LedgerRow, outcome: EndOutcome, last: AnyEnded | None) -> None:
+        how = "it was stopped" if outcome == "stopped_elsewhere" else "mark_ended() was called"
+        told = f"{how} on worker {self.name}"
+        self._ends.tell(end_in(row, outcome, told, last, clock=self._clock))
 
     # Upkeep, as long as the fleet is open.
 
@@ -216,6 +210,7 @@ class LedgerWorker:
                 # Before this worker's own rows, which may take long, because these sessions run on.
                 await self._claim()
                 await self.rows.make_good()
+                await self._elsewhere.make_good()
                 if self._engine.failures == failures:
                     self._engine.works()
                 self._attend()
@@ -250,7 +245,8 @@ class LedgerWorker:
         """Stop all sessions of this worker that no handle has."""
         if not strays <= self._claimed.keys():  # the answer to a claim was lost
             found = await self._engine.ask(self._ledger.rows())
-            self._claimed |= {row.id: row for row in found if row.id in strays}
+            now = self._clock.now()
+            self._claimed |= {row.id: by_clock(row, now) for row in found if row.id in strays}
         for row_id in strays & self._claimed.keys():
             self._see_to(row_id, self._end(self._claimed[row_id]))
 
@@ -261,8 +257,8 @@ class LedgerWorker:
             told = f"{self._told(row)}; a session may run for {row.remaining:.0f} s"
             self._tell("unknown", row, told)
         else:
-            self._claimed[row.id] = row
-            self._see_to(row.id, self._end(row))
+            self._claimed[row.id] = claimed = by_clock(row, self._clock.now())
+            self._see_to(row.id, self._end(claimed))
 
     def _told(self, row: LedgerRow) -> str:
         if row.owner == self.worker:
@@ -283,37 +279,22 @@ class LedgerWorker:
 
     async def _end(self, row: LedgerRow) -> None:
         """Stop a session that no handle has; if that fails, the next renewal finds it again."""
-        reaped = await self._reaper.end(row)
-        row = reaped.row
-        (self._left.add if reaped.is_left else self._left.discard)(row.id)
+        if row.id in self._left:  # its end was reported
+            await self._reaper.forget(row.id)
+            return
+        reaped = await self._reaper.end(evolve(row, read_at=self._clock.now()))
+        row = evolve(reaped.row, read_at=self._clock.now())
+        if reaped.is_left:
+            self._left.add(row.id)
         if reaped.outcome == "stopped":
             self._tell("reaped", row, self._told(row))
             if not reaped.is_told:
-                self._ends.tell(self._end_of(row, "reaped", self._told(row), reaped.last))
+                told = self._told(row)
+                self._ends.tell(end_in(row, "reaped", told, reaped.last, clock=self._clock))
         elif reaped.outcome == "unresolved":
             self._tell("unknown", row, f"{self._told(row)}; a session {reaped.reason}")
         else:
             self._tell("failed", row, reaped.reason)
-
-    def _end_of(
-        self, row: LedgerRow, outcome: EndOutcome, reason: str, last: AnyEnded | None
-    ) -> SessionEnd:
-        resource = resource_in(row)
-        ended_at = datetime.fromtimestamp(self._clock.wall(), UTC)
-        return SessionEnd(
-            key=key_of(row.key),
-            session_id=row.session_id,
-            outcome=outcome,
-            seconds=row.age,
-            reason=reason,
-            resource=None if resource is None else resource.word,
-            name=row.name,
-            client=row.client,
-            group=row.group,
-            started_at=ended_at - timedelta(seconds=row.age),
-            ended_at=ended_at,
-            last=last,
-        )
 
     def _see_to(self, row_id: str, work: Coroutine[Any, Any, object]) -> None:
         self._reaping[row_id] = task = self._spawn(work)
@@ -362,6 +343,7 @@ class LedgerWorker:
         for task in late:
             task.cancel()
         try:
+            await self._elsewhere.make_good()
             await self._engine.ask(self._ledger.renew(self.worker, lease=0))
         except LedgerError as error:
             self._engine.failed(error)

@@ -14,7 +14,6 @@ from attrs import evolve
 
 from equos_async._api.operations import resource_of
 from equos_async._marker import markers_of, new_marker
-from equos_async._shown import brief
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
 from equos_async.ledger.protocol import (
@@ -159,6 +158,7 @@ class RowWriter:
         wait: bool,
         renews: bool,
         waits: Callable[[], None],
+        full: Callable[[Placing], FleetFullError],
     ) -> None:
         """Write the intent, as soon as there is a slot.
 
@@ -168,6 +168,7 @@ class RowWriter:
             wait: Whether to wait for a slot.
             renews: Whether it replaces a live session, so that it comes before new starts.
             waits: Called when it has to wait.
+            full: Called with the ledger's answer if it may not wait; makes the error.
 
         Raises:
             KeyInUseError: Another worker has a session for the key.
@@ -176,7 +177,7 @@ class RowWriter:
         """
         self._entries[entry.row.id] = entry
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry.wish = Wish(seconds, wait, renews, waits, turn)
+        entry.wish = Wish(seconds, wait, renews, waits, full, turn)
         self._tend(entry)
         try:
             await turn
@@ -298,10 +299,9 @@ class RowWriter:
         elif placing.called_off:
             _refuse(wish, called_off())
         elif placing.holder is not None:
-            _refuse(wish, self._key_in_use(entry, placing.holder))
+            _refuse(wish, self._key_in_use(entry, placing.holder, placing.session_id))
         elif not wish.wait:
-            of_group = entry.group if placing.group_full else None
-            _refuse(wish, self._full(placing.recovers_in, of_group))
+            _refuse(wish, wish.full(placing))
         else:
             # A call that came meanwhile may be for a slot that became free after this answer.
             entry.confirmed = Confirmed.UNSURE if entry.is_called else Confirmed.QUEUED
@@ -309,7 +309,7 @@ class RowWriter:
             if placing.group_full and entry in self._line:
                 self._parked.setdefault(entry.group, {})[entry] = None
 
-    def _key_in_use(self, entry: Entry, holder: str) -> KeyInUseError:
+    def _key_in_use(self, entry: Entry, holder: str, session_id: str | None) -> KeyInUseError:
         key = key_of(entry.row.key)
         return KeyInUseError(
             f"key {key!r} already has a session, in worker {name_of(holder)}: stop it"
@@ -317,16 +317,9 @@ class RowWriter:
             f"or if that worker is dead, wait {self._lease:g} s for its lease to end",
             key=key,
             holder=name_of(holder),
+            session_id=session_id,
             operation="start",
         )
-
-    def _full(self, recovers_in: float, group: str | None) -> FleetFullError:
-        told = f"all {self._limit} slots of the ledger are taken"
-        if group is not None:
-            told = f"all {self._per_group} slots of group {brief(repr(group))} are taken"
-        if recovers_in:
-            told = f"the ledger may have lost rows; it accepts starts again in {recovers_in:.1f} s"
-        return FleetFullError(told, retry_after=recovers_in or None, operation="start")
 
     def _let_start(self, entry: Entry, wish: Wish) -> None:
         """A start has its slot, unless it has just been cancelled."""

@@ -84,6 +84,7 @@ class Placing:
             it has lost none.
         called_off: Whether another worker has called the start off.
         group_full: Whether its group has as many rows as it may have.
+        session_id: The id of the ``holder``'s session, if there is one and the engine says so.
     """
 
     placed: bool
@@ -91,6 +92,7 @@ class Placing:
     recovers_in: float = 0.0
     called_off: bool = False
     group_full: bool = False
+    session_id: str | None = None
 
 
 @frozen

@@ -181,13 +181,14 @@ class RedisLedger:
         """As :meth:`GroupedLedger.place_in_group`."""
         most = "" if group_limit is None else group_limit
         given = [self._knew, _text(row), seconds, limit, int(wait), lease, most, int(renews)]
-        self._knew, what, holder, left = await self._step("place", *given)
+        self._knew, what, holder, left, *session = await self._step("place", *given)
         return Placing(
             what == "placed",
             holder or None,
             recovers_in=float(left),
             called_off=what == "called off",
             group_full=what == "group full",
+            session_id=session[0] if session else None,
         )
 
     async def record(self, row: LedgerRow, *, seconds: float) -> str:

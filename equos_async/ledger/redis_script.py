@@ -10,7 +10,7 @@ _STEPS: Final = r"""
 local function holder_of(key, owner)
   for _, id in ipairs(of(HELD_KEYS, redis.sha1hex(key))) do
     local one = read(id) or ticket_of(id)
-    if one and one.owner ~= owner and one.owner ~= NOBODY then return one.owner end
+    if one and one.owner ~= owner and one.owner ~= NOBODY then return one.owner, one.session_id end
   end
 end
 
@@ -53,10 +53,10 @@ function steps.place(knew, text, seconds, most, wait, lease, group_most, renews)
   local born = hear(row.owner, tonumber(lease), knew)
   if is_over(row.id) then return {born, 'called off', '', '0'} end
   if redis.call('HEXISTS', ROWS, row.id) == 1 then return {born, 'placed', '', '0'} end
-  local holder = holder_of(row.key, row.owner)
+  local holder, session = holder_of(row.key, row.owner)
   if holder then
     leave_line(row.id)
-    return {born, 'held', holder, '0'}
+    return {born, 'held', holder, '0', session}
   end
   local left = math.max(0, number(redis.call('HGET', ENGINE, 'counted')) - now)
   local is_full = is_group_full(row, group_most)
@@ -96,7 +96,7 @@ local function record(row, seconds)
   note('NX', now, row.owner)
   write(row)
   redis.call('HDEL', FOREIGN, row.owner)
-  return holder_of(row.key, row.owner) or row.owner
+  return (holder_of(row.key, row.owner)) or row.owner
 end
 
 function steps.record(text, seconds) return record(cjson.decode(text), seconds) end

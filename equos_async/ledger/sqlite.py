@@ -107,7 +107,7 @@ class SQLiteLedger:
                 return Placing(placed=True)
             if holder := holder_of(db, row):
                 leave(db, row.id)
-                return Placing(placed=False, holder=holder)
+                return Placing(False, holder[0], session_id=holder[1])
             counted = counter(db, "SELECT counted FROM memory")
             is_full = group_limit is not None and group_size(db, row) >= group_limit
             if not is_full and counted <= now and take(db, row, limit, renews=renews):

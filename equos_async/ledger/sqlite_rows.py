@@ -104,7 +104,8 @@ def record_row(db: sqlite3.Connection, row: LedgerRow, now: float, seconds: floa
     leave(db, row.id, placed=True)
     # It may have been stalled and removed: without a further heartbeat it must be stalled again.
     db.execute("INSERT OR IGNORE INTO workers (owner, until) VALUES (?, ?)", [row.owner, now])
-    return holder_of(db, row) or row.owner
+    holder = holder_of(db, row)
+    return row.owner if holder is None else holder[0]
 
 
 def claimer_of(db: sqlite3.Connection, row_id: str) -> str | None:
@@ -126,14 +127,15 @@ def call(db: sqlite3.Connection, owner: str, row_id: str, by: str | None) -> Non
     db.execute("INSERT INTO calls (owner, id, at) VALUES (?, ?, ?)", [owner, row_id, now])
 
 
-def holder_of(db: sqlite3.Connection, row: LedgerRow) -> str | None:
-    """The other worker that has the row's key."""
-    holder = db.execute(
-        "SELECT owner FROM (SELECT key, owner FROM rows UNION ALL SELECT key, owner FROM line) "
+def holder_of(db: sqlite3.Connection, row: LedgerRow) -> tuple[str, str | None] | None:
+    """The other worker that has the row's key, and the id of its session."""
+    holder: tuple[str, str | None] | None = db.execute(
+        "SELECT owner, CASE typeof(session_id) WHEN 'text' THEN session_id END FROM "
+        "(SELECT key, owner, session_id FROM rows UNION ALL SELECT key, owner, NULL FROM line) "
         "WHERE key = :key AND owner NOT IN (:owner, :nobody) AND typeof(owner) = 'text'",
         {"key": row.key, "owner": row.owner, "nobody": NOBODY},
     ).fetchone()
-    return holder and str(holder[0])
+    return holder
 
 
 def group_size(db: sqlite3.Connection, row: LedgerRow) -> int:

@@ -254,6 +254,7 @@ class LedgerContract:
             row("guild", "worker-2"), seconds=600, limit=10, wait=True, lease=LEASE
         )
         assert (refused.placed, refused.holder) == (False, "worker-1")
+        assert refused.session_id in {"s1", None}, "an engine need not say it"
         assert await place(ledger, row("again", key="guild"), limit=2)
         assert not await place(ledger, row("waits"), limit=2)
         waiting = await ledger.place(

@@ -16,11 +16,12 @@ from equos_async import (
     PermissionDeniedError,
     SessionEnd,
     SessionFleet,
+    SessionLedger,
     StartOutcomeUnknownError,
 )
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, settle, until
-from tests.fleet.support import REQUEST, ScriptedClient
+from tests.fleet.support import REQUEST, MemoryLedger, ScriptedClient
 from tests.kinds import KINDS, Kind
 
 
@@ -146,6 +147,35 @@ async def test_what_is_left_at_the_end(scripted: ScriptedClient, bill: Bill) -> 
     await until(lambda: not scripted.live)
     await settle()
     assert len(bill.ends) == 2
+
+
+@pytest.mark.parametrize("ledger", [None, MemoryLedger()], ids=["alone", "ledger"])
+async def test_who_waits_for_one(scripted: ScriptedClient, ledger: SessionLedger | None) -> None:
+    """They do not wait for ever where the fleet closes without knowing, and may ask again."""
+    async with SessionFleet(scripted, drain_deadline=0, ledger=ledger) as fleet:
+        live = await fleet.start(REQUEST, key="a")
+        waiting = asyncio.create_task(live.ended())
+        scripted.stops_go.clear()
+    assert (await waiting).outcome == "unresolved"
+    assert await live.ended() is await waiting
+    assert live.state == "stopping"
+    scripted.stops_go.set()
+    await live.stop()
+    assert (await live.ended()).outcome == "stopped"
+
+
+async def test_a_drain_as_the_fleet_closes(scripted: ScriptedClient) -> None:
+    """Its own deadline is none of the fleet's: what is stopped later is told as stopped."""
+    ends: list[SessionEnd] = []
+    async with SessionFleet(scripted, on_end=ends.append) as fleet:
+        live = await fleet.start(REQUEST, key="a")
+        scripted.stops_go.clear()
+        closing = asyncio.create_task(fleet.aclose())
+        await until(lambda: live.state == "stopping")
+        assert len((await fleet.drain(0)).unresolved) == 1
+        scripted.stops_go.set()
+        assert len((await closing).stopped) == 1
+    assert [end.outcome for end in ends] == ["stopped"]
 
 
 async def test_a_coroutine_function(scripted: ScriptedClient) -> None:

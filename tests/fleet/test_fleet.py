@@ -147,6 +147,8 @@ async def test_bad_settings(
         ({"key": []}, "key must be hashable, which list is not"),
         ({"renew": True}, "pass renew and on_renewed together"),
         ({"on_renewed": print}, "pass renew and on_renewed together"),
+        ({"deadline": "5"}, "deadline must be a finite number above 0, not str"),
+        ({"deadline": 0}, "deadline must be a finite number above 0"),
     ],
 )
 async def test_bad_starts(

@@ -110,7 +110,7 @@ async def test_a_group_that_is_full(scripted: ScriptedClient, still: FakeClock) 
         await start(fleet, "a", "a0")
         with pytest.raises(FleetFullError, match="all 1 slots of group 'a' are taken") as full:
             await start(fleet, "a", "a1", wait=False)
-        assert (full.value.retry_after, full.value.budget_left) == (598, 200)
+        assert (full.value.retry_after, full.value.budget_left) == (598, 800)
         fleet.resize(2)
         with pytest.raises(FleetFullError, match="all 2 slots of the fleet are taken") as full:
             await start(fleet, "c", "c0", wait=False, deadline=1)

@@ -137,13 +137,14 @@ async def test_a_stop_that_waits_to_be_sent_again_holds_up_no_other(
 ) -> None:
     """Nor does one that failed: with one connection, all others are stopped meanwhile."""
     client = EquosClient("key", endpoint=emulator.endpoint, limits=Limits(stop_connections=1))
-    async with client, SessionFleet(client) as fleet:
+    async with SessionFleet(client, drain_deadline=0) as fleet:
         ids = [(await fleet.start(REQUEST, key=key)).session_id for key in range(6)]
         for bad, status in ((ids[0], 503), (ids[1], 400)):
             emulator.faults.stop.add(Status(status), times=None, when=is_about(bad))
         drain = asyncio.create_task(fleet.drain())
         await until(lambda: set(emulator.live) == set(ids[:2]))
         drain.cancel()
+        await client.aclose(deadline=0)
 
 
 async def test_a_ledger_that_does_not_answer_holds_up_no_stop() -> None:

@@ -116,6 +116,19 @@ async def test_until_its_deadline(scripted: ScriptedClient, still: FakeClock) ->
         assert fleet.stats().free == 1
 
 
+async def test_a_slot_that_comes_too_late(scripted: ScriptedClient, still: FakeClock) -> None:
+    """The loop was busy until its deadline: it fails with what the server said."""
+    async with SessionFleet(scripted, clock=still) as fleet:
+        scripted.start_errors = [refusal(20)]
+        refused = start(fleet, 1, deadline=30)
+        await settle()
+        still.advance(31)
+        with pytest.raises(RateLimitError):
+            await refused
+        assert fleet.stats().free == 50
+    assert len(scripted.requests) == 1
+
+
 @pytest.mark.parametrize("way", ["cancel", "stop", "close"])
 async def test_it_can_be_called_off(scripted: ScriptedClient, still: FakeClock, way: str) -> None:
     """As one that waits for its first turn."""

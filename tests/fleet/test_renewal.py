@@ -202,6 +202,18 @@ async def test_it_ends_while_the_request_is_made(way: str, scripted: ScriptedCli
         assert len(scripted.requests) == 1
 
 
+async def test_a_timer_that_is_late(scripted: ScriptedClient, still: FakeClock) -> None:
+    """A session whose time is over is not renewed, though the loop has been too busy to end it."""
+    async with SessionFleet(scripted, clock=still) as fleet:
+        live = await fleet.start(REQUEST, key="a")
+        still.time += 600
+        with pytest.raises(EquosError, match="the session of 'a' is not live any more"):
+            await live.renew()
+        still.advance(0)
+        assert (await live.ended()).outcome == "expired"
+    assert len(scripted.requests) == 1
+
+
 async def test_nothing_is_renewed_any_more(
     scripted: ScriptedClient, still: FakeClock, events: Events
 ) -> None:

@@ -248,6 +248,16 @@ class TestFull:
                 await fleet.start(REQUEST, key=3, wait=False)
             assert (full.value.retry_after, full.value.budget_left) == (70, None)
 
+    async def test_too_many_run(self, scripted: ScriptedClient, still: FakeClock) -> None:
+        """The first ends bring their number down to a smaller limit; the next one frees a slot."""
+        async with SessionFleet(scripted, max_live=4, clock=still) as fleet:
+            for seconds in (300, 100, 200, 400):
+                await fleet.start(evolve(REQUEST, max_duration=seconds), key=seconds)
+            fleet.resize(2)
+            with pytest.raises(FleetFullError) as full:
+                await fleet.start(REQUEST, key="k", wait=False)
+            assert full.value.retry_after == 298, "two seconds before the server's end"
+
     async def test_no_end_is_known(self, scripted: ScriptedClient) -> None:
         """All are only being started."""
         scripted.starts_go.clear()
@@ -256,7 +266,7 @@ class TestFull:
             await settle()
             with pytest.raises(FleetFullError) as full:
                 await fleet.start(evolve(REQUEST, max_duration=100), key=2, wait=False)
-            assert (full.value.retry_after, full.value.budget_left) == (None, 300)
+            assert (full.value.retry_after, full.value.budget_left) == (None, 400)
             scripted.starts_go.set()
             await first
 

@@ -17,7 +17,7 @@ from equos_async import (
     LiveSession,
     SessionFleet,
 )
-from tests.clocks import FakeClock, settle
+from tests.clocks import FakeClock, settle, until
 from tests.fleet.support import REQUEST, ScriptedClient, others
 
 SHORT = evolve(REQUEST, max_duration=10)
@@ -93,6 +93,45 @@ async def test_a_drain_meanwhile(scripted: ScriptedClient) -> None:
         await settle()
         assert len((await fleet.drain()).stopped) == 1
         assert [end.key for end in (await down).stopped] == ["k"]
+
+
+async def test_more_than_once(scripted: ScriptedClient, still: FakeClock) -> None:
+    """By a program and its framework: each gets the whole report, at the end of the first grace."""
+    async with SessionFleet(scripted, clock=still) as fleet:
+        for key in ("first", "second", "third"):
+            await fleet.start(REQUEST, key=key)
+        scripted.stops_go.clear()
+        closings = [asyncio.create_task(fleet.wind_down())]
+        await settle()
+        for key, closing in (("first", fleet.wind_down(30)), ("second", fleet.aclose())):
+            stop = asyncio.create_task(fleet.stop(key))
+            await settle()
+            scripted.stops_go.set()
+            await stop
+            scripted.stops_go.clear()
+            closings.append(asyncio.create_task(closing))
+            await settle()
+        still.advance(20)
+        await settle()
+        reports = [closing.result() for closing in closings]
+        scripted.stops_go.set()
+    assert {tuple(end.key for end in one.stopped) for one in reports} == {("first", "second")}
+    assert {tuple(end.key for end in one.unresolved) for one in reports} == {("third",)}
+
+
+async def test_closed_by_two_tasks(scripted: ScriptedClient) -> None:
+    """A report has all sessions, also if some had ended when the later one came."""
+    async with SessionFleet(scripted) as fleet:
+        for key in range(3):
+            await fleet.start(REQUEST, key=key)
+        closing = asyncio.create_task(fleet.aclose())
+        await until(lambda: scripted.stopped)
+        scripted.stops_go.clear()
+        again = asyncio.create_task(fleet.aclose())
+        await settle()
+        scripted.stops_go.set()
+        assert len((await again).stopped) == len((await closing).stopped) == 3
+    assert len(fleet.report.stopped) == 3
 
 
 async def test_a_caller_that_is_cancelled(scripted: ScriptedClient) -> None:

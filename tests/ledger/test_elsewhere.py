@@ -144,6 +144,117 @@ async def test_a_session_that_two_workers_mark(
     assert ends == []
 
 
+@pytest.mark.parametrize("is_marked", [False, True], ids=["stop", "mark_ended"])
+@pytest.mark.parametrize("lost", ["the step", "the answer"])
+async def test_an_engine_that_fails_at_the_end(
+    lost: str, is_marked: bool, scripted: ScriptedClient, ends: list[SessionEnd], tmp_path: Path
+) -> None:
+    """The session has ended: its row is removed when the engine is back, and one tells of it."""
+
+    class Moody(SQLiteLedger):
+        fails = False
+
+        async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+            if not self.fails:
+                return await super().remove(row_id, worker=worker)
+            self.fails = False
+            if lost == "the answer":
+                await super().remove(row_id, worker=worker)
+            raise LedgerError("the engine is down")
+
+    path, clock = tmp_path / "ledger.db", FakeClock()
+    async with (
+        SQLiteLedger(path) as ledger,
+        Moody(path) as moody,
+        SessionFleet(scripted, ledger=ledger, on_end=ends.append) as mine,
+        SessionFleet(scripted, ledger=moody, on_end=ends.append, clock=clock) as theirs,
+    ):
+        live = await mine.start(REQUEST, key="a")
+        moody.fails = True
+        with pytest.raises(LedgerError):
+            await (theirs.mark_ended("s1") if is_marked else theirs.stop("a"))
+        while not ends:
+            clock.advance(1)
+            await asyncio.sleep(0.001)
+        assert (await live.ended()).outcome == "stopped_elsewhere"
+    assert outcomes(ends) == [("a", "marked_ended" if is_marked else "stopped_elsewhere")]
+    assert scripted.stopped == ([] if is_marked else ["s1"])
+
+
+async def test_an_engine_that_is_back_as_the_fleet_closes(
+    scripted: ScriptedClient, ends: list[SessionEnd], tmp_path: Path
+) -> None:
+    """Its row is removed on the way out."""
+
+    class Moody(SQLiteLedger):
+        fails = True
+
+        async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+            fails, self.fails = self.fails, False
+            if fails:
+                raise LedgerError("the engine is down")
+            return await super().remove(row_id, worker=worker)
+
+    path = tmp_path / "ledger.db"
+    async with SQLiteLedger(path) as ledger, Moody(path) as moody:
+        async with SessionFleet(scripted, ledger=ledger) as mine:
+            live = await mine.start(REQUEST, key="a")
+            async with SessionFleet(
+                scripted, ledger=moody, on_end=ends.append, clock=FakeClock()
+            ) as theirs:
+                with pytest.raises(LedgerError):
+                    await theirs.stop("a")
+            assert (await live.ended()).outcome == "stopped_elsewhere"
+    assert outcomes(ends) == [("a", "stopped_elsewhere")]
+
+
+async def test_a_webhook_that_hangs_up(
+    scripted: ScriptedClient, ends: list[SessionEnd], tmp_path: Path
+) -> None:
+    """Whoever sent it does not wait: the session's end is told all the same."""
+
+    class Slow(SQLiteLedger):
+        async def remove(self, row_id: str, *, worker: str | None = None) -> bool | None:
+            removed = await super().remove(row_id, worker=worker)
+            hook.cancel()
+            await asyncio.sleep(0)
+            return removed
+
+    path = tmp_path / "ledger.db"
+    async with (
+        SQLiteLedger(path) as ledger,
+        Slow(path) as slow,
+        SessionFleet(scripted, ledger=ledger) as mine,
+        SessionFleet(scripted, ledger=slow, on_end=ends.append) as theirs,
+    ):
+        await mine.start(REQUEST, key="a")
+        hook = asyncio.create_task(theirs.mark_ended("s1"))
+        await asyncio.wait([hook])
+        assert hook.cancelled()
+        await eventually(lambda: ends)
+    assert outcomes(ends) == [("a", "marked_ended")]
+
+
+async def test_a_stop_that_takes_long(
+    join: Join, scripted: ScriptedClient, ends: list[SessionEnd]
+) -> None:
+    """A bill has all seconds until it was confirmed."""
+    clock = FakeClock()
+    async with join() as mine, join(clock=clock) as theirs:
+        await mine.start(REQUEST, key="a")
+        scripted.stops_go.clear()
+        stopping = asyncio.create_task(theirs.stop("a"))
+        await eventually(lambda: scripted.asked)
+        clock.advance(30)
+        scripted.stops_go.set()
+        await stopping
+    (end,) = ends
+    assert 30 <= end.seconds < 40
+    assert end.started_at is not None
+    assert end.ended_at is not None
+    assert (end.ended_at - end.started_at).total_seconds() == pytest.approx(end.seconds)
+
+
 async def test_an_engine_that_marks_nothing(scripted: ScriptedClient) -> None:
     """Without keys in it a ledger is of no help."""
     async with SessionFleet(scripted, ledger=MemoryLedger()) as fleet:
@@ -171,8 +282,9 @@ async def test_it_stays_where_it_cannot_be_stopped(
         with pytest.raises(APIConnectionError):
             await theirs.stop("a")
         assert (live.state, dict(mine.live)) == ("live", {"a": live})
-        with pytest.raises(KeyInUseError, match="stop it, or if"):
+        with pytest.raises(KeyInUseError, match="stop it, or if") as taken:
             await theirs.start(REQUEST, key="a")
+        assert (taken.value.holder, taken.value.session_id) == (mine.worker, "s1")
     assert outcomes(ends) == [("a", "stopped")]
 
 

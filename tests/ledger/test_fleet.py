@@ -614,7 +614,8 @@ class TestOthers:
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
         """What it could not stop stays written down, and is found by the next renewal."""
-        async with fleet_of(scripted, ledger, still) as fleet:
+        ends: list[SessionEnd] = []
+        async with fleet_of(scripted, ledger, still, on_end=ends.append) as fleet:
             await fleet.start(REQUEST, key="a")
             await leave(ledger, scripted)
             scripted.stop_errors = [APIConnectionError("down")]
@@ -625,23 +626,28 @@ class TestOthers:
             await beat(still, ledger)
             await eventually(lambda: fleet.stats().reaped)
             await written(ledger, {"a": "s1"})
+            assert LEASE / 3 <= ends[0].seconds < LEASE, "all seconds until its stop"
 
     @pytest.mark.parametrize("works", [True, False])
     async def test_what_it_stopped_and_could_not_remove(
         self, works: bool, scripted: ScriptedClient, ledger: Moody, still: FakeClock
     ) -> None:
         """On the way out its row is removed: no other worker may be there to do that."""
-        async with fleet_of(scripted, ledger, still) as fleet:
+        ends: list[SessionEnd] = []
+        async with fleet_of(scripted, ledger, still, on_end=ends.append) as fleet:
             await fleet.start(REQUEST, key="a")
             await leave(ledger, scripted)
             ledger.failing = {"remove"}
             await ledger.engine.renew("dead", lease=0)
             await beat(still, ledger)
             await eventually(lambda: fleet.stats().reaped)
+            await beat(still, ledger)
             assert await ledger.owners() == {"a": "s1", "x": "s9"}
+            assert scripted.asked == ["s9"], "it is stopped once"
             if works:
                 ledger.failing.clear()
         assert ("x" in await ledger.owners()) is not works
+        assert [(end.key, end.outcome) for end in ends] == [("x", "reaped"), ("a", "stopped")]
 
     async def test_what_it_could_not_stop(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock

@@ -67,6 +67,19 @@ async def test_it_holds_over_all_workers(join: Join) -> None:
             await waiting[2]
 
 
+async def test_when_it_has_a_slot_again(join: Join) -> None:
+    """Only an end of its own sessions helps a group; that of another worker's is not known here."""
+    async with join(max_per_group=1) as one, join(max_per_group=1) as two:
+        await start(one, "a", "a0")
+        await start(two, "b", "b0")
+        with pytest.raises(FleetFullError) as full:
+            await start(two, "a", "a1", wait=False)
+        assert full.value.retry_after is None
+        with pytest.raises(FleetFullError) as full:
+            await start(two, "b", "b1", wait=False)
+        assert full.value.retry_after == pytest.approx(598, abs=60)
+
+
 async def test_many_are_placed_one_after_the_other(join: Join, scripted: ScriptedClient) -> None:
     """A whole group's slots that become free elsewhere are taken at once, not one a second."""
     async with join(max_per_group=6) as one, join(max_per_group=6) as two:

@@ -1,5 +1,7 @@
 """Random lives of fleets: groups, resizes, renewals, wind-downs, cancellations, a failing server.
 
+Keys are started again, and some sessions end if nobody uses them.
+
 What happens, and in which order, is drawn; time passes only where that says so. Slots add up, no
 group exceeds its limit, nobody starves, every session has exactly one end, and nothing is left; in
 one fleet alone, and in two workers that share a ledger.
@@ -34,6 +36,7 @@ from equos_async import (
     SQLiteLedger,
     StartOutcomeUnknownError,
 )
+from equos_async.fleet._starting import IfTaken
 from equos_async.ledger import sqlite
 from tests.clocks import FakeClock, settle
 from tests.fleet.support import REQUEST, ScriptedClient, others
@@ -57,7 +60,9 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("start"), WORKERS, st.sampled_from("aab")),
         st.tuples(st.just("start"), WORKERS, st.sampled_from("aab")),
+        st.tuples(st.sampled_from(["raise", "return", "replace"]), WORKERS, NUMBERS),
         st.tuples(st.just("cancel"), WORKERS, NUMBERS),
+        st.tuples(st.just("touch"), WORKERS, NUMBERS),
         st.tuples(st.just("stop"), WORKERS, NUMBERS),
         st.tuples(st.just("mark_ended"), WORKERS, NUMBERS),
         st.tuples(st.just("renew"), WORKERS, NUMBERS),
@@ -123,6 +128,7 @@ class Life:
             for ledger in ledgers
         ]
         self.starts: list[asyncio.Task[LiveSession[int]]] = []
+        self.groups: dict[int, str] = {}
         self.others: list[asyncio.Task[object]] = []
 
     async def quiet(self) -> None:
@@ -139,11 +145,13 @@ class Life:
         lives: list[LiveSession[int]] = list(fleet.live.values())
         match what:
             case "start":
-                key = len(self.starts)
-                request = evolve(REQUEST, client=how, max_duration=SECONDS)
-                moved = _moved if key % 3 == 0 else None
-                start = fleet.start(request, key=key, renew=moved is not None, on_renewed=moved)
-                self.starts.append(asyncio.create_task(start))
+                key = len(self.groups)
+                self.groups[key] = how
+                self.start(fleet, key)
+            case "raise" | "return" | "replace" if self.groups:
+                self.start(fleet, one_of(list(self.groups), how), if_taken=what)
+            case "touch" if lives:
+                one_of(lives, how).touch()
             case "cancel" if waiting:
                 one_of(waiting, how).cancel()
             case "stop" if lives:
@@ -160,16 +168,26 @@ class Life:
                 self.limits[worker % len(self.fleets)] = how
                 self.server.ceiling = max(self.server.ceiling, how)
                 fleet.resize(how)
-            case "drain":
-                self.do(fleet.drain(how))
-            case "wind_down":
-                self.do(fleet.wind_down(how))
+            case "drain" | "wind_down":
+                self.do(fleet.drain(how) if what == "drain" else fleet.wind_down(how))
             case "time":
                 self.clock.advance(how)
             case "refuse":
                 self.server.start_errors.append(one_of(START_ERRORS, how)())
             case _:
                 self.server.stop_errors.append(APIConnectionError("down"))
+
+    def start(self, fleet: SessionFleet[int], key: int, if_taken: IfTaken = "raise") -> None:
+        """Let a caller start a session; each third is renewed, each fourth is ended if unused."""
+        start = fleet.start(
+            evolve(REQUEST, client=self.groups[key], max_duration=SECONDS),
+            key=key,
+            if_taken=if_taken,
+            renew=key % 3 == 0,
+            on_renewed=_moved if key % 3 == 0 else None,
+            idle_after=SECONDS / 2 if key % 4 == 1 else None,
+        )
+        self.starts.append(asyncio.create_task(start))
 
     def do(self, work: Coroutine[Any, Any, object]) -> None:
         """Let a caller wait for something."""
