@@ -28,7 +28,7 @@ async def hold(
     try:
         yield started
     except GeneratorExit:  # the block's coroutine is being closed, and must not wait
-        tasks.drop_block(resource, session_id)
+        tasks.drop_block(session_id)
         raise
     except BaseException as error:
         try:

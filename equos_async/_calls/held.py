@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from equos_async._api.operations import Resource
 
 from .call import Target
 from .watch import Watch
 
+Stop: TypeAlias = Callable[[Resource[Any, Any, Any], str, Watch | None], None]
+"""Launches the stop of a session, of which a watch is to learn, if there is one."""
+
 
 class Held:
-    """Sessions that a block or a fleet will stop, by id; each is removed when its stop begins."""
+    """Sessions that a block or a fleet will stop, by id, until that is launched."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Resource[Any, Any, Any], Watch | None]] = {}
@@ -30,14 +33,26 @@ class Held:
             watch.hand_over(partial(self.take, session_id))
 
     def take(self, session_id: str) -> bool:
-        """Remove a session in order to stop it; False if its stop has begun already."""
+        """Remove a session whose stop was launched; False if that was done already."""
         return self._held.pop(session_id, None) is not None
 
-    def take_all(self) -> Iterator[tuple[str, Resource[Any, Any, Any], Watch | None]]:
-        """Remove all sessions in order to stop them."""
-        while self._held:
-            session_id, (resource, watch) = self._held.popitem()
-            yield session_id, resource, watch
+    def end(self, session_id: str, launch: Stop) -> None:
+        """Stop a session that is here; it stays until that is launched, as a signal may strike."""
+        if session_id in self._held:
+            resource, watch = self._held[session_id]
+            launch(resource, session_id, watch)
+            self.take(session_id)
+
+    def end_all(self, launch: Stop, *, also_left: bool) -> None:
+        """Stop all sessions, the last one first.
+
+        Args:
+            launch: Launches a stop.
+            also_left: Whether those, too, whose owners are about to stop them.
+        """
+        for session_id, (_, watch) in tuple(reversed(self._held.items())):
+            if also_left or watch is None or not watch.is_left:
+                self.end(session_id, launch)
 
     def targets(self) -> list[Target]:
         """The targets of the stops."""

@@ -102,7 +102,7 @@ class CallTasks:
         self._launcher = Launcher(
             carry=self._carry,
             resume=self._resume,
-            end_held=self._end_held,
+            end_held=lambda: self._held.end_all(self._launcher.launch_orphan, also_left=True),
             endings=self._endings,
             reports=self._reports,
             lifecycle=self._lifecycle,
@@ -264,11 +264,11 @@ class CallTasks:
             self._held.take(session_id)  # after the launch: a signal handler may raise in between
             await ending
 
-    def drop_block(self, resource: Resource[Any, Any, Any], session_id: str) -> None:
+    def drop_block(self, session_id: str) -> None:
         """Stop the session of a block whose coroutine is being closed and cannot wait."""
         loop = self._factory.loop
-        if loop is not None and self._held.take(session_id):
-            in_loop(loop, partial(self._launcher.launch_orphan, resource, session_id))
+        if loop is not None and session_id in self._held:
+            in_loop(loop, partial(self._held.end, session_id, self._launcher.launch_orphan))
 
     def resolve(self, unresolved_id: str) -> bool:
         """Remove an unresolved entry, because the user has dealt with its session.
@@ -300,7 +300,7 @@ class CallTasks:
                 if alone is Alone.ENDS or (alone is Alone.LISTENS and not call.is_on_server):
                     call.refuse(closed_error(call.effect.name))
                     call.withdraw()
-            self._end_held()
+            self._held.end_all(self._launcher.launch_orphan, also_left=False)
             self._endings.hurry()
             self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
@@ -396,13 +396,8 @@ class CallTasks:
         elif call.answer.exception() is None and call.resource is not None:
             # The answer came in the same tick as the cancellation: the caller never got it.
             session_id = call.resource.id_of(call.answer.result())
-            self._held.take(session_id)
             self._launcher.launch_orphan(call.resource, session_id)
-
-    def _end_held(self) -> None:
-        """Stop the sessions of all blocks and fleets, because these can no longer do it."""
-        for session_id, resource, watch in self._held.take_all():
-            self._launcher.launch_orphan(resource, session_id, watch)
+            self._held.take(session_id)
 
     async def _close(self) -> None:
         await self._settling.stop()

@@ -25,6 +25,7 @@ class Watch:
         is_withdrawn: Whether the call was withdrawn before anything was sent.
         is_settled: Whether ``settled`` was called.
         is_called_off: Whether nothing more may be sent for it, although its caller waits.
+        is_left: Whether the owner of the watch is about to stop its session.
         over: Called when the call is over, with whatever result.
         sent_at: When the last attempt of the call was sent, on the client's clock; None: not sent.
     """
@@ -42,6 +43,7 @@ class Watch:
         self.is_withdrawn: bool = False
         self.is_settled: bool = False
         self.is_called_off: bool = False
+        self.is_left: bool = False
         self.over: Callable[[], object] = _never
         self.sent_at: float | None = None
         self.rests: Callable[[], object] = rests
@@ -71,7 +73,7 @@ class Watch:
         self._release = release
 
     def release(self) -> None:
-        """Note that the owner of the watch stops the session, or knows that it has ended."""
+        """Note that the owner has launched the stop of the session, or knows that it has ended."""
         self._release()
 
     def settle(self) -> None:

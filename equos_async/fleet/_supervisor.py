@@ -155,7 +155,7 @@ class FleetSupervisor:
         elif record.state is State.LIVE or record.is_to_stop:
             record.is_confirmed = True
             self._mark(record, record.reason)
-            self._run(record, self._forget(record))
+            self._over(record)
 
     # Watching.
 
@@ -198,7 +198,7 @@ class FleetSupervisor:
         if record.state is State.LIVE or record.is_to_stop:
             self._mark(record, reason)
             record.reason = reason
-            self._run(record, self._forget(record))
+            self._over(record)
 
     # Stopping.
 
@@ -222,21 +222,31 @@ class FleetSupervisor:
             record.renewing = None
         self._records.move(record, State.STOPPING)
 
-    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
+    def _over(self, record: SessionRecord) -> None:
+        """Forget a session that runs no more."""
         if record.watch is not None:
             record.watch.release()
-        record.watch = None
+            record.watch = None
+        self._run(record, self._forget(record))
+
+    def _run(self, record: SessionRecord, work: Coroutine[Any, Any, AnyEnded | None]) -> None:
+        if record.watch is not None:
+            record.watch.is_left = True
         record.task = asyncio.create_task(work)
         record.task.add_done_callback(partial(self._stopped, record))
 
     async def _end_it(self, record: SessionRecord) -> AnyEnded | None:
         """Stop a session, and remove its row."""
         over = partial(self._pace.over, record)
-        record.watch = Watch(record.key, partial(self._settled, record), rests=over)
-        WATCH.set(record.watch)
+        watch = Watch(record.key, partial(self._settled, record), rests=over)
+        WATCH.set(watch)
         ended = None
         try:
-            ended = await end(self._client, record.resource, record.resource.id_of(record.response))
+            ending = end(self._client, record.resource, record.resource.id_of(record.response))
+            held, record.watch = record.watch, watch
+            if held is not None:  # until here the client holds it: a signal may strike
+                held.release()
+            ended = await ending
         except EquosError:
             if not record.is_confirmed:  # if it is, another worker has stopped it meanwhile
                 raise
@@ -252,14 +262,18 @@ class FleetSupervisor:
 
     def _stopped(self, record: SessionRecord, task: asyncio.Task[AnyEnded | None]) -> None:
         """The task of a stop is over: a done callback."""
-        is_awaited = self.drains.is_awaited(record)
-        if task.cancelled() and record.watch is None and is_awaited:
-            # The loop's shutdown has cancelled the task before its first step.
+        error, is_launched = error_of(task, EquosError), False
+        if record.watch is not None:
+            is_launched = not record.watch.is_left
+            record.watch.is_left = False
+        is_cut = task.cancelled() or not isinstance(error, Exception | None)
+        if is_cut and not is_launched and self.drains.is_awaited(record):
+            # The loop's shutdown, or a signal's exception, has ended the task in its first step.
             self._run(record, self._end_it(record))
             return
-        record.watch = None
+        if is_launched:
+            record.watch = None
         self._pace.over(record)
-        error = error_of(task, EquosError)
         if error is None or record.is_confirmed:
             last = None if error is not None else task.result()
             is_ours = record.is_confirmed or last is not None

@@ -1,13 +1,15 @@
 """A program that a signal handler's exception strikes at one step of the library after the other.
 
-``python -m tests.process.struck HOLDER WIRE STRIDE``: it holds two sessions, ``bare`` or in a
-``block``, again and again, and each time one of its steps, STRIDE after the last one, raises
-``KeyboardInterrupt``. It prints what was left on the server, and how often that was.
+``python -m tests.process.struck HOLDER WIRE STRIDE``: it holds two sessions, ``bare``, in a
+``block`` or in a ``fleet``, again and again, and each time one of its steps, STRIDE after the last
+one, raises ``KeyboardInterrupt``. It prints what was left on the server, and how often that was.
+``LOOP`` is ``eager``, where tasks begin at once, or ``uvloop``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -15,14 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import uvloop
+
 import equos_async
-from equos_async import EquosClient
+from equos_async import EquosClient, SessionFleet
 from equos_async._http import gate
 from equos_async.testing import EquosEmulator
 from tests.conftest import KEY
 from tests.process.caller import REQUEST
 
 PACKAGE = str(Path(equos_async.__file__).parent)
+LOOP = os.environ.get("LOOP", "")
 Hold = Callable[[EquosClient], Coroutine[Any, Any, None]]
 
 
@@ -70,8 +75,20 @@ async def block(client: EquosClient) -> None:
         await asyncio.sleep(0.01)
 
 
+async def fleet(client: EquosClient) -> None:
+    """Let a fleet of its own stop what it started."""
+    async with SessionFleet(client, drain_deadline=2) as one:
+        await one.start(REQUEST, key=1)
+        await asyncio.sleep(0.01)
+
+
+HOLDERS: dict[str, Hold] = {"bare": bare, "block": block, "fleet": fleet}
+
+
 async def run(client: EquosClient, hold: Hold, strike: Strike) -> None:
     """Two at the same time, and the client's end."""
+    if LOOP == "eager":
+        asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
     sys.settrace(strike.enter)
     await asyncio.wait([asyncio.create_task(hold(client)) for _ in range(2)])
     await client.aclose()
@@ -83,7 +100,10 @@ def meet(hold: Hold, strike: Strike) -> tuple[int, int]:
     with EquosEmulator() as emulator:
         client = EquosClient(KEY, endpoint=emulator.endpoint)
         with suppress(KeyboardInterrupt):
-            asyncio.run(run(client, hold, strike))
+            with asyncio.Runner(
+                loop_factory=uvloop.new_event_loop if LOOP == "uvloop" else None
+            ) as runner:
+                runner.run(run(client, hold, strike))
         return len(emulator.live_sessions), len(client.unresolved)
 
 
@@ -94,7 +114,7 @@ def main(holder: str, wire: str, stride: str) -> None:
     strikes = 0
     while True:
         strike = Strike(1 + strikes * int(stride))
-        left, told = meet({"bare": bare, "block": block}[holder], strike)
+        left, told = meet(HOLDERS[holder], strike)
         if not strike.place:
             break
         strikes += 1
