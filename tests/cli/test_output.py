@@ -17,12 +17,6 @@ START = ["start", "--avatar=av_1", "--agent=ag_1", "--identity=user-7", "--endpo
 CLOSED = "the output was closed before all of it was written\n"
 
 
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key comes from the environment only."""
-    monkeypatch.setenv("EQUOS_CLIENT_KEY", "any-key")
-
-
 def test_a_session_whose_id_cannot_be_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
