@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any, Final, NoReturn
 from urllib.request import getproxies_environment
 
@@ -27,11 +28,11 @@ PROGRAM: Final = "equos-async"
 
 EXIT_CODES: Final = """exit codes:
   0    done
-  1    the demo left a session that it did not report, or the system failed: the emulator
-       cannot listen, or the output cannot be written
+  1    the demo left a session that it did not report, the emulator cannot
+       listen, or the output cannot be written
   2    wrong usage or settings
   3    the server refused
-  4    no usable answer from the server or the ledger; for a start: nothing was sent
+  4    no usable answer from the server or the ledger; a start was not sent
   5    the outcome of a start is unknown
   130  interrupted by Ctrl-C
   141  the output was closed early; a session that was just started is stopped
@@ -45,7 +46,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "emulator --scenario deploy --log json",
     ),
     "start": (
-        "start --avatar av_1 --agent ag_1 --identity user-7 --max-duration 60",
+        "start --avatar av_1 --agent ag_1 --identity ada --max-duration 60",
         "start --character ch_1 --identity user-7 --json --show-token",
     ),
     "stop": (
@@ -66,6 +67,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "completion": ("completion bash", "completion zsh"),
 }
 """Examples for the help of each command."""
+
+WIDTH: Final = 79
+"""Columns of the texts in the help that argparse does not wrap."""
 
 KEYS: Final = "The keys are read from EQUOS_CLIENT_KEY and EQUOS_API_KEY."
 
@@ -129,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=about,
-            description=f"{about[0].upper()}{about[1:]}. {more}".rstrip(),
+            description=fill(f"{about[0].upper()}{about[1:]}. {more}", WIDTH),
             epilog=f"{examples}\n\nexit codes: {PROGRAM} --help",
         )
         command.set_defaults(run=run)

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_SCENARIOS,
         action="append",
         default=[],
-        help="a named sequence of faults",
+        metavar="NAME",
+        help=f"a named sequence of faults: {', '.join(_SCENARIOS)}",
     )
     add(
         "--limit-concurrent",

@@ -17,6 +17,17 @@ def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
     assert "5 the outcome of a start is unknown" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("name", ["", *EXAMPLES])
+def test_each_help_fits_a_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line is longer than 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The examples are valid commands, and each command has one."""
