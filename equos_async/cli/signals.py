@@ -15,11 +15,19 @@ from .output import tell
 TERMINATED: Final = 128 + signal.SIGTERM
 """The exit code after SIGTERM, as shells define it."""
 
+SOON: Final = 0.5
+"""Seconds after Ctrl-C at which a command that is still running says why."""
+
 
 async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *args: Any) -> int:
-    """Run a command; SIGTERM cancels it, and the exit code says so."""
+    """Run a command; SIGTERM cancels it, and the exit code says so.
+
+    Ctrl-C cancels it by asyncio's own handler. A person who sees nothing happen would press it
+    again, and the session of a start in progress would run on.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(command(*args))
     signalled: list[int] = []
+    stack = ExitStack()
 
     def end() -> None:
         tell("terminated: waiting for requests in progress")
@@ -29,14 +37,30 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
         signalled.append(number)
         loop.call_soon_threadsafe(end)  # not here: a handler may interrupt another print
 
-    with ExitStack() as stack:
+    def explain() -> None:
+        words = "interrupted: waiting for requests in progress; Ctrl-C again gives up"
+        stack.callback(loop.call_later(SOON, tell, words).cancel)
+
+    with stack:
         if threading.current_thread() is threading.main_thread():
             # Not `loop.add_signal_handler`, which is missing on Windows.
-            before = signal.signal(signal.SIGTERM, terminate)
-            stack.callback(signal.signal, signal.SIGTERM, before)
+            handle(stack, signal.SIGTERM, terminate)
+            asyncios = signal.getsignal(signal.SIGINT)
+            if callable(asyncios):
+
+                def interrupt(number: int, frame: FrameType | None) -> None:
+                    loop.call_soon_threadsafe(explain)
+                    asyncios(number, frame)
+
+                handle(stack, signal.SIGINT, interrupt)
         try:
             return await task
         except asyncio.CancelledError:
             if not signalled:
                 raise
             return TERMINATED
+
+
+def handle(stack: ExitStack, number: signal.Signals, handler: Callable[..., None]) -> None:
+    """Handle a signal until the stack is closed."""
+    stack.callback(signal.signal, number, signal.signal(number, handler))

@@ -43,6 +43,22 @@ async def test_a_signal_while_it_starts(
     assert len(emulator.ended_sessions) == 1
 
 
+async def test_ctrl_c_says_why_it_waits(emulator: EquosEmulator) -> None:
+    """A person who sees nothing happen would press it again, and leave the session running."""
+    emulator.faults.start.add(Delay(600))
+    process = await run(emulator)
+    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert (await process.stderr.readline()).startswith(b"interrupted: waiting for requests")
+    emulator.advance(600)
+    await process.communicate()
+    assert process.returncode == 130
+    assert emulator.live_sessions == {}
+    assert len(emulator.ended_sessions) == 1
+
+
 async def test_no_session_is_unbounded(emulator: EquosEmulator) -> None:
     """Without --max-duration a default is sent, and a line says so."""
     process = await run(emulator)
@@ -59,3 +75,15 @@ def test_a_time_that_is_no_number(option: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit, match="2"):
         main(["start", "--identity=c", option, "soon"])
     assert f"{option}: must be a number of seconds, not 'soon'" in capsys.readouterr().err
+
+
+def test_ctrl_c_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell's background job ignores Ctrl-C, and the command leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with EquosEmulator() as emulator:
+            monkeypatch.setenv("EQUOS_ENDPOINT", emulator.endpoint)
+            assert main(["stop", "some-id"]) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
