@@ -88,6 +88,12 @@ class SkippingClock(Clock):
         await asyncio.sleep(0)
 
 
+def begin_tasks_at_once() -> None:
+    """Let tasks of this loop take their first step when they are made, where Python can."""
+    factory = vars(asyncio).get("eager_task_factory")  # from 3.12 on
+    asyncio.get_running_loop().set_task_factory(factory)
+
+
 async def settle(rounds: int = 50) -> None:
     """Let everything that can go on without time passing do so."""
     for _ in range(rounds):

@@ -54,11 +54,13 @@ class Renewals:
             raise closed_error()
         if old.state is not State.LIVE or self._records.holder(old.key) is not old:
             raise _over(old)
-        if old.renewing is None:
-            old.renewing = asyncio.create_task(self._replace(old))
-            self._tasks.add(old.renewing)
-            old.renewing.add_done_callback(self._over)
-        return old.renewing
+        renewing = old.renewing
+        if renewing is None:
+            renewing = asyncio.create_task(self._replace(old))
+            old.renewing = None if renewing.done() else renewing  # an eager task may be over
+            self._tasks.add(renewing)
+            renewing.add_done_callback(self._over)
+        return renewing
 
     def cancel(self) -> None:
         """Cancel all renewals."""

@@ -224,7 +224,9 @@ class RowWriter:
     def _tend(self, entry: Entry) -> None:
         """Write a row, unless a task writes it already; that one checks it again at its end."""
         if entry.writer is None and entry.step is not Step.REST:
-            entry.writer = self._spawn(self._write(entry))
+            writer = self._spawn(self._write(entry))
+            # An eager task may be over already, and nothing would take it away.
+            entry.writer = None if writer.done() else writer
 
     async def _agreed(self, entry: Entry) -> None:
         """Write a row, and return when that is done or has failed."""
@@ -406,7 +408,7 @@ class RowWriter:
             for portion in batched(lost, IN_BULK):
                 writer = self._spawn(self._record_all(self._ledger, portion))
                 for entry in portion:
-                    entry.writer = writer
+                    entry.writer = None if writer.done() else writer
                 await asyncio.wait([writer])
         await asyncio.gather(*map(self._agreed, wrong))
 

@@ -16,8 +16,15 @@ from equos_async import (
     LiveSession,
     SessionFleet,
 )
-from tests.clocks import FakeClock, settle
+from tests.clocks import FakeClock, begin_tasks_at_once, settle
 from tests.fleet.support import REQUEST, Events, ScriptedClient, others
+
+
+@pytest.fixture(params=["lazy", "eager"])
+async def beginning(request: pytest.FixtureRequest) -> None:
+    """When tasks begin."""
+    if request.param == "eager":
+        begin_tasks_at_once()
 
 
 class Maker:
@@ -115,6 +122,7 @@ async def test_a_start_that_is_refused(
         assert dict(fleet.live) != {"a": old}
 
 
+@pytest.mark.usefixtures("beginning")
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("secret"), asyncio.CancelledError("secret")],

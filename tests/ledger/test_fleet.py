@@ -35,7 +35,7 @@ from equos_async import (
 )
 from equos_async.fleet._engine import AT_ONCE
 from equos_async.testing import EquosEmulator
-from tests.clocks import FakeClock, eventually, settle
+from tests.clocks import FakeClock, begin_tasks_at_once, eventually, settle
 from tests.fleet.support import REQUEST, Events, ScriptedClient, others
 from tests.ledger.conftest import RedisServer
 
@@ -1185,6 +1185,26 @@ class TestOneWriter:
             with pytest.raises(EquosError, match="worker w2 took its place"):
                 await starting
             assert scripted.live == {}
+
+    async def test_a_lost_row_of_a_session_that_is_stopped(
+        self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
+    ) -> None:
+        """There is nothing to remove: the task for that is over before anybody waits for it."""
+        begin_tasks_at_once()
+        async with fleet_of(scripted, ledger, still) as fleet:
+            live = await fleet.start(REQUEST, key="a")
+            (row,) = await ledger.rows()
+            await quiet(ledger)
+            await ledger.engine.remove(row.id, worker=row.owner)
+            ledger.held = {"claim"}
+            renewals = ledger.answered.count("renew")
+            still.advance(LEASE / 3)
+            await eventually(lambda: ledger.answered.count("renew") > renewals)
+            await settle()
+            async with asyncio.timeout(60):
+                await live.stop()
+            ledger.go.set()
+        assert await ledger.rows() == []
 
     async def test_a_session_that_comes_while_its_intent_is_written_anew(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
