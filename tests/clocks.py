@@ -112,6 +112,6 @@ async def eventually(condition: Callable[[], object]) -> None:
 
     Not by :func:`until`: a loop that never rests keeps the interpreter from threads.
     """
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.001)

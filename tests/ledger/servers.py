@@ -199,6 +199,11 @@ class Relay:
         """Where it is reached."""
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def silent(self) -> frozenset[int]:
+        """The connections that have fallen silent, by their far ends' ports."""
+        return frozenset(self._silent)
+
     def forget(self, *ports: int) -> None:
         """Let connections fall silent without an end, as a NAT does: by their far ends' ports.
 

@@ -27,6 +27,7 @@ from equos_async import (
     SQLiteLedger,
     StartOutcomeUnknownError,
 )
+from equos_async.ledger.protocol import NOBODY
 from equos_async.testing import EquosEmulator
 from tests.clocks import FakeClock, eventually, until
 from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient
@@ -299,17 +300,32 @@ async def test_both_at_once(join: Join, scripted: ScriptedClient, ends: list[Ses
     assert {end.key for end in ends} == set(range(5))
 
 
-async def test_its_holder_cannot_stop_it(join: Join, ends: list[SessionEnd]) -> None:
+async def test_its_holder_cannot_stop_it(
+    engine: Callable[[], Engine],
+    join: Join,
+    ends: list[SessionEnd],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A stop that fails while another worker's is confirmed is over all the same."""
-    one, two = ScriptedClient(), ScriptedClient()
-    async with join(client=one) as mine, join(client=two) as theirs:
+    one, two, view, told = ScriptedClient(), ScriptedClient(), engine(), list[str]()
+    record = view.record
+
+    async def recorded(row: LedgerRow, *, seconds: float) -> str:
+        told.append(await record(row, seconds=seconds))
+        return told[-1]
+
+    monkeypatch.setattr(view, "record", recorded)
+    async with (
+        SessionFleet(one, ledger=view, on_end=ends.append) as mine,
+        join(client=two) as theirs,
+    ):
         live = await mine.start(REQUEST, key="a")
         one.stops_go.clear()
         one.stop_errors.append(APIConnectionError("down"))
         stopping = asyncio.create_task(live.stop())
         await eventually(lambda: live.state == "stopping")
         await theirs.stop("a")
-        await asyncio.sleep(0.2)  # until it is told
+        await eventually(lambda: told[-1] == NOBODY)
         one.stops_go.set()
         assert await stopping is None
         assert live.state == "ended"
@@ -325,7 +341,7 @@ async def test_a_start_in_the_queue(join: Join, scripted: ScriptedClient) -> Non
         await eventually(lambda: mine.stats().waiting)
         assert await theirs.stop("b") is None
         with pytest.raises(EquosError, match="another worker came before the session was started"):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         assert mine.stats().waiting == 0
         assert len(scripted.requests) == 1
 
@@ -343,8 +359,8 @@ async def test_a_start_on_its_way(
         assert not stopping.done()
         scripted.starts_go.set()
         with pytest.raises(EquosError, match="another worker came before the session was started"):
-            await asyncio.wait_for(starting, 5)
-        await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(starting, 30)
+        await asyncio.wait_for(stopping, 30)
         assert scripted.live == {}
         assert await theirs.start(REQUEST, key="a", wait=False)
     assert len(ends) == 2
@@ -363,7 +379,7 @@ async def test_a_start_that_waits_for_its_own_fleet(
         await eventually(lambda: mine.stats().waiting)
         await theirs.stop("b")
         with pytest.raises(EquosError, match="another worker came before the session was started"):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         assert len(scripted.requests) == 1
 
 
@@ -381,7 +397,7 @@ async def test_a_start_of_unknown_outcome(
         await eventually(lambda: any(0.04 < due < 0.06 for due in clock.due))
         clock.advance(60)
         with pytest.raises(EquosError, match=r"for key 'a' has no end: a session may be running"):
-            await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(stopping, 30)
         assert mine.stats().live == 0
 
 
@@ -400,7 +416,7 @@ async def test_a_renewal_on_its_way(join: Join, scripted: ScriptedClient) -> Non
         stopping = asyncio.create_task(theirs.stop("a"))
         await asyncio.wait_for(live.ended(), 30)
         scripted.starts_go.set()
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, 30)
         await eventually(lambda: not scripted.live)
 
 

@@ -523,7 +523,7 @@ class TestRedis:
 
     async def test_a_restart_that_keeps_all(self, own_redis: RedisServer) -> None:
         """Rows, leases and turns are there again; places once all had the time to come back."""
-        async with RedisLedger(own_redis.url, timeout=0.5) as ledger:
+        async with RedisLedger(own_redis.url) as ledger:
             await live(ledger, row("a"), "s1")
             own_redis.stop()
             with pytest.raises(LedgerError, match="Redis: "):
@@ -610,8 +610,11 @@ class TestRedis:
 
     async def test_a_pause(self, own_redis: RedisServer) -> None:
         """A server that does not answer is not waited for."""
-        async with RedisLedger(own_redis.url, timeout=0.1) as ledger:
-            await live(ledger, row("a"), "s1")
+        async with (
+            RedisLedger(own_redis.url) as patient,
+            RedisLedger(own_redis.url, timeout=0.1) as ledger,
+        ):
+            await live(patient, row("a"), "s1")
             own_redis.ask("CLIENT", "PAUSE", "400")
             with pytest.raises(LedgerError, match="Redis: "):
                 await ledger.renew("worker-1", lease=LEASE)
@@ -660,7 +663,7 @@ class TestRedis:
 
     async def test_turns_end_with_the_server(self, own_redis: RedisServer) -> None:
         """A worker that waits for a turn gets an error."""
-        async with RedisLedger(own_redis.url, timeout=0.2) as ledger:
+        async with RedisLedger(own_redis.url) as ledger:
             await place(ledger, row("a"), limit=1)
             await place(ledger, row("b"), limit=1)
             turns = ledger.turns("worker-1")

@@ -16,6 +16,7 @@ from redis import asyncio as engine
 
 from equos_async import ConfigurationError, LedgerError, RedisLedger
 from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
+from tests.clocks import eventually
 from tests.ledger.conftest import RedisServer
 from tests.ledger.servers import Program, Relay, Watched, cluster, program, watched
 
@@ -98,31 +99,43 @@ class TestOneAddress:
             RedisLedger(redis.url) as other,
         ):
             await place(other, row("a", "worker-2"), limit=1)
-            await place(mine, row("b"), limit=1)
-            told = asyncio.ensure_future(anext(mine.turns("worker-1")))
+            await place(other, row("b"), limit=1)
+            told = asyncio.ensure_future(first_turn(mine))
             found = await the_listeners(redis)
             address.forget(*found)
             await other.remove("worker-2/a")
             assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
 
-    async def test_new_connections_that_are_silent(self, redis: RedisServer) -> None:
-        """A listener gives up on one that is accepted and not answered, also in the midst of it."""
-        async with Relay(redis.port, is_silent=True) as address:
-            async with RedisLedger(address.url, timeout=0.1) as ledger:
-                with pytest.raises(LedgerError, match="no answer"):
-                    await anext(ledger.turns("worker-1"))
+    async def test_a_new_connection_that_is_silent(self, redis: RedisServer) -> None:
+        """A listener gives up on one that is accepted and never answered."""
+        async with (
+            Relay(redis.port, is_silent=True) as address,
+            RedisLedger(address.url, timeout=0.1) as ledger,
+        ):
+            with pytest.raises(LedgerError, match="no answer"):
+                await anext(ledger.turns("worker-1"))
+
+    async def test_a_listener_whose_next_connection_is_silent(self, redis: RedisServer) -> None:
+        """The client connects again by itself while it reads: then the listener gives up, too."""
+        async with (
+            Relay(redis.port) as address,
+            RedisLedger(address.url, timeout=0.3) as mine,
+            RedisLedger(redis.url) as other,
+        ):
+            await place(other, row("a", "worker-2"), limit=1)
+            await place(other, row("b"), limit=1)
+            told = asyncio.ensure_future(first_turn(mine))
+            await the_listeners(redis)
+            address.is_silent = True
+            address.cut()
+            await eventually(lambda: address.silent)
             address.is_silent = False
-            async with RedisLedger(address.url, timeout=0.5) as ledger:
-                told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
-                await the_listeners(redis)
-                address.is_silent = True
-                address.cut()
-                with pytest.raises(LedgerError, match="no answer"):
-                    await told
+            await other.remove("worker-2/a")
+            assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
 
     async def test_a_quiet_listener(self, redis: RedisServer) -> None:
         """Where nothing is published, its answers keep it."""
-        async with RedisLedger(redis.url, timeout=0.5) as ledger, RedisLedger(redis.url) as other:
+        async with RedisLedger(redis.url) as ledger, RedisLedger(redis.url) as other:
             await place(other, row("a"), limit=1)
             await place(other, row("b"), limit=1)
             told = asyncio.ensure_future(anext(ledger.turns("worker-1")))
@@ -131,6 +144,12 @@ class TestOneAddress:
             assert listeners(redis) == found
             await other.remove("worker-1/a", worker="worker-1")
             assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
+
+
+async def first_turn(ledger: RedisLedger) -> str:
+    """The first call, to a listener that listens again after a failure."""
+    told: str = await until_it_works(lambda: anext(ledger.turns("worker-1")))
+    return told
 
 
 def listeners(server: RedisServer) -> list[int]:

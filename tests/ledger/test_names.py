@@ -122,8 +122,7 @@ async def test_a_living_process(where: str, ledger: SQLiteLedger | RedisLedger) 
         assert emulator.ended_count == 0
         other.send_signal(signal.SIGTERM)
         await asyncio.to_thread(other.wait)
-        async with asyncio.timeout(1):
-            await fleet.open()
+        await fleet.open()
         assert (await fleet.aclose()).left == ()
 
 
