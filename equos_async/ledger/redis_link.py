@@ -154,8 +154,8 @@ class RedisLink:
                         while True:
                             read = listener.get_message(timeout=self._timeout)
                             message = await _within(3 * self._timeout, read)
-                            check = _heard(listener, channel, message, unanswered)
-                            unanswered = await _within(self._timeout, check)
+                            heard = _heard(listener, channel, message, unanswered, self._timeout)
+                            unanswered = await heard
                             if message is not None and message["type"] == "message":
                                 yield _decoded(message["data"])
             except _ERRORS as error:
@@ -187,7 +187,9 @@ class _SilentError(Exception):
     """A listener's connection has died silently."""
 
 
-async def _heard(listener: Any, channel: str, message: object, unanswered: int) -> int:
+async def _heard(
+    listener: Any, channel: str, message: object, unanswered: int, seconds: float
+) -> int:
     """Check a silent connection again; returns the number of unanswered checks in a row.
 
     Raises:
@@ -197,7 +199,7 @@ async def _heard(listener: Any, channel: str, message: object, unanswered: int) 
         return 0
     if unanswered + 1 == MOST_UNANSWERED:
         raise _SilentError
-    await listener.subscribe(channel)
+    await _within(seconds, listener.subscribe(channel))
     return unanswered + 1
 
 

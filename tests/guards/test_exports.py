@@ -105,6 +105,12 @@ def test_what_only_the_declared_dependencies_bring() -> None:
         assert imports(path) <= known, f"{path} imports what pyproject.toml does not declare"
 
 
+def test_the_ledgers_are_modules_only() -> None:
+    """A tool that freezes a program into one file leaves SQL and Lua files behind."""
+    files = [path for path in (PACKAGE / "ledger").iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".py"}
+
+
 def test_the_adapter_uses_public_names_only() -> None:
     """What `equos_async.otel` does, an adapter of a user's own can do as well."""
     tree = ast.walk(ast.parse((PACKAGE / "otel.py").read_text(encoding="utf-8")))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sqlite3
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from redis import asyncio as engine
 
 from equos_async import RedisLedger, SQLiteLedger
 from equos_async.ledger.protocol import ROW_VERSION
@@ -152,6 +156,48 @@ async def test_rows_that_are_evicted(redis: RedisServer) -> None:
         await asyncio.sleep(0.25)
         assert not await place(ledger, row("b"), limit=1, wait=False)
         assert await place(ledger, row("b"), limit=2, wait=False)
+
+
+async def test_what_an_early_worker_wrote(redis: RedisServer) -> None:
+    """Its rows have fewer fields and keys; they are counted, found, and ended all the same."""
+    now, owned = time.time(), [f"worker-1/{label}" for label in "abc"]
+    early = partial(dict, name="x", owner="worker-1", endpoint=HERE, started=now, read_at=0)
+    rows = {
+        owned[0]: early(id=owned[0], key="a", session_id="s1", expires=now + 600),
+        owned[1]: early(id=owned[1], key="b", expires=now + 0.5),
+    }
+    waits = json.dumps({"owner": "worker-1", "key": "c", "most": 2})
+    client: Any = cast("Any", engine.Redis).from_url(redis.url)
+    async with client, RedisLedger(redis.url) as ledger:
+        for row_id, one in rows.items():
+            session = str(one.get("session_id", ""))
+            text = f"{len(session)}:{session}{json.dumps(one)}"
+            await client.hset("{equos}:rows", row_id, text)
+        await client.hset("{equos}:tickets", owned[2], waits)
+        await client.zadd("{equos}:line", {owned[2]: 1})
+        await client.zadd("{equos}:workers", {"worker-1": now + 60})
+        for row_id, key in zip(owned, "abc", strict=True):
+            hashed = hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()
+            await client.zadd("{equos}:keys", {f"{hashed}\0{row_id}": 0})
+            await client.zadd("{equos}:owned", {f"worker-1\0{row_id}": 0})
+        run = (await client.info("server"))["run_id"]
+        facts = {"since": now - 60, "heard": now, "run": run, "born": f"{run}1.2", "number": 1}
+        await client.hset("{equos}:engine", mapping=facts)
+        assert {one.id: one.session_id for one in await ledger.rows()} == {
+            owned[0]: "s1",
+            owned[1]: None,
+        }
+        refused = await ledger.place(
+            row("c", "worker-2"), seconds=600, limit=9, wait=False, lease=LEASE
+        )
+        assert refused.holder == "worker-1"
+        assert not await place(ledger, row("d", "worker-2"), limit=2)
+        async with asyncio.timeout(30):
+            while not await place(ledger, row("c"), limit=2):  # noqa: ASYNC110 - b expires
+                await asyncio.sleep(0.05)
+        await ledger.renew("worker-1", lease=0)
+        taken = await claim(ledger, "worker-2")
+        assert {one.id: one.session_id for one in taken} == {owned[0]: "s1", owned[2]: None}
 
 
 async def test_older_workers_in_the_queue(redis: RedisServer) -> None:
