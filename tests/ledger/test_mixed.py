@@ -161,17 +161,17 @@ async def test_rows_that_are_evicted(redis: RedisServer) -> None:
 async def test_what_an_early_worker_wrote(redis: RedisServer) -> None:
     """Its rows have fewer fields and keys; they are counted, found, and ended all the same."""
     now, owned = time.time(), [f"worker-1/{label}" for label in "abc"]
-    early = partial(dict, name="x", owner="worker-1", endpoint=HERE, started=now, read_at=0)
+    early: dict[str, Any] = {"name": "x", "owner": "worker-1", "endpoint": HERE, "read_at": 0}
     rows = {
-        owned[0]: early(id=owned[0], key="a", session_id="s1", expires=now + 600),
-        owned[1]: early(id=owned[1], key="b", expires=now + 0.5),
+        owned[0]: early | {"id": owned[0], "key": "a", "session_id": "s1", "expires": now + 600},
+        owned[1]: early | {"id": owned[1], "key": "b", "expires": now + 0.5},
     }
     waits = json.dumps({"owner": "worker-1", "key": "c", "most": 2})
     client: Any = cast("Any", engine.Redis).from_url(redis.url)
     async with client, RedisLedger(redis.url) as ledger:
         for row_id, one in rows.items():
             session = str(one.get("session_id", ""))
-            text = f"{len(session)}:{session}{json.dumps(one)}"
+            text = f"{len(session)}:{session}{json.dumps(one | {'started': now})}"
             await client.hset("{equos}:rows", row_id, text)
         await client.hset("{equos}:tickets", owned[2], waits)
         await client.zadd("{equos}:line", {owned[2]: 1})
