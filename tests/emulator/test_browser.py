@@ -142,6 +142,21 @@ def test_nothing_usual_is_cut_off(page: Visit, width: int) -> None:
     assert cut == []
 
 
+def test_it_is_dark_where_the_system_is(page: Visit) -> None:
+    """Its colours follow the setting of the system, and buttons have one height."""
+    grounds = set[str]()
+    for scheme in ("light", "dark"):
+        features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        grounds.add(page.browser.execute_script(ground))
+    assert len(grounds) == 2
+    post(page.emulator.endpoint)
+    page.shows("#sessions", "stop")
+    heights = "return [...document.querySelectorAll('.buttons button')].map((b) => b.offsetHeight)"
+    assert len(set(page.browser.execute_script(heights))) == 1
+
+
 def test_faults_are_added(page: Visit) -> None:
     """By a button, by typing, by a bad day; each is shown, and cleared by one button."""
     page.shows("#no-faults", "All works.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import runpy
-from collections.abc import AsyncIterator, Callable
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +15,7 @@ import pytest
 
 from equos_async import EquosError, FleetFullError, RateLimitError, errors
 from equos_async.testing import Delay, Drop, EquosEmulator, Status
-from tests.fleet.programs import EXAMPLES, ROOT, call, free_port, program
+from tests.fleet.programs import EXAMPLES, ROOT, Program, call, free_port, program
 from tests.process.test_callers import seen
 
 BACKENDS = ("web_backend", "fastapi_backend")
@@ -38,16 +40,25 @@ async def url(
     request: pytest.FixtureRequest, emulator: EquosEmulator, tmp_path: Path
 ) -> AsyncIterator[str]:
     """Where a backend takes its visitors' requests."""
-    port, env = str(free_port()), {"EQUOS_LEDGER": f"sqlite:{tmp_path / 'ledger.db'}"}
-    if request.param == "web_backend":
-        arguments, ready = [str(EXAMPLES / "web_backend.py")], "Running on"
-        env["PORT"] = port
-    else:
-        app = ("--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", port)
-        arguments, ready = ["-m", "uvicorn", *app], "Uvicorn running on"
-    async with program(emulator.endpoint, *arguments, **env) as running:
-        await running.expect(ready)
+    ledger = f"sqlite:{tmp_path / 'ledger.db'}"
+    async with serving(request.param, emulator.endpoint, EQUOS_LEDGER=ledger) as (port, running):
+        await running.expect("unning on")
         yield f"http://127.0.0.1:{port}/sessions"
+
+
+@asynccontextmanager
+async def serving(
+    name: str, endpoint: str | None, **env: str
+) -> AsyncGenerator[tuple[int, Program], None]:
+    """A backend as a process, and its port."""
+    port = free_port()
+    if name == "web_backend":
+        arguments, env["PORT"] = [str(EXAMPLES / "web_backend.py")], str(port)
+    else:
+        app = ("--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", str(port))
+        arguments = ["-m", "uvicorn", *app]
+    async with program(endpoint, *arguments, **env) as running:
+        yield port, running
 
 
 @pytest.mark.parametrize(("name", "status"), STATUSES)
@@ -62,6 +73,18 @@ def test_when_to_come_back(refusal: Refusal) -> None:
     assert refusal(FleetFullError(retry_after=7.5))[2] == 7.5
     assert refusal(FleetFullError())[2] is None
     assert refusal(RateLimitError(status=429, retry_after=3.0))[2] == 3.0
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_without_an_endpoint(name: str) -> None:
+    """It says that it uses a local server, and serves a session of it."""
+    async with serving(name, None) as (port, running):
+        await running.expect("EQUOS_ENDPOINT is not set: using a local server, http://127.0.0.1:")
+        await running.expect("unning on")
+        status, text = await call("POST", f"http://127.0.0.1:{port}/sessions", json={"name": "Ada"})
+        assert (status, '"token"' in text) == (201, True)
+        await running.end(signal.SIGTERM)
+        assert "bye: 1 stopped, 0 had ended, 0 left" in running.printed
 
 
 async def test_what_a_visitor_sees(emulator: EquosEmulator, url: str) -> None:

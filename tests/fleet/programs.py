@@ -74,8 +74,14 @@ class Program:
 
 
 @asynccontextmanager
-async def program(endpoint: str, *arguments: str, **env: str) -> AsyncGenerator[Program, None]:
-    """Run Python with some arguments as a process that talks to the emulator."""
+async def program(
+    endpoint: str | None, *arguments: str, **env: str
+) -> AsyncGenerator[Program, None]:
+    """Run Python with some arguments as a process that talks to the emulator, if there is one."""
+    own = {**os.environ, "EQUOS_CLIENT_KEY": KEY, **env}
+    own.pop("EQUOS_ENDPOINT", None)
+    if endpoint is not None:
+        own["EQUOS_ENDPOINT"] = endpoint
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
@@ -83,7 +89,7 @@ async def program(endpoint: str, *arguments: str, **env: str) -> AsyncGenerator[
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=ROOT,
-        env={**os.environ, "EQUOS_ENDPOINT": endpoint, "EQUOS_CLIENT_KEY": KEY, **env},
+        env=own,
     )
     try:
         yield Program(process)
