@@ -406,7 +406,8 @@ class SessionFleet(Generic[K]):
         Call it inside the block, in the task that runs it. The first signal cancels that task; on
         the way out of the block all sessions are stopped, and the program continues after the
         block, with :attr:`report`. A second signal ends the wait for the stops at once. After it,
-        or after the block, the previous signal handlers are in place again.
+        or after the block, the previous signal handlers are in place again. If several fleets of a
+        process call it, a signal reaches all of them.
 
         With ``grace`` there is one more step: the first signal begins :meth:`wind_down`, which ends
         the block when no session runs any more or after so many seconds; the second ends the block

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from equos_async.clock import set_unless_done
 from equos_async.errors import ConfigurationError
@@ -14,6 +14,12 @@ from equos_async.errors import ConfigurationError
 
 class SignalGuard:
     """Cancels a task at the first signal, and gives up waiting at the second.
+
+    Each of several guards gets every signal, in whichever order they are installed and removed.
+
+    Attributes:
+        previous: By signal, the handler before this one.
+        loop: Where it acts.
 
     Args:
         is_closed: Whether the shutdown has begun already, so that no task has to be cancelled.
@@ -32,10 +38,10 @@ class SignalGuard:
         self._give_up = give_up
         self._begin = begin
         self._grace: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop: Final = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._cancelling = 0 if self._task is None else self._task.cancelling()
-        self._previous: dict[signal.Signals, Any] = {}
+        self.previous: Final[dict[signal.Signals, Any]] = {}
         self._signalled = False
         self._cancelled = False
 
@@ -47,15 +53,19 @@ class SignalGuard:
         """
         try:
             for one in signals:
-                self._previous[one] = signal.signal(one, self._handle)
+                self.previous[one] = signal.signal(one, self.handle)
         except ValueError:
             raise ConfigurationError("stop_on_signals works in the main thread only") from None
 
     def remove(self) -> None:
         """Restore the previous handlers; harmless if that was done."""
-        while self._previous:
-            one, handler = self._previous.popitem()
-            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+        while self.previous:
+            one, handler = self.previous.popitem()
+            above = self._above(one)
+            if above is not None:
+                above.previous[one] = handler
+            else:
+                signal.signal(one, signal.SIG_DFL if handler is None else handler)
 
     def absorbs(self, error: BaseException | None) -> bool:
         """Whether an exception is the cancellation by the signal, and no other one is pending."""
@@ -64,8 +74,19 @@ class SignalGuard:
         alone = self._task.uncancel() <= self._cancelling
         return alone and isinstance(error, asyncio.CancelledError)
 
-    def _handle(self, _: int, __: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._act)
+    def _above(self, one: signal.Signals) -> SignalGuard | None:
+        """The guard of another fleet that has been installed right above this one, if any."""
+        found = _guard_of(signal.getsignal(one))
+        while found is not None and (below := _guard_of(found.previous.get(one))) is not self:
+            found = below
+        return found
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal, and pass it to the guards that were installed before."""
+        self.loop.call_soon_threadsafe(self._act)
+        below = _guard_of(self.previous.get(signal.Signals(number)))
+        if below is not None and not below.loop.is_closed():  # its fleet may never have been left
+            below.handle(number, frame)
 
     def _act(self) -> None:
         if self._signalled:
@@ -84,3 +105,9 @@ class SignalGuard:
         if not self._is_closed() and self._task is not None:
             self._cancelled = True
             self._task.cancel()
+
+
+def _guard_of(handler: object) -> SignalGuard | None:
+    """The guard whose handler it is."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, SignalGuard) else None
