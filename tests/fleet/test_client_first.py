@@ -52,7 +52,7 @@ async def test_it_ends_what_the_fleet_holds(emulator: EquosEmulator, events: Eve
 
 
 async def test_a_stop_that_fails(emulator: EquosEmulator) -> None:
-    """Both tell of it: nothing is known to have ended."""
+    """Fleet and client report it: the session is not known to have ended."""
     emulator.faults.stop.add(Status(400), times=None)
     client = connect(emulator)
     async with SessionFleet(client) as fleet:
@@ -63,7 +63,7 @@ async def test_a_stop_that_fails(emulator: EquosEmulator) -> None:
 
 
 async def test_what_the_fleet_ends_itself(emulator: EquosEmulator) -> None:
-    """It is not ended twice, whether that is done or under way."""
+    """It is not stopped twice, whether its stop is over or in progress."""
     async with connect(emulator) as client, SessionFleet(client) as fleet:
         await (await fleet.start(REQUEST, key=1)).stop()
         live = await fleet.start(REQUEST, key=2)

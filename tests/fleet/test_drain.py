@@ -56,7 +56,7 @@ async def test_drain_stops_all_and_the_fleet_goes_on(
 async def test_the_report_tells_all_outcomes(
     client: EquosClient, emulator: EquosEmulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stopped, already ended, failed and unresolved sessions are told apart, by key and id."""
+    """The report has stopped, already ended, failed and unresolved sessions, by key and id."""
     async with SessionFleet(client, drain_deadline=0.5) as fleet:
         keys = {(await fleet.start(REQUEST, key=k)).session.id: k for k in ("a", "b", "c", "d")}
         ids = {key: session_id for session_id, key in keys.items()}
@@ -87,7 +87,7 @@ async def test_a_drain_of_nothing(scripted: ScriptedClient) -> None:
 
 
 async def test_a_failing_body_stops_all(scripted: ScriptedClient) -> None:
-    """A body that raises stops every session, and its exception comes out as it was."""
+    """If the body raises, every session is stopped, and its exception is raised unchanged."""
     fleet = SessionFleet(scripted)
     with pytest.raises(KeyError) as caught:
         await fail_in(fleet, *range(5))
@@ -105,7 +105,7 @@ async def test_a_failing_body_keeps_its_exception(scripted: ScriptedClient) -> N
 
 
 async def test_a_drain_is_of_what_was_there(scripted: ScriptedClient) -> None:
-    """A session that is started and stopped while a drain goes on is none of its business."""
+    """A session that is started and stopped during a drain is not in its report."""
     async with SessionFleet(scripted) as fleet:
         await fleet.start(REQUEST, key=1)
         scripted.stops_go.clear()
@@ -121,7 +121,7 @@ async def test_a_drain_is_of_what_was_there(scripted: ScriptedClient) -> None:
 
 
 async def test_drain_calls_off_what_is_on_its_way(scripted: ScriptedClient) -> None:
-    """A start that is on its way when a drain begins is stopped when it comes, and reported."""
+    """The session of a start in progress is stopped when it comes, and is in the report."""
     async with SessionFleet(scripted) as fleet:
         scripted.starts_go.clear()
         start = asyncio.create_task(fleet.start(REQUEST, key=1))
@@ -192,7 +192,7 @@ async def test_a_drain_keeps_to_its_deadline(scripted: ScriptedClient, still: Fa
 
 
 async def test_anyio_cancels_and_nothing_is_left(scripted: ScriptedClient) -> None:
-    """Under a cancel scope that cancels every await the stops go out all the same."""
+    """In a cancel scope that cancels every await the stops are still sent."""
     fleet = SessionFleet(scripted)
     with anyio.move_on_after(0) as scope:
         async with fleet:
@@ -235,7 +235,7 @@ async def test_a_second_cancellation_gives_up_and_tells(
 
 
 async def test_a_signal_ends_the_block(scripted: ScriptedClient) -> None:
-    """SIGTERM ends the body, all sessions are stopped, and the program goes on after the block."""
+    """SIGTERM ends the body, and stops all sessions; the program continues after the block."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     async with SessionFleet(scripted) as fleet:
         fleet.stop_on_signals()
@@ -253,7 +253,7 @@ async def test_a_signal_ends_the_block(scripted: ScriptedClient) -> None:
 async def test_a_second_signal_gives_up(
     scripted: ScriptedClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A second signal ends the wait at once, tells what is left, and restores the handlers."""
+    """A second signal ends the wait at once, with a report, and restores the handlers."""
     before = signal.getsignal(signal.SIGINT)
     scripted.stops_go.clear()
 
@@ -276,7 +276,7 @@ async def test_a_second_signal_gives_up(
 
 
 async def test_the_first_signal_in_a_drain_is_waited_for(scripted: ScriptedClient) -> None:
-    """A first signal that comes when the fleet is being left changes nothing."""
+    """A first signal while the fleet is being left changes nothing."""
     scripted.stops_go.clear()
 
     async def later() -> None:
@@ -293,7 +293,7 @@ async def test_the_first_signal_in_a_drain_is_waited_for(scripted: ScriptedClien
 
 
 async def test_no_signal_changes_nothing(scripted: ScriptedClient) -> None:
-    """Without a signal a body's exception, and a cancellation of others, come out."""
+    """Without a signal the body's exception, or a cancellation by others, is raised."""
     with pytest.raises(KeyError):
         await fail_in(SessionFleet(scripted), signals=True)
     with pytest.raises(asyncio.CancelledError):
@@ -316,7 +316,7 @@ async def test_a_signal_and_another_cancellation(scripted: ScriptedClient) -> No
 
 
 async def test_a_third_signal_is_not_the_fleets(scripted: ScriptedClient) -> None:
-    """After the second signal the handlers are the old ones, even where a body goes on."""
+    """After the second signal the previous handlers apply, even if the body continues."""
     before = signal.getsignal(signal.SIGTERM)
     async with SessionFleet(scripted) as fleet:
         fleet.stop_on_signals(signal.SIGTERM)
@@ -341,7 +341,7 @@ async def test_signals_are_installed_once(scripted: ScriptedClient) -> None:
 
 
 def test_signals_need_the_main_thread() -> None:
-    """Elsewhere than in the main thread stop_on_signals says so."""
+    """Outside the main thread stop_on_signals raises an error."""
     errors: list[Exception] = []
 
     async def bot() -> None:
@@ -457,7 +457,7 @@ async def test_cancelled_anywhere_nothing_is_left(
 
 
 async def test_cancelled_starts_over_sockets(emulator: EquosEmulator) -> None:
-    """Two hundred starts cancelled at random leave nothing on the server and all places free."""
+    """Two hundred starts cancelled at random leave no session, and all slots are free."""
     clock = SkippingClock()
     async with EquosClient("pk_test", endpoint=emulator.endpoint, clock=clock) as client:
         async with SessionFleet(client, max_live=10) as fleet:

@@ -1,4 +1,4 @@
-"""What a fleet says of itself: its health, and each event as a sentence."""
+"""A fleet's health, and the sentence of each event."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_an_event_is_a_sentence(kind: FleetEventKind) -> None:
     ],
 )
 def test_the_sentences(one: FleetEvent, told: str) -> None:
-    """As they stand in a log."""
+    """The sentences as they are logged."""
     assert str(one) == f"{told}; 3 live, 1 waiting"
 
 

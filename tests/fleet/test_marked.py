@@ -1,4 +1,4 @@
-"""What webhooks need: a session by its id, and that it has ended."""
+"""For webhooks: find a session by its id, and mark it as ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def ledgers(tmp_path: Path) -> AsyncIterator[Ledgers]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 async def test_by_session_id(kind: Kind, emulator: EquosEmulator) -> None:
-    """A session is found by its id while it is live, whatever it is."""
+    """A session or conversation is found by its id while it is live."""
     async with kind.client(emulator.endpoint) as client, SessionFleet(client) as fleet:
         live = await fleet.start(kind.request, key="a")
         assert fleet.by_session_id(live.session_id) is live
@@ -72,7 +72,7 @@ async def test_mark_ended(scripted: ScriptedClient, events: Events) -> None:
 
 
 async def test_mark_ended_while_it_is_stopped(scripted: ScriptedClient) -> None:
-    """The stop goes on; that it fails is no matter any more."""
+    """The stop goes on; its failure does not matter any more."""
     async with SessionFleet(scripted) as fleet:
         live = await fleet.start(REQUEST, key="a")
         scripted.stops_go.clear()
@@ -128,7 +128,7 @@ async def test_the_row_goes_as_well(scripted: ScriptedClient, ledgers: Ledgers) 
 async def test_the_key_of_a_start_that_was_called_off(
     sent: bool, scripted: ScriptedClient, ledgers: Ledgers
 ) -> None:
-    """When ``stop`` returns, another worker can have the key, whatever became of the start."""
+    """When ``stop`` returns, another worker can have the key, whatever the start's result was."""
     async with (
         SessionFleet(scripted, ledger=ledgers[0], max_live=2) as fleet,
         SessionFleet(scripted, ledger=ledgers[1], max_live=2) as elsewhere,

@@ -20,7 +20,7 @@ TWO = Limits(stop_connections=2)
 async def draining(
     fleet: SessionFleet[int], scripted: ScriptedClient, sessions: int = 5
 ) -> tuple[list[LiveSession[int]], asyncio.Task[object]]:
-    """A drain that is under way: two stops are on the wire, the others have not begun."""
+    """A drain in progress: two stops are on the wire, the others have not begun."""
     live = [await fleet.start(REQUEST, key=key) for key in range(sessions)]
     scripted.stops_go.clear()
     task: asyncio.Task[object] = asyncio.create_task(fleet.drain())
@@ -73,7 +73,7 @@ def is_about(session_id: str) -> Callable[[object], bool]:
 
 
 def by_cancelling(task: asyncio.Task[object], _: FakeClock) -> None:
-    """Its caller is gone."""
+    """End the stop by cancelling its caller."""
     task.cancel()
 
 
@@ -99,7 +99,7 @@ async def test_a_drain_that_is_over_leaves_no_stop_unbegun(
 
 
 def test_a_stop_that_is_collected_outside_its_loop() -> None:
-    """The next one begins in the loop, and where that is closed nothing does, nor fails."""
+    """The next one begins in the loop; if the loop is closed, none begins, and nothing fails."""
     begun: list[object] = []
     pace = Pace(begun.append, 1)
     records = [Mock(is_to_stop=True) for _ in "abc"]

@@ -33,7 +33,7 @@ async def test_nobody_joins(scripted: ScriptedClient, still: FakeClock) -> None:
 
 
 async def test_somebody_joins(scripted: ScriptedClient, still: FakeClock) -> None:
-    """What was touched goes on to its end."""
+    """A touched session goes on to its end."""
     async with SessionFleet(scripted, clock=still) as fleet:
         live = await fleet.start(REQUEST, key="a", join_within=60)
         still.advance(59)
@@ -126,7 +126,7 @@ async def test_a_replacement_is_used_by_whoever_joined(
 
 @pytest.mark.parametrize("name", ["join_within", "idle_after"])
 async def test_times_are_positive(name: str, scripted: ScriptedClient) -> None:
-    """What is none is refused before anything is sent."""
+    """Any other value is refused before anything is sent."""
     wrongs: list[Any] = [0, -1, float("nan"), "60"]
     async with SessionFleet(scripted) as fleet:
         for wrong in wrongs:
@@ -164,7 +164,7 @@ async def test_the_server_knows_of_nobody(
 async def test_the_server_knows_of_somebody(
     emulator: EquosEmulator, talks: EquosClient, still: FakeClock
 ) -> None:
-    """It goes on, and is not asked again; being idle counts from then."""
+    """It goes on, without a further look-up; idle time counts from then."""
     async with SessionFleet(talks, clock=still) as fleet:
         live = await fleet.start(TALK, key="a", join_within=60, idle_after=100)
         emulator.join(live.session_id)
@@ -218,7 +218,7 @@ async def test_a_stop_while_the_server_is_asked(
 
 
 async def test_leaving_while_the_server_is_asked(talks: EquosClient, still: FakeClock) -> None:
-    """Nothing is asked after the fleet."""
+    """After the fleet there is no look-up."""
     async with SessionFleet(talks, clock=still) as fleet:
         await fleet.start(TALK, key="a", join_within=60)
         still.advance(60)
@@ -241,7 +241,7 @@ async def test_the_server_is_never_first(
 
 
 async def test_it_counts_from_the_sending(emulator: EquosEmulator, still: FakeClock) -> None:
-    """What the answer took is no time of the session's; what came before is not counted."""
+    """The time until the answer counts as the session's; the time before the sending does not."""
     emulator.faults.start.add(Status(429))
     async with (
         EquosClient("key", endpoint=emulator.endpoint, clock=still, settle=None) as client,

@@ -28,7 +28,7 @@ async def test_more(scripted: ScriptedClient, ledger: SessionLedger | None) -> N
 
 
 async def test_less(scripted: ScriptedClient) -> None:
-    """Nothing is stopped; slots that are given back are gone until there are as few as told."""
+    """Nothing is stopped; returned slots are dropped until there are as few as wanted."""
     async with SessionFleet(scripted, max_live=4) as fleet:
         for key in range(4):
             await fleet.start(REQUEST, key=key)

@@ -1,4 +1,4 @@
-"""What holds of sessions in a fleet holds of conversations, side by side."""
+"""Sessions and conversations in one fleet behave in the same way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 async def test_one_runs_and_is_stopped(kind: Kind, emulator: EquosEmulator, events: Events) -> None:
-    """The handle, the events and the report tell what it is."""
+    """The handle, the events and the report have its resource."""
     async with (
         kind.client(emulator.endpoint) as client,
         SessionFleet(client, on_event=events) as fleet,
@@ -51,7 +51,7 @@ async def test_one_runs_and_is_stopped(kind: Kind, emulator: EquosEmulator, even
 
 
 async def test_its_time(kind: Kind, emulator: EquosEmulator) -> None:
-    """A request that names none is sent with the fleet's; at its end it is stopped."""
+    """A request without a time limit is sent with the fleet's, at whose end it is stopped."""
     name = {"session": "max_duration", "conversation": "max_seconds"}[kind.word]
     request = evolve(kind.request, **{name: None})
     async with (
@@ -99,7 +99,7 @@ async def test_a_stop_that_is_refused(kind: Kind, emulator: EquosEmulator) -> No
 
 
 async def test_an_answer_that_cannot_be_read(kind: Kind, emulator: EquosEmulator) -> None:
-    """What it names is stopped, and its place is free then."""
+    """The session that it names is stopped, and then its slot is free."""
     async with kind.client(emulator.endpoint) as client, SessionFleet(client, max_live=1) as fleet:
         emulator.faults.start.add(Truncate(keep=100), times=1)
         with pytest.raises(StartUnreadableError) as caught:
@@ -110,7 +110,7 @@ async def test_an_answer_that_cannot_be_read(kind: Kind, emulator: EquosEmulator
 
 
 async def test_both_under_one_limit(emulator: EquosEmulator) -> None:
-    """They share places, the line and the drain; each key has one of either."""
+    """They share slots, the queue and the drain; each key has one session or conversation."""
     async with (
         EquosClient(KEY, api_key=API_KEY, endpoint=emulator.endpoint) as client,
         SessionFleet(client, max_live=2) as fleet,

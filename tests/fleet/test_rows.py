@@ -30,7 +30,7 @@ def test_every_cell(desired: Desired) -> None:
 
 
 def test_an_agreement_is_reached() -> None:
-    """What an engine answers to a step leads to rest, from everywhere."""
+    """From every state the answers of an engine lead to a state without a further step."""
     answers = {PLACE: Confirmed.INTENT, REMOVE: Confirmed.NOTHING}
     for desired in Desired:
         recorded = Confirmed.SESSION if desired is Desired.SESSION else Confirmed.INTENT
@@ -54,7 +54,7 @@ class Name(str, enum.Enum):  # noqa: UP042 - its str() is not its value
 
 @given(st.text(st.characters(codec="utf-8")) | st.from_regex(r"\A\"?-?[0-9]{0,3}\"?\Z"))
 def test_a_string_comes_back(key: str) -> None:
-    """As the string that it was, even where it looks like a number or stands in quotes."""
+    """It is the same string again, even if it looks like a number or is in quotes."""
     back = key_of(text_of(key))
     assert (back, type(back)) == (key, str)
 

@@ -47,7 +47,7 @@ def test_the_page_is_the_code() -> None:
 
 
 def test_the_page_tells_who_holds_a_key() -> None:
-    """A key is held in the states in which the page says so."""
+    """A session holds its key in the states that the page names."""
     for _, to, held in rows():
         assert ("key" in held.split(", ")) == (to in KEYED), to
 

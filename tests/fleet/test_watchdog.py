@@ -23,7 +23,7 @@ from tests.fleet.support import REQUEST, Events, ScriptedClient, others
 async def test_the_end_frees_the_place(
     emulator: EquosEmulator, client: EquosClient, still: FakeClock, events: Events
 ) -> None:
-    """At a session's end the fleet stops it, though the server forgot, and its place is free."""
+    """The fleet stops a session at its end even if the server does not, and its slot is free."""
     async with SessionFleet(client, max_live=1, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1)
         waiting = asyncio.create_task(fleet.start(REQUEST, key=2))
@@ -70,7 +70,7 @@ async def test_an_end_that_fails_frees_the_place_all_the_same(
 
 
 async def test_a_stop_under_way_at_the_end(scripted: ScriptedClient, still: FakeClock) -> None:
-    """The end comes while a stop is under way: one stop, and nothing is held after it failed."""
+    """The end comes during a stop: one stop, and nothing is held after its failure."""
     async with SessionFleet(scripted, clock=still) as fleet:
         live = await fleet.start(REQUEST, key=1)
         scripted.stops_go.clear()
@@ -88,7 +88,7 @@ async def test_a_stop_under_way_at_the_end(scripted: ScriptedClient, still: Fake
 async def test_a_stop_that_succeeds_at_the_end(
     scripted: ScriptedClient, still: FakeClock, events: Events
 ) -> None:
-    """A session that is being stopped when its end comes counts as stopped, not as expired."""
+    """A session whose stop is in progress at its end counts as stopped, not as expired."""
     async with SessionFleet(scripted, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1)
         scripted.stops_go.clear()
@@ -108,7 +108,7 @@ class EarlyClock(FakeClock):
 
 
 async def test_a_timer_that_goes_off_early(scripted: ScriptedClient) -> None:
-    """What a timer was set for is due when it goes off, and a failed stop then is the last."""
+    """The step of a timer that fires early is due; a failed stop is then the last."""
     clock = EarlyClock()
     async with SessionFleet(scripted, clock=clock) as fleet:
         live = await fleet.start(REQUEST, key=1)
@@ -120,7 +120,7 @@ async def test_a_timer_that_goes_off_early(scripted: ScriptedClient) -> None:
 
 
 async def test_nothing_rings_after_the_fleet(scripted: ScriptedClient, still: FakeClock) -> None:
-    """Leaving calls the timer off, also where a session could not be stopped."""
+    """Leaving the fleet cancels the timer, even if a session could not be stopped."""
     async with SessionFleet(scripted, clock=still) as fleet:
         await fleet.start(REQUEST, key=1)
         scripted.stop_errors.append(EquosError("no"))
@@ -240,7 +240,7 @@ async def test_a_plain_function_may_take_over(scripted: ScriptedClient, still: F
 async def test_a_callback_that_raises(
     scripted: ScriptedClient, still: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the callback raises the replacement is stopped, and the old session goes on."""
+    """If the callback raises, the replacement is stopped, and the old session goes on."""
     hand = Handover()
     hand.go.set()
     hand.error = KeyError("browser gone")
@@ -281,7 +281,7 @@ async def test_a_callback_that_raises_too_late(
 async def test_no_place_for_a_renewal(
     scripted: ScriptedClient, still: FakeClock, events: Events
 ) -> None:
-    """The overlap needs a place: without one the session ends at its time, and none is lost."""
+    """The overlap needs a slot: without one the session ends at its time."""
     async with SessionFleet(scripted, max_live=1, clock=still, on_event=events) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
         still.advance(570)
@@ -310,7 +310,7 @@ async def test_a_renewal_that_is_refused(
 
 
 async def test_a_renewal_of_unknown_outcome(scripted: ScriptedClient, still: FakeClock) -> None:
-    """A replacement that may be live keeps its place, and the old session keeps its key."""
+    """A replacement that may be live keeps its slot, and the old session keeps its key."""
     async with SessionFleet(scripted, clock=still) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
         scripted.start_errors.append(StartOutcomeUnknownError("lost"))
@@ -336,7 +336,7 @@ async def test_the_budget_bounds_renewal(scripted: ScriptedClient, still: FakeCl
 async def test_a_replacement_that_comes_too_late(
     scripted: ScriptedClient, still: FakeClock, how: str
 ) -> None:
-    """A replacement that arrives when its session is over is stopped, and its place is free."""
+    """A replacement that arrives after its session's end is stopped, and its slot is free."""
     hand, drains = Handover(), list[asyncio.Task[DrainReport]]()
     async with SessionFleet(scripted, max_live=2, clock=still) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand)
@@ -365,7 +365,7 @@ async def test_a_replacement_that_comes_too_late(
 
 
 async def test_a_stopped_session_is_not_renewed(scripted: ScriptedClient, still: FakeClock) -> None:
-    """A session whose stop is under way when its renewal is due is not renewed."""
+    """A session whose stop is in progress when its renewal is due is not renewed."""
     async with SessionFleet(scripted, clock=still) as fleet:
         live = await fleet.start(REQUEST, key=1, renew=True, on_renewed=Handover())
         scripted.stops_go.clear()
@@ -394,7 +394,7 @@ async def test_renewals_do_not_hold_on_to_the_past(
 
 
 async def test_a_stop_that_fails_when_the_timer_was_early(scripted: ScriptedClient) -> None:
-    """A stop under way at an end that came a hair early is the last; nothing is held for ever."""
+    """A stop in progress at an end that came slightly early is the last; nothing stays held."""
     clock = EarlyClock()
     async with SessionFleet(scripted, clock=clock) as fleet:
         live = await fleet.start(REQUEST, key=1)
@@ -411,7 +411,7 @@ async def test_a_stop_that_fails_when_the_timer_was_early(scripted: ScriptedClie
 
 
 async def test_the_fleets_clock_is_its_clients(still: FakeClock) -> None:
-    """Without one of its own a fleet lives by its client's clock."""
+    """Without a ``clock`` a fleet uses its client's."""
     scripted = ScriptedClient(clock=still)
     async with SessionFleet(scripted) as fleet:
         live = await fleet.start(REQUEST, key=1)
@@ -420,7 +420,7 @@ async def test_the_fleets_clock_is_its_clients(still: FakeClock) -> None:
 
 
 class Stop(BaseException):
-    """What some libraries end a program with."""
+    """An exception that ends a program, as some libraries raise it."""
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Stop()])
@@ -430,7 +430,7 @@ async def test_a_callback_that_raises_what_is_no_exception(
     caplog: pytest.LogCaptureFixture,
     error: BaseException,
 ) -> None:
-    """The result of a cancelled future, say: the old session goes on, the new one is stopped."""
+    """For example CancelledError: the old session goes on, and the new one is stopped."""
 
     def hand_over(old: LiveSession, new: LiveSession) -> None:
         raise error
@@ -445,7 +445,7 @@ async def test_a_callback_that_raises_what_is_no_exception(
 
 
 def test_a_callback_that_ends_the_program() -> None:
-    """What is to end the program does, and no session is left."""
+    """An exception that ends the program does so, and no session is left."""
 
     def hand_over(old: LiveSession, new: LiveSession) -> None:
         raise SystemExit(3)
@@ -480,7 +480,7 @@ async def test_a_callback_that_never_returns(scripted: ScriptedClient, still: Fa
 
 
 async def test_renewals_come_before_newcomers(scripted: ScriptedClient, still: FakeClock) -> None:
-    """A conversation that is promised to go on gets the next place."""
+    """A renewal gets the next slot before new starts."""
     hand = Handover()
     async with SessionFleet(scripted, clock=still, max_live=2) as fleet:
         await fleet.start(REQUEST, key=1, renew=True, on_renewed=hand)

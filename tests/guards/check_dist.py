@@ -50,21 +50,21 @@ def package() -> set[str]:
 
 
 def in_wheel(wheel: Path) -> set[str]:
-    """What is in a wheel, its metadata by their names within their folder."""
+    """The files in a wheel; metadata files by their names within their folder."""
     folder = "-".join(wheel.name.split("-")[:2]) + ".dist-info/"
     with zipfile.ZipFile(wheel) as archive:
         return {name.removeprefix(folder) for name in archive.namelist()}
 
 
 def in_sdist(sdist: Path) -> set[str]:
-    """What is in an sdist, by path below its one folder."""
+    """The files in an sdist, by their paths below its folder."""
     folder = sdist.name.removesuffix(".tar.gz") + "/"
     with tarfile.open(sdist) as archive:
         return {one.name.removeprefix(folder) for one in archive.getmembers() if one.isfile()}
 
 
 def expected_in_sdist() -> set[str]:
-    """What an sdist is to hold: enough to test and build the project from it alone."""
+    """The files that an sdist must contain, to test and build the project from it alone."""
     others = {
         path.relative_to(ROOT).as_posix()
         for folder, suffixes in SHIPPED.items()
@@ -75,7 +75,7 @@ def expected_in_sdist() -> set[str]:
 
 
 def differences(what: str, found: set[str], expected: set[str]) -> list[str]:
-    """What is wrong with a list of files, and what to do about it."""
+    """The differences of a list of files from the expected one, and what to do about them."""
     return [
         *(f"{what} holds {name}: remove it, or allow it here" for name in found - expected),
         *(f"{what} lacks {name}: see [tool.hatch.build]" for name in expected - found),

@@ -1,4 +1,4 @@
-"""What a user can call, pass and read, as text: ``python -m tests.guards.signatures`` writes it.
+"""The public interface as text: ``python -m tests.guards.signatures`` writes it.
 
 ``signatures.txt`` holds it, so that a change of the public surface is seen where it is reviewed.
 """
@@ -72,7 +72,7 @@ def of_class(cls: type) -> Iterator[str]:
 
 
 def making(cls: type) -> Iterator[str]:
-    """What a class is called with, one argument a line."""
+    """The arguments of a class, one on each line."""
     starred = False
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
@@ -109,7 +109,7 @@ def is_public(cls: type) -> bool:
 
 
 def of_function(name: str, function: Any) -> str:
-    """A function in one line, with how it is to be used."""
+    """A function in one line, with its kind."""
     inner = inspect.unwrap(function)
     if inspect.iscoroutinefunction(inner):
         use = "async "

@@ -75,7 +75,7 @@ def count_calls(arm: str, url: str) -> int:
 
 
 class profiled:  # noqa: N801 - reads as the verb that it is
-    """A block whose calls a function is told of."""
+    """A block whose function calls are passed to a profiler function."""
 
     def __init__(self, profile: Callable[[FrameType, str, Any], None]) -> None:
         self._profile = profile
@@ -164,5 +164,5 @@ async def test_the_memory_of_a_live_session() -> None:
 
 @pytest.mark.parametrize("arm", BOUNDS)
 def test_a_pair_leaves_no_cycle(arm: str, url: str) -> None:
-    """What refers to itself takes the collector a tenth of the time of a pair."""
+    """Reference cycles would cost the collector a tenth of a pair's time."""
     assert count_garbage(arm, url) < PAIRS

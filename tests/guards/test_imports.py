@@ -1,4 +1,4 @@
-"""What an import loads: each name its own module, and nothing that the name has no need of."""
+"""Each public name loads its own module, and nothing that it does not need."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_module_that_stays_light(module: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(equos_async.__all__) - set(NEEDED)))
 def test_a_name_that_stays_light(name: str) -> None:
-    """What only catches, logs or configures does not wait for them either."""
+    """A program that only catches, logs or configures does not load them."""
     assert light()[name][2] == []
 
 

@@ -1,4 +1,4 @@
-"""What the repository's own files tell contributors to run and to read is there."""
+"""The sessions and paths that the repository's files name exist."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class TestStop:
     async def test_another_endpoint(
         self, ledger: SQLiteLedger, row: LedgerRow, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """What cannot be reached stays, and the exit code says so."""
+        """A session of another endpoint stays, and the exit code says so."""
         await ledger.record(evolve(row, endpoint=ELSEWHERE), seconds=600)
         assert await command("stop", "--key=guild") == 4
         out, err = capsys.readouterr()
@@ -169,7 +169,7 @@ class TestStop:
     async def test_wrong_usage(
         self, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """What is to be stopped has to be clear."""
+        """A stop of both an id and a key, or of neither, is wrong usage."""
         assert await command("stop", *options) == 2
         assert told in capsys.readouterr().err
 
@@ -272,7 +272,7 @@ class TestWatch:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """What it cannot show is counted, and nothing where it can show all."""
+        """Lines that do not fit are counted."""
         looks.append([LedgerWorker("v", 9, 0), LedgerWorker("w", -1, 2)])
         monkeypatch.setenv("LINES", str(height))
         monkeypatch.setenv("COLUMNS", "999")
@@ -330,7 +330,7 @@ class TestWatch:
 async def test_the_workers_of_an_engine(
     is_redis: bool, where: str, row: LedgerRow, request: pytest.FixtureRequest
 ) -> None:
-    """They are told in order, with what each has in the table and in the queue."""
+    """They are listed in order, with the numbers of their rows and their starts in the queue."""
     redis: RedisServer | None = request.getfixturevalue("redis") if is_redis else None
     async with RedisLedger(redis.url) if redis else SQLiteLedger(where[7:]) as ledger:
         await ledger.record(row, seconds=600)
