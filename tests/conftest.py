@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from hypothesis import settings
 
 from equos_async import CreateSessionPassRequest, EquosClient, EquosParticipantIdentity
 from equos_async.testing import EquosEmulator
-from tests.clocks import SkippingClock
+from tests.clocks import PatientLoop, SkippingClock
 from tests.needs import summary
 
 KEY = "pk_test_51a7c0ffee"
@@ -52,6 +53,11 @@ def _programs_run_as_elsewhere() -> None:
     # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What asynchronous tests run on."""
+    return {"asyncio": PatientLoop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

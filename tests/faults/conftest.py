@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import pytest
 
 from tests import wires
+from tests.clocks import PatientLoop
 
 from .loops import LOOPS, Loop
 
@@ -19,7 +19,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Loop]:
     """The loops of a test."""
     if item.path.name in ON_ALL_LOOPS:
         return LOOPS
-    return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": PatientLoop}
 
 
 OF_NO_LOOP = {

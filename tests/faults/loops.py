@@ -9,18 +9,20 @@ from typing import Final
 
 import uvloop
 
+from tests.clocks import PatientLoop
+
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 def eager() -> asyncio.AbstractEventLoop:
     """A loop in which tasks begin at once."""
-    loop = asyncio.new_event_loop()
+    loop = PatientLoop()
     loop.set_task_factory(vars(asyncio)["eager_task_factory"])
     return loop
 
 
 LOOPS: Final[dict[str, Loop]] = {
-    "asyncio": asyncio.new_event_loop,
+    "asyncio": PatientLoop,
     "uvloop": uvloop.new_event_loop,
 }
 if sys.version_info >= (3, 12):

@@ -127,6 +127,7 @@ class RawServer:
         requests: How many requests were read.
         paths: Their paths.
         tasks: What serves its connections.
+        too_late: Set by a test when a client's time is over.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class RawServer:
         self.accepted = 0
         self.paths: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
+        self.too_late = asyncio.Event()
         self._server: asyncio.Server | None = None
         self.port = 0
 

@@ -64,7 +64,7 @@ SERVERS = {
 }
 
 # Seconds that closing may take: what will be answered is waited for, what hangs is not.
-PATIENCE = {"at once": 5, "slow": 5, "hang": 0.05, "reset": 5, "500": 5}
+PATIENCE = {"at once": 30, "slow": 30, "hang": 0.05, "reset": 30, "500": 30}
 
 Work = Callable[[], Awaitable[None]]
 
@@ -210,7 +210,7 @@ async def test_a_cancelled_block(behave: str, way: str, kind: Kind) -> None:
                     await steps(5)
 
             await WAYS[way](block, number)
-            await client.aclose(deadline=5)
+            await client.aclose(deadline=30)
             judge(server, client, set(), answered=True)
 
 
@@ -226,7 +226,7 @@ async def test_a_cancelled_stop_goes_on(way: str, kind: Kind) -> None:
                 await kind.stop(client, "g-1")
 
             await WAYS[way](stop, number)
-            await client.aclose(deadline=5)
+            await client.aclose(deadline=30)
             assert server.live == set()
             assert client.unresolved == ()
 
@@ -271,7 +271,7 @@ async def test_cancelled_while_the_key_is_asked_for(
 
             before = asyncio.all_tasks()
             await WAYS[way](start, number)
-            await client.aclose(deadline=5)
+            await client.aclose(deadline=30)
             judge(server, client, held, answered=True)
             await settle(3)
             assert asyncio.all_tasks() - before - server.tasks == set()
@@ -404,12 +404,12 @@ async def test_three_hundred_random_cancels(request_: CreateSessionPassRequest) 
             async def start() -> None:
                 held.add((await client.start_session(request_)).session.id)
 
-            tasks = [asyncio.create_task(start()) for _ in range(300)]
+            patient, *tasks = [asyncio.create_task(start()) for _ in range(301)]
             while any(not task.done() for task in tasks):
                 await steps(chance.randrange(3))
                 chance.choice(tasks).cancel()
                 await asyncio.sleep(0.0005)
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(patient, *tasks, return_exceptions=True)
         assert server.live == held
         assert client.unresolved == ()
         assert 0 < len(held) < 300
@@ -442,7 +442,7 @@ async def test_closing_ends_in_the_tick_of_an_attempt() -> None:
         closing = asyncio.create_task(client.aclose(deadline=client.timeouts.stop_attempt))
         await settle()
         clock.advance(client.timeouts.stop_attempt)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await closing
         with pytest.raises(APITimeoutError, match="the client closed"):
             await stop
@@ -465,7 +465,7 @@ async def test_no_stop_is_taken_when_the_time_to_close_is_over() -> None:
         closing = asyncio.create_task(client.aclose(deadline=1))
         await settle()
         clock.advance(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await closing
         with pytest.raises(ClientClosedError):
             await stop

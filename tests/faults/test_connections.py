@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import select
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from equos_async import (
 )
 from equos_async._http import gate, pool
 from tests import wires
-from tests.clocks import SkippingClock, until
+from tests.clocks import SkippingClock, skip, until
 from tests.conftest import API_KEY, KEY
 from tests.faults.server import Connection, RawServer
 from tests.kinds import KINDS, SESSION, Kind
@@ -110,18 +110,22 @@ async def test_what_the_server_closed_meanwhile_is_not_used(
         assert (server.accepted, server.requests) == (2, 2)
 
 
-async def test_idle_connections_are_closed_in_time(request_: CreateSessionPassRequest) -> None:
+async def test_idle_connections_are_closed_in_time(
+    request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection is kept for a while, and not longer."""
-    limits = Limits(keepalive=0.2)
+    monkeypatch.setattr(aiohttp.connector, "monotonic", asyncio.get_running_loop().time)
+    limits = Limits(keepalive=4)
     async with RawServer() as server:
         async with EquosClient(KEY, endpoint=server.endpoint, limits=limits) as client:
             await asyncio.gather(*(client.start_session(request_) for _ in range(3)))
-            await asyncio.sleep(0.12)
+            skip(3)
             await client.start_session(request_)
             assert server.accepted == 3
+            skip(5)
             await until(lambda: not server.tasks)
             await client.start_session(request_)
-            time.sleep(0.25)  # noqa: ASYNC251 - the loop is busy, so that nothing is swept
+            skip(5)  # in a step of the loop, so that nothing is swept
             await client.start_session(request_)
         assert server.accepted == 5
 
@@ -277,19 +281,22 @@ async def test_a_proxy_that_refuses(
 @pytest.mark.parametrize("host", ["localhost", "name.invalid"])
 async def test_names_are_looked_up_in_threads_of_our_own(host: str) -> None:
     """The program's may all be busy."""
-    loop = asyncio.get_running_loop()
-    busy = [loop.run_in_executor(None, time.sleep, 0.5) for _ in range(64)]
-    async with RawServer() as server:
-        endpoint = f"http://{host}:{server.port}"
-        async with EquosClient(KEY, endpoint=endpoint, allow_insecure_http=True) as client:
-            if host == "localhost":
-                await asyncio.wait_for(client.stop_session("g-1"), 0.4)
-                assert server.requests == 1
-            else:
-                with pytest.raises(APIConnectionError, match="nothing was sent"):
-                    await client.stop_session("g-1", deadline=0.2)
-    for one in busy:
-        one.cancel()
+    loop, over = asyncio.get_running_loop(), threading.Event()
+    busy = [loop.run_in_executor(None, over.wait, 60) for _ in range(64)]
+    try:
+        async with RawServer() as server:
+            endpoint = f"http://{host}:{server.port}"
+            async with EquosClient(KEY, endpoint=endpoint, allow_insecure_http=True) as client:
+                if host == "localhost":
+                    await asyncio.wait_for(client.stop_session("g-1"), 30)
+                    assert server.requests == 1
+                else:
+                    with pytest.raises(APIConnectionError, match="nothing was sent"):
+                        await client.stop_session("g-1", deadline=0.2)
+                    await client.aclose(deadline=0)
+    finally:
+        over.set()
+        await asyncio.gather(*busy)
 
 
 class TestTheParser:

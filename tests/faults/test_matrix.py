@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import json
 import resource
+import select
 import socket
 import zlib
 from collections.abc import Awaitable, Callable
@@ -44,29 +45,20 @@ from equos_async import (
     Timeouts,
     UnprocessableEntityError,
 )
-from tests.clocks import SkippingClock, until
+from tests.clocks import FakeClock, SkippingClock, eventually, settle, until
 from tests.conftest import KEY
 from tests.faults import told
 from tests.faults.server import Behaviour, Connection, RawServer, error_body, good
 from tests.kinds import CONVERSATION, KINDS, SESSION, Kind
 
 TIMEOUTS = Timeouts(connect=0.4, start_attempt=0.3, stop_attempt=0.3, deadline=60)
-"""For servers that let a client wait; where an answer comes, a busy machine may need longer."""
+"""For servers that let a client wait."""
 
 AMPLE = Timeouts(deadline=60)
 
-LET_WAIT = {
-    "never answers",
-    "answers too late",
-    "head dripped byte by byte",
-    "hangs inside, after the id",
-}
+LATE = "answers too late"
+LET_WAIT = {LATE, "never answers", "head dripped byte by byte", "hangs inside, after the id"}
 """Rows of the matrix in which no whole answer comes in time."""
-
-
-def timeouts_for(name: str) -> Timeouts:
-    """The times of a row."""
-    return TIMEOUTS if name in LET_WAIT else AMPLE
 
 
 GONE = "g-1"
@@ -131,7 +123,7 @@ async def finish(connection: Connection, end: str) -> None:
 async def late(connection: Connection) -> None:
     """Answer when the attempt's time is over."""
     body = connection.act()
-    await asyncio.sleep(0.45)
+    await connection.server.too_late.wait()
     await connection.reply(connection.good_status, body)
 
 
@@ -201,7 +193,7 @@ ROWS: list[Row] = [
     row("RST after the request", ends("rst", act=False), (UNKNOWN, 1, 0), (OK, 2, 0)),
     row("RST after acting", ends("rst", act=True), (UNKNOWN, 1, 1), (OK, 2, 0)),
     row("never answers", ends("hang", act=True), (UNKNOWN, 1, 1), (OK, 2, 0)),
-    row("answers too late", late, (UNKNOWN, 2, 0), (OK, 2, 0)),
+    row(LATE, late, (UNKNOWN, 2, 0), (OK, 2, 0)),
     row("head dripped byte by byte", drip, (UNKNOWN, 1, 1), (OK, 2, 0)),
     # The head.
     row("garbage", raw(lambda _, __: b"\x00\xff\r\n\r\n"), (UNKNOWN, 1, 1), (OK, 2, 0)),
@@ -437,27 +429,57 @@ class Met:
     client: EquosClient
 
 
+class Passing(FakeClock):
+    """Time passes where a client means to sleep, and where a test says; no machine is too slow."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
+async def meet(
+    name: str, server: RawServer, client: EquosClient, clock: Passing, call: Awaitable[Any]
+) -> Met:
+    """What comes of a call; where its server lets it wait, its time is over at once."""
+    calling = asyncio.ensure_future(outcome(call))
+    if name in LET_WAIT:
+        await until(lambda: server.requests)
+        await settle()
+        clock.advance(TIMEOUTS.start_attempt)
+    result, error = await calling
+    server.too_late.set()
+    closing = asyncio.ensure_future(client.aclose(deadline=30))  # in which a late answer comes
+    if name in LET_WAIT - {LATE}:
+        await settle()
+        clock.advance(30)
+    await closing
+    return Met(result, error, server, client)
+
+
+def settings_for(name: str, clock: Passing) -> dict[str, Any]:
+    """A client's settings for a row."""
+    return {"timeouts": TIMEOUTS, "clock": clock} if name in LET_WAIT else {}
+
+
 async def meet_with_a_start(
     name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
 ) -> Met:
     """One fault, then a server that works."""
+    clock = Passing()
     async with RawServer([behave]) as server:
-        client = make_client(server, kind, on_event=on_event, timeouts=timeouts_for(name))
-        result, error = await outcome(kind.start(client, kind.request))
-        await client.aclose(deadline=0.9)  # in which a late answer comes
-    return Met(result, error, server, client)
+        client = make_client(server, kind, on_event=on_event, **settings_for(name, clock))
+        return await meet(name, server, client, clock, kind.start(client, kind.request))
 
 
 async def meet_with_a_stop(
     name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
 ) -> Met:
     """One fault, then a server that works."""
-    timeouts = timeouts_for(name)
+    clock = Passing()
     async with RawServer([behave]) as server:
         server.live.add(GONE)
-        async with make_client(server, kind, on_event=on_event, timeouts=timeouts) as client:
-            result, error = await outcome(kind.stop(client, GONE))
-    return Met(result, error, server, client)
+        client = make_client(server, kind, on_event=on_event, **settings_for(name, clock))
+        return await meet(name, server, client, clock, kind.stop(client, GONE))
 
 
 OTHER: dict[str, Expected] = {"missing fields": Expected(OK, 1, 1)}
@@ -632,13 +654,22 @@ async def test_stops_whose_retries_get_no_turn() -> None:
     """They end with what the server last said, not as if nothing had been sent."""
     # One retry at a time, and none for long after the first that failed.
     policy = RetryPolicy(throttled_base=0.001, gate_width=1, gate_delay=60, gate_max_delay=60)
-    ample = Timeouts(deadline=60)
+    clock = FakeClock()
     async with RawServer(always=answer(503)) as server:
-        async with make_client(server, retry=policy, timeouts=ample, clock=Clock()) as client:
-            ends = await asyncio.gather(
-                *(outcome(client.stop_session(f"g-{n}", deadline=1)) for n in range(5))
-            )
-            await client.aclose(deadline=0.1)
+        async with make_client(server, retry=policy, clock=clock) as client:
+            stops = [
+                asyncio.ensure_future(outcome(client.stop_session(f"g-{n}", deadline=1)))
+                for n in range(5)
+            ]
+            await until(lambda: server.requests == 5)
+            while not all(stop.done() for stop in stops):
+                await settle()
+                clock.advance(0.1)
+            ends = await asyncio.gather(*stops)
+            closing = asyncio.ensure_future(client.aclose(deadline=0))
+            await settle()
+            clock.advance(0)
+            await closing
         assert {result for result, _ in ends} == {InternalServerError}
         assert {error.attempts for _, error in ends if error} == {1, 2}
 
@@ -804,16 +835,18 @@ async def test_a_server_that_does_not_read(
         cast("asyncio.ReadTransport", connection.writer.transport).pause_reading()
         connections.append(connection)
         if answered:
-            await asyncio.sleep(0.05)  # not before it is asked
+            asked = connection.writer.get_extra_info("socket")
+            await eventually(lambda: select.select([asked], [], [], 0)[0])
             await connection.reply(403, b"{}")
         await asyncio.Event().wait()
 
     async with RawServer(on_accept=[deaf], receive_buffer=2048) as server:
         monkeypatch.setattr(socket, "socket", Small)
-        client = make_client(server, clock=Clock(), timeouts=TIMEOUTS)
+        timeouts = AMPLE if answered else TIMEOUTS
+        client = make_client(server, clock=Clock(), timeouts=timeouts)
         with pytest.raises(PermissionDeniedError if answered else StartOutcomeUnknownError):
             await client.start_session(evolve(request_, additional_ctx="x" * size))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await client.aclose(deadline=0.2)
         (connection,) = connections
         cast("asyncio.ReadTransport", connection.writer.transport).resume_reading()
@@ -827,7 +860,10 @@ async def test_closed_before_and_during(request_: CreateSessionPassRequest) -> N
         client = make_client(server, timeouts=Timeouts())
         start = asyncio.create_task(client.start_session(request_))
         await until(lambda: server.requests)
-        await client.aclose()
+        closing = asyncio.create_task(client.aclose())
+        await settle()
+        server.too_late.set()
+        await closing
         with pytest.raises(ClientClosedError) as caught:
             await start
         assert (server.made, server.live) == ([caught.value.session_id], set())

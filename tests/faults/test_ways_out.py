@@ -22,7 +22,7 @@ from equos_async import (
 )
 from equos_async.clock import Clock
 from equos_async.testing import Delay, Drop, EquosEmulator, Status
-from tests.clocks import FakeClock, settle, until
+from tests.clocks import FakeClock, eventually, settle, until
 from tests.conftest import API_KEY, KEY
 from tests.faults.loops import LOOPS, Loop
 from tests.faults.server import Connection, RawServer, good
@@ -250,19 +250,29 @@ class TestCallersThatAreGone:
 
 
 class TestTheLoopShutsDown:
-    async def hold(self, client: EquosClient, request: CreateSessionPassRequest) -> None:
+    async def hold(
+        self, client: EquosClient, request: CreateSessionPassRequest, held: set[str]
+    ) -> None:
         """Hold a session, and stop it in the end, by hand."""
         started = await client.start_session(request)
+        held.add(started.session.id)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             await client.stop_session(started.session.id)
 
-    async def hold_three(self, client: EquosClient, request: CreateSessionPassRequest) -> None:
-        """Hold sessions in a group, and call ``sys.exit`` in the event loop."""
+    async def hold_three(
+        self,
+        client: EquosClient,
+        request: CreateSessionPassRequest,
+        on_the_wire: Callable[[], bool] = bool,
+    ) -> None:
+        """Hold sessions in a group, or be about to, and call ``sys.exit`` in the event loop."""
+        held = set[str]()
         async with asyncio.TaskGroup() as group:
-            live = [group.create_task(self.hold(client, request)) for _ in range(3)]
-            await asyncio.wait(live, timeout=0.2)
+            for _ in range(3):
+                group.create_task(self.hold(client, request, held))
+            await eventually(lambda: len(held) == 3 or on_the_wire())
             asyncio.get_running_loop().call_soon(sys.exit, 3)
 
     async def shut_down(self, *, newest_first: bool = False) -> None:
@@ -303,13 +313,16 @@ class TestTheLoopShutsDown:
         async def lend() -> aiohttp.ClientSession:
             return aiohttp.ClientSession()
 
+        def is_sent(emulator: EquosEmulator) -> bool:
+            return delay > 0 and emulator.request_count == 3
+
         with EquosEmulator() as emulator, asyncio.Runner(loop_factory=loop) as runner:
             emulator.faults.start.add(Delay(delay), times=None)
             emulator.faults.stop.add(Delay(0.1), times=None)
             lent = runner.run(lend())
             client = EquosClient(KEY, endpoint=emulator.endpoint, http_session=lent)
             with pytest.raises(SystemExit, match="3"):
-                runner.run(self.hold_three(client, request_))
+                runner.run(self.hold_three(client, request_, lambda: is_sent(emulator)))
             runner.run(self.shut_down())
             assert (client.unresolved, emulator.live_sessions) == ((), {})
             assert len(emulator.ended_sessions) == 3
@@ -483,7 +496,7 @@ class TestTheLoopShutsDown:
 
         async def main() -> None:
             stop = asyncio.create_task(client.stop_session("s-1"))
-            await until(lambda: emulator.request_count)
+            await eventually(lambda: emulator.request_count)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
             await asyncio.get_running_loop().shutdown_asyncgens()
@@ -491,7 +504,7 @@ class TestTheLoopShutsDown:
             assert [one.status for one in emulator.requests][-1] == 200
 
         with EquosEmulator() as emulator, asyncio.Runner(loop_factory=loop) as runner:
-            emulator.faults.stop.add(Delay(0.1), times=None)
+            emulator.faults.stop.add(Delay(0.3), times=None)
             client = EquosClient(KEY, endpoint=emulator.endpoint)
             runner.run(main())
             runner.run(client.aclose())

@@ -18,7 +18,7 @@ from equos_async import (
 from equos_async.testing import Drop, EquosEmulator, Lag, Status
 from tests.clocks import FakeClock, until
 from tests.conftest import API_KEY, KEY, REQUEST
-from tests.settling.clock import SPEED
+from tests.settling.clock import SPEED, ServerClock
 from tests.settling.test_fleet import make
 
 
@@ -31,7 +31,7 @@ async def lose(fleet: SessionFleet) -> None:
 
 async def test_it_looks_at_once_and_nothing_is_left() -> None:
     """It stops what it finds before it reports, without a wait."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Drop("after"), times=1)
         client = EquosClient(
             KEY,
@@ -49,7 +49,7 @@ async def test_it_looks_at_once_and_nothing_is_left() -> None:
 
 async def test_what_is_not_found_is_reported() -> None:
     """It is reported when the search has taken its time, before the drain's deadline."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Drop("before"), times=1)
         async with (
             make(emulator, Settle(patience=1.5, look_for=6)) as client,
@@ -65,7 +65,7 @@ async def test_what_is_not_found_is_reported() -> None:
 
 async def test_its_time_is_over_first() -> None:
     """Then it is reported as unresolved, and the search goes on."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Lag(20 / SPEED), Drop("after"), times=1)
         async with (
             make(emulator, Settle(patience=0, look_for=60)) as client,
@@ -82,7 +82,7 @@ async def test_its_time_is_over_first() -> None:
 @pytest.mark.parametrize("lag", [4, 40])
 async def test_a_start_that_is_looked_for_is_not_sent_again(lag: float) -> None:
     """Whether its caller still waits, or gets its error meanwhile."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Lag(lag / SPEED), Drop("after"), times=1)
         async with (
             make(emulator, Settle(patience=20, look_for=60)) as client,
@@ -102,7 +102,7 @@ async def test_a_start_that_is_looked_for_is_not_sent_again(lag: float) -> None:
 async def test_no_row_is_left_of_what_was_found(tmp_path: Path, drain: float) -> None:
     """A fleet is left while its starts are searched for; then its client is closed."""
     path = tmp_path / "ledger.db"
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Drop("after"), times=3)
         emulator.faults.read.add(Status(500), times=None)
         async with (

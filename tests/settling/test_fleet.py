@@ -9,7 +9,7 @@ from equos_async.testing import Delay, Drop, EquosEmulator, Fault, Lag, Status
 from equos_async.testing.faults import Mishap
 from tests.clocks import until
 from tests.conftest import API_KEY, KEY, REQUEST
-from tests.settling.clock import SPEED, FastClock
+from tests.settling.clock import SPEED, FastClock, ServerClock
 
 
 def make(emulator: EquosEmulator, settle: Settle) -> EquosClient:
@@ -26,7 +26,7 @@ def make(emulator: EquosEmulator, settle: Settle) -> EquosClient:
 
 async def test_a_lost_start_is_live_all_the_same() -> None:
     """The fleet sees nothing of it."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Drop("after"), times=1)
         async with make(emulator, Settle(patience=50)) as client, SessionFleet(client) as fleet:
             live = await fleet.start(REQUEST, key=1)
@@ -37,7 +37,7 @@ async def test_a_lost_start_is_live_all_the_same() -> None:
 @pytest.mark.parametrize("lost", [Drop("after"), Delay(30, "after")], ids=["dropped", "overdue"])
 async def test_what_is_found_late_frees_its_place(lost: Mishap) -> None:
     """After the caller was told that nobody knows."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(Lag(9 / SPEED), lost, times=1)
         async with (
             make(emulator, Settle(patience=1.5)) as client,
@@ -59,7 +59,7 @@ async def test_what_is_found_late_frees_its_place(lost: Mishap) -> None:
 )
 async def test_what_answers_after_the_looking_frees_its_place(answer: tuple[Fault, ...]) -> None:
     """It is listed too late to be found; its own late answer tells what became of it."""
-    async with EquosEmulator() as emulator:
+    async with EquosEmulator(clock=ServerClock()) as emulator:
         emulator.faults.start.add(*answer, times=1)
         async with (
             make(emulator, Settle(patience=1.5, look_for=2)) as client,

@@ -12,7 +12,7 @@ from equos_async import EquosClient, Event, Settle, Timeouts
 from equos_async.testing import EquosEmulator
 from tests.conftest import API_KEY, KEY
 from tests.kinds import KINDS, Kind
-from tests.settling.clock import FastClock
+from tests.settling.clock import FastClock, ServerClock
 
 SETTLED: Final = {
     word: evolve(kind, keys={"client_key": KEY, "api_key": API_KEY}) for word, kind in KINDS.items()
@@ -61,7 +61,7 @@ async def world(kind: Kind, **settings: Any) -> AsyncGenerator[World]:
 
     settings.setdefault("timeouts", Timeouts(start_attempt=4.0))
     settings = {"clock": FastClock(), "settle": Settle(patience=50), **settings}
-    async with EquosEmulator(client_key=KEY, api_key=API_KEY) as emulator:
+    async with EquosEmulator(client_key=KEY, api_key=API_KEY, clock=ServerClock()) as emulator:
         client = kind.client(emulator.endpoint, on_event=hear, **settings)
         async with client:
             yield World(emulator, client, kind, events)
