@@ -64,7 +64,7 @@ class NamedLedgerContract:
         await enlist(ledger, "worker-1", lease=SHORT)
         await asyncio.sleep(SHORT * 2)  # no heartbeat of any worker
         asked = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await enlist(ledger, "worker-2", lease=SHORT) is not None:
                 asked += 1
                 await asyncio.sleep(SHORT / 8)

@@ -110,7 +110,7 @@ class Caller:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop go on until something is true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - no event tells of it, and no time passes
             await asyncio.sleep(0)
 

@@ -37,7 +37,7 @@ async def emulator() -> AsyncIterator[EquosEmulator]:
 
 async def soon(condition: Callable[[], object]) -> None:
     """Wait for something in which sockets have a part."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until(condition)
 
 
@@ -128,7 +128,7 @@ async def test_a_stop_that_is_confirmed_late(
         assert live.state == "live"
         await settle()
         still.advance(1)
-        end = await asyncio.wait_for(live.ended(), 10)
+        end = await asyncio.wait_for(live.ended(), 60)
         assert (end.outcome, live.state, fleet.stats().free) == ("stopped", "ended", 1)
         assert await ledger.rows() == []
         assert await live.stop() is None

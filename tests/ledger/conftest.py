@@ -33,16 +33,19 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it answers.
+
+        What it has answered is in its file then, which the system keeps when it is killed.
+        """
         self.process = subprocess.Popen(
             [
                 "redis-server",
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+                *("--save", "", "--appendonly", "yes", "--appendfsync", "no"),
             ],
             stdout=subprocess.DEVNULL,
         )
-        for _ in range(500):
+        for _ in range(6000):
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
                     connection.sendall(b"PING\r\n")
@@ -57,8 +60,13 @@ class RedisServer:
         """End it, as an operator or as a crash would."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
+
+    def send(self, how: signal.Signals) -> None:
+        """Let it stand still, or go on."""
+        assert self.process is not None
+        self.process.send_signal(how)
 
     def forget(self) -> None:
         """Lose all that it wrote down."""

@@ -6,14 +6,29 @@ import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from attrs import define, field
 
+from equos_async import LedgerError
 from tests.fleet.programs import free_port
+
+PATIENCE = 60
+"""Seconds that a fail-over may take on a busy machine."""
+
+
+async def until_it_works(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask as a worker does, again and again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await step()
+            except LedgerError:
+                await asyncio.sleep(0.1)
+
 
 LOCAL = ("--bind", "127.0.0.1", "--save", "")
 

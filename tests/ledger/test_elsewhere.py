@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -33,6 +32,9 @@ from tests.clocks import FakeClock, eventually, until
 from tests.fleet.support import REQUEST, Events, MemoryLedger, ScriptedClient
 from tests.kinds import KINDS, Kind
 from tests.ledger.conftest import RedisServer
+
+UNTIL_TOLD = 1.0
+"""Seconds in which a worker hears what concerns a session that is on its way: nothing shows it."""
 
 Engine = SQLiteLedger | RedisLedger
 Join = Callable[..., SessionFleet]
@@ -80,7 +82,11 @@ def outcomes(ends: list[SessionEnd]) -> list[tuple[object, str]]:
 async def test_a_live_session(join: Join, scripted: ScriptedClient, ends: list[SessionEnd]) -> None:
     """It has ended when stop() returns, its key is free, and its holder has let go of it."""
     events = Events()
-    async with join(on_event=events, max_live=1) as mine, join(max_live=1) as theirs:
+    # Renewed so seldom that nobody learns of anything in that way.
+    async with (
+        join(on_event=events, max_live=1, lease=3600) as mine,
+        join(max_live=1, lease=3600) as theirs,
+    ):
         live = await mine.start(evolve(REQUEST, client="tenant"), key="a")
         await eventually(lambda: mine.worker is not None)
         assert await theirs.stop("a") is not None
@@ -90,15 +96,13 @@ async def test_a_live_session(join: Join, scripted: ScriptedClient, ends: list[S
         assert ends[0].last is not None
         assert str(theirs.worker) in ends[0].reason
         again = await theirs.start(REQUEST, key="a")
-        before = time.monotonic()
-        end = await asyncio.wait_for(live.ended(), 30)
-        assert time.monotonic() - before < 2, "not at the next renewal"
+        end = await asyncio.wait_for(live.ended(), 60)
         assert (end.outcome, end.reason) == ("stopped_elsewhere", "another worker stopped it")
         assert mine.live == {}
         assert mine.stats().stopped_elsewhere == 1
         assert events.kinds == [("started", "a"), ("stopped_elsewhere", "a")]
         assert await mine.stop("a") is not None
-        await asyncio.wait_for(again.ended(), 30)
+        await asyncio.wait_for(again.ended(), 60)
     assert outcomes(ends) == [("a", "stopped_elsewhere")] * 2
     assert scripted.stopped == ["s1", "s2"]
 
@@ -112,7 +116,7 @@ async def test_a_session_that_was_marked(
         assert not await theirs.mark_ended("another")
         assert await theirs.mark_ended("s1")
         assert not await theirs.mark_ended("s1")
-        end = await asyncio.wait_for(live.ended(), 30)
+        end = await asyncio.wait_for(live.ended(), 60)
         assert end.outcome == "stopped_elsewhere"
         assert scripted.stopped == []
         assert (ends[0].session_id, ends[0].client, ends[0].last) == ("s1", "tenant", None)
@@ -355,7 +359,7 @@ async def test_a_start_on_its_way(
         starting = asyncio.create_task(mine.start(REQUEST, key="a"))
         await eventually(lambda: scripted.requests)
         stopping = asyncio.create_task(theirs.stop("a"))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(UNTIL_TOLD)
         assert not stopping.done()
         scripted.starts_go.set()
         with pytest.raises(EquosError, match="another worker came before the session was started"):
@@ -414,7 +418,7 @@ async def test_a_renewal_on_its_way(join: Join, scripted: ScriptedClient) -> Non
         clock.advance(570)
         await eventually(lambda: len(scripted.requests) == 2)
         stopping = asyncio.create_task(theirs.stop("a"))
-        await asyncio.wait_for(live.ended(), 30)
+        await asyncio.wait_for(live.ended(), 60)
         scripted.starts_go.set()
         await asyncio.wait_for(stopping, 30)
         await eventually(lambda: not scripted.live)
@@ -426,11 +430,11 @@ async def test_a_caller_that_is_cancelled(join: Join, scripted: ScriptedClient) 
         live = await mine.start(REQUEST, key="a")
         scripted.stops_go.clear()
         stopping = asyncio.create_task(theirs.stop("a"))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: scripted.asked)
         stopping.cancel()
         await asyncio.wait([stopping])
         scripted.stops_go.set()
-        assert (await asyncio.wait_for(live.ended(), 30)).outcome == "stopped_elsewhere"
+        assert (await asyncio.wait_for(live.ended(), 60)).outcome == "stopped_elsewhere"
 
 
 async def test_a_fleet_that_ends_meanwhile(join: Join, scripted: ScriptedClient) -> None:
@@ -440,7 +444,7 @@ async def test_a_fleet_that_ends_meanwhile(join: Join, scripted: ScriptedClient)
         async with join() as theirs:
             scripted.stops_go.clear()
             stopping = asyncio.create_task(theirs.stop("a"))
-            await asyncio.sleep(0.1)
+            await eventually(lambda: scripted.asked)
         with pytest.raises(ClientClosedError, match="closed before the session was stopped"):
             await stopping
         scripted.stops_go.set()
@@ -481,7 +485,7 @@ async def test_a_ledger_that_fails(
     async with SessionFleet(scripted, ledger=theirs, on_end=ends.append) as fleet:
         scripted.stops_go.clear()
         stopping = asyncio.create_task(fleet.stop("a"))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: scripted.asked)
         await theirs.aclose()
         scripted.stops_go.set()
         with pytest.raises(LedgerError, match="closed") as caught:
@@ -516,7 +520,7 @@ async def test_over_real_sockets(
         ended = await theirs.stop("a")
         assert ended is not None
         assert ended.id == live.session_id
-        await asyncio.wait_for(live.ended(), 30)
+        await asyncio.wait_for(live.ended(), 60)
         assert emulator.live == {}
     assert [end.last for end in ends] == [ended]
 
@@ -534,7 +538,7 @@ async def test_a_person_stops_it(
         (row,) = await view.rows()
         await scripted.stop_session(str(row.session_id))
         await view.remove(row.id)
-        end = await asyncio.wait_for(live.ended(), 30)
+        end = await asyncio.wait_for(live.ended(), 60)
         assert await mine.start(REQUEST, key="b", wait=False)
     assert ends[0] is end
     assert outcomes(ends) == [("a", "stopped_elsewhere"), ("b", "stopped")]
@@ -573,7 +577,7 @@ async def test_the_stalled_worker_comes_first(
         await view.renew(str(mine.worker), lease=0)
         two.stops_go.clear()
         async with join(client=two, lease=0.3) as theirs:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await view.rows())[0].owner != theirs.worker:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await live.stop()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,20 +18,16 @@ from equos_async import ConfigurationError, LedgerError, RedisLedger
 from equos_async.testing.ledger_contract import LEASE, claim, ids, live, place, row
 from tests.clocks import eventually
 from tests.ledger.conftest import RedisServer
-from tests.ledger.servers import Program, Relay, Watched, cluster, program, watched
-
-PATIENCE = 30
-"""Seconds that a fail-over may take on a busy machine."""
-
-
-async def until_it_works(step: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask as a worker does, again and again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await step()
-            except LedgerError:
-                await asyncio.sleep(0.1)
+from tests.ledger.servers import (
+    PATIENCE,
+    Program,
+    Relay,
+    Watched,
+    cluster,
+    program,
+    until_it_works,
+    watched,
+)
 
 
 class TestOneAddress:
@@ -95,7 +91,7 @@ class TestOneAddress:
         """A connection that was dropped silently is noticed, and replaced."""
         async with (
             Relay(redis.port) as address,
-            RedisLedger(address.url, timeout=0.3) as mine,
+            RedisLedger(address.url, timeout=0.5) as mine,
             RedisLedger(redis.url) as other,
         ):
             await place(other, row("a", "worker-2"), limit=1)
@@ -178,7 +174,7 @@ class TestSentinel:
     async def test_a_primary_dies(self, servers: Watched) -> None:
         """The replica is found, with all that it was sent, and calls; one Sentinel is gone."""
         servers.sentinels[0].kill()
-        async with RedisLedger.from_sentinel(servers.addresses, "main") as ledger:
+        async with RedisLedger.from_sentinel(servers.addresses, "main", timeout=4) as ledger:
             await live(ledger, row("a"), "s1")
             servers.primary.wait_for_replica()
             servers.sentinels[1].ask("SENTINEL", "CKQUORUM", "main")

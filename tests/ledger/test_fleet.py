@@ -218,7 +218,7 @@ async def quiet(ledger: Moody) -> None:
 
 async def written(ledger: Moody, owners: dict[str, str | None]) -> None:
     """Wait until exactly these sessions are written down, by key."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await ledger.owners() != owners:  # noqa: ASYNC110 - as in `eventually`
             await asyncio.sleep(0.001)
 
@@ -340,7 +340,7 @@ class TestOneSession:
                 REQUEST, key="guild", renew=True, on_renewed=lambda old, new: replaced.set()
             )
             still.advance(570)
-            await asyncio.wait_for(replaced.wait(), 10)
+            await asyncio.wait_for(replaced.wait(), 60)
             await eventually(lambda: scripted.stopped == ["s1"] and "remove" in ledger.asked)
             assert await ledger.owners() == {"guild": "s2"}
 
@@ -419,7 +419,7 @@ class TestOneLimit:
                 async with await fleet.start(REQUEST, key=key):
                     await asyncio.sleep(0)
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await asyncio.gather(
                     *(use(one, f"a{n}") for n in range(20)), *(use(two, f"b{n}") for n in range(20))
                 )
@@ -579,7 +579,7 @@ class TestOthers:
                 await two.start(REQUEST, key="b")
                 await eventually(lambda: two.stats().reaped)
                 await beat(still, ledger)
-                end = await asyncio.wait_for(live.ended(), 10)
+                end = await asyncio.wait_for(live.ended(), 60)
                 assert end.outcome == "lost"
                 assert str(two.worker) in end.reason
                 assert one.stats().lost == 1
@@ -833,7 +833,7 @@ class TestTheEngineFails:
                 newcomers = [asyncio.create_task(one.start(REQUEST, key=k)) for k in ledger.held]
                 await eventually(lambda: ledger.asked.count("place") >= 1 + AT_ONCE)
                 await live.stop()
-                assert await asyncio.wait_for(waiting, 10)
+                assert await asyncio.wait_for(waiting, 60)
                 assert not any(newcomer.done() for newcomer in newcomers)
                 for newcomer in newcomers:
                     newcomer.cancel()
@@ -884,7 +884,7 @@ class TestTheEngineFails:
                 await quiet(other)
                 await beat(still, ledger)
                 still.advance(1)
-                assert await asyncio.wait_for(behind, 10)
+                assert await asyncio.wait_for(behind, 60)
 
     async def test_a_claim_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
@@ -957,7 +957,7 @@ class TestTheEngineFails:
             ledger.failing = {"place", "renew", "claim"}
             still.advance(LEASE)
             with pytest.raises(LedgerError):
-                await asyncio.wait_for(waiting, 10)
+                await asyncio.wait_for(waiting, 60)
 
     @pytest.mark.parametrize("how", ["failing", "mistaken"])
     async def test_turns_that_are_lost(
@@ -973,7 +973,7 @@ class TestTheEngineFails:
                 await live.stop()
                 getattr(ledger, how).clear()
                 still.advance(1)
-                assert await asyncio.wait_for(waiting, 10)
+                assert await asyncio.wait_for(waiting, 60)
 
     async def test_a_call_that_is_lost(
         self, scripted: ScriptedClient, ledger: Moody, other: Moody, still: FakeClock
@@ -987,7 +987,7 @@ class TestTheEngineFails:
                 await eventually(lambda: one.stats().waiting)
                 await live.stop()
                 await beat(still, ledger)
-                assert await asyncio.wait_for(waiting, 10)
+                assert await asyncio.wait_for(waiting, 60)
 
     async def test_nobody_listens_for_nothing(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
@@ -1002,7 +1002,7 @@ class TestTheEngineFails:
                 await beat(still, ledger)
                 assert ledger.listening == 1
                 await live.stop()
-                live = await asyncio.wait_for(waiting, 10)
+                live = await asyncio.wait_for(waiting, 60)
                 await beat(still, ledger)
                 ledger.asked.remove("turns")
 
@@ -1018,7 +1018,7 @@ class TestTheEngineFails:
             await live.stop()
             await quiet(ledger)
             still.advance(1)
-            assert await asyncio.wait_for(waiting, 10)
+            assert await asyncio.wait_for(waiting, 60)
 
     async def test_a_stop_while_a_row_is_written_anew(
         self, scripted: ScriptedClient, ledger: Moody, still: FakeClock
@@ -1095,7 +1095,6 @@ class TestTheEngineFails:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Leaving does not wait for it: another worker will do it."""
-        monkeypatch.setattr("equos_async.fleet._engine.PATIENCE", 0.2)
         async with fleet_of(scripted, ledger, still) as fleet:
             live = await fleet.start(REQUEST, key="a")
             await live.stop()
@@ -1103,6 +1102,7 @@ class TestTheEngineFails:
             await ledger.engine.renew("dead", lease=0)
             scripted.stops_go.clear()
             await beat(still, ledger)
+            monkeypatch.setattr("equos_async.fleet._engine.PATIENCE", 0.2)
         assert [(row.session_id, row.owner) for row in await ledger.rows()] == [
             ("s9", fleet.worker)
         ]

@@ -98,7 +98,7 @@ async def test_a_killed_process(
         other.kill()
         await asyncio.to_thread(os.waitid, os.P_PID, other.pid, how)
         fleet = SessionFleet(client, max_live=3, ledger=ledger, worker="bot", on_end=ends.append)
-        async with fleet, asyncio.timeout(10):
+        async with fleet, asyncio.timeout(30):
             assert fleet.worker == "bot"
             live = await fleet.start(REQUEST, key="w/0")
             await eventually(lambda: len(ends) == 3)
@@ -111,10 +111,10 @@ async def test_a_living_process(where: str, ledger: SQLiteLedger | RedisLedger) 
     """Its name is refused, and its sessions run on; when it has ended the name is free."""
     async with AsyncExitStack() as stack:
         emulator = stack.enter_context(EquosEmulator())
-        other = stack.enter_context(process(where, emulator, lease=1.5))
+        other = stack.enter_context(process(where, emulator, lease=3))
         client = await stack.enter_async_context(client_of(emulator))
         await live_sessions(ledger)
-        fleet = SessionFleet(client, ledger=ledger, worker="bot", lease=1.5)
+        fleet = SessionFleet(client, ledger=ledger, worker="bot", lease=3)
         with pytest.raises(ConfigurationError, match="'bot' is taken: its worker bot#.* is alive"):
             await fleet.open()
         assert not fleet.accepting
@@ -151,7 +151,7 @@ async def test_one_that_is_silent(
         with pytest.raises(ConfigurationError, match="not open"):
             await fleet.start(REQUEST, key="b")
         assert not opening.done()
-        await asyncio.wait_for(opening, 10)
+        await asyncio.wait_for(opening, 60)
         await eventually(lambda: scripted.stopped == ["s9"])
         await fleet.aclose()
 
@@ -180,7 +180,7 @@ async def test_closed_meanwhile(
         await settle()
         await fleet.aclose()
         with pytest.raises(ClientClosedError):
-            await asyncio.wait_for(opening, 10)
+            await asyncio.wait_for(opening, 60)
 
 
 async def test_two_at_once(ledger: SQLiteLedger | RedisLedger, scripted: ScriptedClient) -> None:
