@@ -212,7 +212,7 @@ async def test_a_proxy_that_is_set_and_not_used(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line says how it would be used."""
-    argv = ("stop", "some-id", "--endpoint=http://127.0.0.1:1", "--deadline=0.2")
+    argv = (*START, "--endpoint=http://127.0.0.1:1", "--deadline=0.2")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert await command(*argv) == 4

@@ -52,7 +52,7 @@ def test_a_file_as_its_input(tmp_path: Path, typed: str, told: str) -> None:
             capture_output=True,
             text=True,
             env=env,
-            timeout=30,
+            timeout=120,
             check=False,
         )
     # asyncio's debug mode tells of slow steps, which any is on a busy machine.

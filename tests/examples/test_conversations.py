@@ -21,7 +21,7 @@ def test_it_runs_without_a_server() -> None:
         [sys.executable, "-X", "dev", PROGRAM],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ def run(name: str) -> str:
         [sys.executable, "-X", "dev", str(EXAMPLES / name)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

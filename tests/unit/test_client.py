@@ -554,6 +554,7 @@ class TestExactReplies:
         async with EquosClient(KEY) as client:
             with pytest.raises(StartUnreadableError, match="could not be stopped"):
                 await client.start_session(request_)
+            await client.aclose(deadline=0)
         assert [one.session_id for one in client.unresolved] == ["s-1"]
 
 
