@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -36,13 +35,17 @@ class Inspector:
 
     def __init__(self) -> None:
         # The connections that were handed out before.
-        self._watches = weakref.WeakKeyDictionary[ResponseHandler, Callable[[], bool]]()
+        self._watches = weakref.WeakKeyDictionary[asyncio.BaseProtocol, Callable[[], bool]]()
 
     def passes(self, connection: Connection) -> bool:
         """Whether the server has neither closed the connection nor sent unrequested data on it."""
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or handler.should_close:
             return False  # it was lost meanwhile, or the server sent data
+        return self.is_quiet(handler, transport)
+
+    def is_quiet(self, handler: asyncio.BaseProtocol, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection that carried a request holds nothing unread; True for a new one."""
         holds_unread = self._watches.get(handler)
         if holds_unread is None:
             self._watches[handler] = watch(transport)

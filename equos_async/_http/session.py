@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .exchange import Exchange
+from .pool import Inspector
 from .request import MAX_FIELD, MAX_FIELDS
 
 _PARAMETERS: Final = inspect.signature(aiohttp.ClientSession.__init__).parameters
@@ -40,11 +41,19 @@ class SessionWire:
 
     Args:
         session: The session.
+        inspector: Checks its connections, unless its connector does that itself.
         options: Arguments for each request.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, **options: Any) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        inspector: Inspector | None = None,
+        **options: Any,
+    ) -> None:
         self._session = session
+        self._inspector = inspector
         self._options: dict[str, Any] = {"allow_redirects": False, **options}
         self._bare: dict[str, Any] = {**self._options, "skip_auto_headers": _NEVER_ADDED}
 
@@ -62,7 +71,7 @@ class SessionWire:
         response = await self._session.request(
             request.method,
             URL(request.url, encoded=True),
-            data=_Body(exchange),
+            data=_Body(exchange, self._inspector),
             headers=headers,
             **options,
         )
@@ -115,8 +124,9 @@ class _Body(aiohttp.Payload):
         """A recorder may copy the body: the copy is plain bytes, and does not report a send."""
         return aiohttp.BytesPayload, (self._exchange.request.body,)
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, inspector: Inspector | None) -> None:
         self._exchange = exchange
+        self._inspector = inspector
 
     @property
     def headers(self) -> CIMultiDict[str]:
@@ -134,10 +144,25 @@ class _Body(aiohttp.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Called by aiohttp if no length is known."""
+        self._inspect(writer)
         await self._exchange.write(writer)
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
         """Called by aiohttp right before it sends headers and body."""
+        self._inspect(writer)
         await self._exchange.write(writer, content_length)
+
+    def _inspect(self, writer: AbstractStreamWriter) -> None:
+        """Look at the connection before anything is written to it.
+
+        Raises:
+            aiohttp.ClientConnectionError: The server closed it while it was idle.
+        """
+        protocol: Any = getattr(writer, "protocol", None)
+        transport = getattr(protocol, "transport", None)
+        if self._inspector is None or transport is None:
+            return
+        if not self._inspector.is_quiet(protocol, transport):
+            raise aiohttp.ClientConnectionError("the server had closed the idle connection")

@@ -92,7 +92,10 @@ async def test_a_head_without_an_end(wire: str, request_: CreateSessionPassReque
 
 @pytest.mark.parametrize("polls", [True, False])
 async def test_what_the_server_closed_meanwhile_is_not_used(
-    polls: bool, request_: CreateSessionPassRequest, monkeypatch: pytest.MonkeyPatch
+    polls: bool,
+    session: aiohttp.ClientSession | None,
+    request_: CreateSessionPassRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its end lies in the socket, and the event loop was too busy to see it."""
     if not polls:
@@ -102,12 +105,15 @@ async def test_what_the_server_closed_meanwhile_is_not_used(
     async def remember(connection: Connection) -> None:
         connections.append(connection)
 
-    async with RawServer(on_accept=[remember]) as server:
-        async with EquosClient(KEY, endpoint=server.endpoint) as client:
-            await client.start_session(request_)
+    async with RawServer(on_accept=[remember] * 3) as server:
+        async with EquosClient(KEY, endpoint=server.endpoint, http_session=session) as client:
+            started = await client.start_session(request_)
             connections[0].writer.write_eof()
             await client.start_session(request_)  # not a pass of the event loop between
-        assert (server.accepted, server.requests) == (2, 2)
+            connections[1].writer.write_eof()
+            await client.stop_session(started.session.id)
+        assert (server.accepted, server.paths.count(server.paths[0])) == (3, 2)
+        assert (server.requests, server.live) == (3, {"s-1"})
 
 
 async def test_idle_connections_are_closed_in_time(
