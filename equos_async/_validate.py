@@ -41,6 +41,14 @@ def text(field: str, value: Any, *, empty: bool = False) -> str:
     return value
 
 
+def line(field: str, value: Any) -> str:
+    """A string without control characters, which would forge lines of a log or a terminal."""
+    found = text(field, value)
+    if _CONTROL.search(found):
+        raise ConfigurationError(f"{field} must not contain control characters")
+    return found
+
+
 def number(field: str, value: Any, *, zero: bool = False) -> float:
     """A finite number above zero, or at least zero with ``zero``."""
     wanted = f"{field} must be a finite number {'of at least' if zero else 'above'} 0"
@@ -98,11 +106,9 @@ def session_id(value: Any) -> str:
     Ids that would change the path are refused (``.``, ``..`` and their percent-encoded forms: with
     ``..`` a stop would become ``PATCH /v3/stop``), and ids that a URL cannot hold.
     """
-    found = text("session_id", value)
+    found = line("session_id", value)
     if len(found) > MAX_ID_LENGTH:
         raise ConfigurationError(f"session_id must have at most {MAX_ID_LENGTH} characters")
-    if _CONTROL.search(found):
-        raise ConfigurationError("session_id must not contain control characters")
     if _decoded(found) in {".", ".."}:
         raise ConfigurationError("session_id must not be '.' or '..', in any encoding")
     return found

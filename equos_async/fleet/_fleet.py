@@ -27,6 +27,7 @@ from equos_async.ledger.protocol import SessionLedger
 from ._admission import Admission, closed_error
 from ._asked import GroupOf, asked
 from ._ends import Ends, OnEnd
+from ._names import checked
 from ._no_ledger import NoWorker
 from ._records import Records
 from ._session import HandOver, LiveSession, Renew, SessionRecord
@@ -134,6 +135,7 @@ class SessionFleet(Generic[K]):
         if budget_seconds is not None:
             _validate.number("budget_seconds", budget_seconds)
         _validate.number("lease", lease)
+        name = None if worker is None else checked(worker)
         clock = clock_of(client) if clock is None else _validate.instance("clock", clock, Clock)
         if ledger is not None:
             _validate.instance("ledger", ledger, cast("type[Any]", SessionLedger))  # a protocol
@@ -160,7 +162,7 @@ class SessionFleet(Generic[K]):
                 limit=max_live,
                 per_group=max_per_group,
                 lease=lease,
-                name=worker,
+                name=name,
                 required=ledger_required,
                 clock=clock,
             )

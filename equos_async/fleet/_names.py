@@ -31,9 +31,8 @@ def checked(name: str) -> str:
     Raises:
         ConfigurationError: It is not a valid name.
     """
-    _validate.text("worker", name)
-    if name.startswith(".") or "\0" in name:
-        raise ConfigurationError("worker must not begin with '.' or contain a null character")
+    if _validate.line("worker", name).startswith("."):
+        raise ConfigurationError("worker must not begin with '.'")
     return name
 
 

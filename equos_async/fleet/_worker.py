@@ -73,7 +73,7 @@ class LedgerWorker:
     ) -> None:
         if name is not None and not isinstance(ledger, NamedLedger):
             raise ConfigurationError("worker needs a ledger that is a NamedLedger")
-        self._name = None if name is None else _names.checked(name)
+        self._name = name
         self.rows: Final = RowWriter(
             ledger,
             endpoint=client.endpoint,

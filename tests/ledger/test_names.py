@@ -206,11 +206,12 @@ async def test_without_the_engine(tmp_path: Path, scripted: ScriptedClient) -> N
     assert scripted.stopped == ["s1"]
 
 
-@pytest.mark.parametrize("name", ["", ".", ".bot", "a\0b", 5])
+@pytest.mark.parametrize("name", ["", ".", ".bot", "a\0b", "a\nb", "\x1b[2J", 5])
 async def test_wrong_names(scripted: ScriptedClient, tmp_path: Path, name: str) -> None:
-    """Refused before anything is done."""
-    with pytest.raises(ConfigurationError, match="worker must"):
-        SessionFleet(scripted, ledger=SQLiteLedger(tmp_path / "ledger.db"), worker=name)
+    """Refused before anything is done, and without a ledger, too."""
+    for ledger in (SQLiteLedger(tmp_path / "ledger.db"), None):
+        with pytest.raises(ConfigurationError, match="worker must"):
+            SessionFleet(scripted, ledger=ledger, worker=name)
 
 
 async def test_an_engine_that_knows_no_names(scripted: ScriptedClient) -> None:
