@@ -1,10 +1,11 @@
 """A web backend with FastAPI: browsers start and stop sessions, and never see the client key.
 
-``uvicorn --app-dir examples fastapi_backend:app`` and open http://127.0.0.1:8000. Ctrl-C and
-SIGTERM stop every session. Without EQUOS_ENDPOINT it uses a local server, and says so; for the real
-service set EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY, and add ``--workers 2`` if you
-like: they share a ledger, EQUOS_LEDGER=redis://... or sqlite:PATH (by default sqlite:sessions.db).
-Put your own login in front of it, because everyone who can start sessions spends your money.
+``python examples/fastapi_backend.py`` and open http://127.0.0.1:8000. Ctrl-C and SIGTERM stop every
+session. Without EQUOS_ENDPOINT it uses a local server, and says so; for the real service set
+EQUOS_ENDPOINT=https://api.equos.ai and EQUOS_CLIENT_KEY, and run several workers if you like,
+``uvicorn --app-dir examples fastapi_backend:app --workers 2``: they share a ledger,
+EQUOS_LEDGER=redis://... or sqlite:PATH (by default sqlite:sessions.db). Put your own login in front
+of it, because everyone who can start sessions spends your money.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import logging
 import math
 import os
 import secrets
+import signal
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
+import uvicorn
 from attrs import evolve
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
@@ -68,9 +71,9 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
                 emulator = await stack.enter_async_context(EquosEmulator())
                 endpoint, key = emulator.endpoint, "any-key"
                 print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
-            client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
             ledger = the_ledger()
             stack.push_async_callback(ledger.aclose)
+            client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
             fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
             stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
             app.state.fleet, app.state.ledger = await stack.enter_async_context(fleet), ledger
@@ -226,3 +229,10 @@ def refusal(error: EquosError) -> tuple[int, str, float | None]:
             return 409, "This conversation has begun already.", None
         case _:
             return 409, "This conversation was ended before it began.", None
+
+
+if __name__ == "__main__":
+    # When uvicorn is done it raises the signals that it got once more, and SIGTERM would kill the
+    # process there and then: after a second signal, before the sessions are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")))

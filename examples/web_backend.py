@@ -65,13 +65,18 @@ async def sessions(app: web.Application) -> AsyncIterator[None]:
             emulator = await stack.enter_async_context(EquosEmulator())
             endpoint, key = emulator.endpoint, "any-key"
             print(f"EQUOS_ENDPOINT is not set: using a local server, {endpoint}", flush=True)
-        client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
         ledger = the_ledger()
         stack.push_async_callback(ledger.aclose)
+        client = await stack.enter_async_context(EquosClient(key, endpoint=endpoint))
         fleet = SessionFleet(client, max_live=20, budget_seconds=24 * 3600, ledger=ledger)
         stack.callback(lambda: print(f"bye: {fleet.report}", flush=True))
         app[FLEET], app[LEDGER] = await stack.enter_async_context(fleet), ledger
         yield
+
+
+async def hang_up(app: web.Application) -> None:
+    """Before aiohttp waits for its visitors: what they wait for now would be stopped at once."""
+    await app[FLEET].aclose()
 
 
 def the_ledger() -> SQLiteLedger | RedisLedger:
@@ -182,6 +187,7 @@ def build() -> web.Application:
     """The application."""
     app = web.Application(middlewares=[explain])
     app.cleanup_ctx.append(sessions)
+    app.on_shutdown.append(hang_up)
     app.router.add_get("/", page)
     app.router.add_post("/sessions", start)
     app.router.add_get("/sessions", show)

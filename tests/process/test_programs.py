@@ -57,7 +57,6 @@ def visit(url: str, ready: str) -> Drive:
 def programs() -> dict[str, tuple[Sequence[str], dict[str, str], Drive]]:
     """What is started, with what environment, and what makes it start sessions."""
     aio, fast = str(free_port()), str(free_port())
-    backend = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_backend:app", "--port", fast)
     command = ("-m", "equos_async", "start", "--avatar=a", "--agent=b", "--identity=c")
     return {
         "service": ([str(EXAMPLES / "service.py")], {}, nothing),
@@ -67,7 +66,11 @@ def programs() -> dict[str, tuple[Sequence[str], dict[str, str], Drive]]:
             {"PORT": aio},
             visit(f"http://127.0.0.1:{aio}/sessions", "Running on"),
         ),
-        "fastapi": (backend, {}, visit(f"http://127.0.0.1:{fast}/sessions", "Uvicorn running")),
+        "fastapi": (
+            [str(EXAMPLES / "fastapi_backend.py")],
+            {"PORT": fast},
+            visit(f"http://127.0.0.1:{fast}/sessions", "Uvicorn running"),
+        ),
         "start": (command, {}, nothing),
     }
 
@@ -112,6 +115,14 @@ async def test_signals(way: Way) -> None:
     """Nothing is left after one, nor after a freeze; after more, nothing that is not told."""
     async with asyncio.TaskGroup() as group:
         for name in programs():
+            group.create_task(ended(name, way))
+
+
+@pytest.mark.parametrize("way", [[TERM, 0.05, INT], [INT, 0.05, INT, 0.05, INT]], ids=len)
+async def test_servers_that_are_hurried(way: Way) -> None:
+    """What is left is told, where uvicorn and aiohttp give up waiting."""
+    async with asyncio.TaskGroup() as group:
+        for name in ("aiohttp", "fastapi"):
             group.create_task(ended(name, way))
 
 
