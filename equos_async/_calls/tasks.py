@@ -27,6 +27,7 @@ from .keys import Keys
 from .launcher import Launcher
 from .lifecycle import Lifecycle, State, closed_error
 from .outcome import Accepted, error_of
+from .remains import CLOSED_LOOP, Remains
 from .reports import CallReports
 from .runner import CallRunner
 from .running import Running
@@ -129,6 +130,13 @@ class CallTasks:
         )
         self._settling = self.starts.settling
         self._held = self.starts.held
+        self._remains = Remains(
+            factory=self._factory,
+            reports=self._reports,
+            held=self._held,
+            calls=self._calls,
+            close=self.close,
+        )
 
     @property
     def state(self) -> State:
@@ -138,13 +146,9 @@ class CallTasks:
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """Sessions that may be running and that no caller holds, oldest first."""
-        known, loop = self._reports.unresolved.all, self._factory.loop
-        if loop is None or not loop.is_closed():
-            return known
-        # The loop was closed while calls were in progress: their outcomes stay unknown.
-        why = "the event loop was closed"
-        held = tuple(self._reports.unresolved.describe(one, why) for one in self._held.targets())
-        return known + held + self._reports.pending(self._calls, why)
+        known = self._reports.unresolved.all
+        # If the loop was closed while calls were in progress, their outcomes stay unknown.
+        return known + (self._remains.listed(CLOSED_LOOP) if self._remains.is_over else ())
 
     # Called by the client.
 

@@ -46,7 +46,11 @@ class Lookups(AbstractResolver):
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        try:
+            found = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        except RuntimeError:  # Python ends, and gives no more threads: nothing else waits
+            return function(*args)
+        return await found
 
 
 def default_resolver() -> AbstractResolver | None:

@@ -112,8 +112,10 @@ class Transport:
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
+            over = ", which is closed" if self._loop.is_closed() else ""
             raise ConfigurationError(
-                "this client belongs to another event loop: create one client for each loop"
+                f"this client belongs to another event loop{over}: "
+                "create one client for each loop, and so for each asyncio.run"
             )
         return loop
 
@@ -204,6 +206,7 @@ class Transport:
         # The client's own session is made with these; a user's gets them with each request.
         return SessionWire(
             session,
+            inspector=pool.Inspector(),
             timeout=self._timeout,
             raise_for_status=False,
             middlewares=(),

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from equos_async import Clock, CreateSessionPassRequest, EquosClient
 from equos_async._http.exchange import Exchange
+from equos_async._http.lookups import Lookups
 from equos_async._http.request import Failure, Reply, Request, SendGuard, SendRefusedError
 from equos_async._http.transport import Transport, failure_of
 from equos_async.testing import EquosEmulator
@@ -605,3 +606,11 @@ async def test_no_key_is_invented(clock: FakeClock) -> None:
         request = Request(method="PATCH", url=url, headers=headers, body=b"{}")
         transport = make_transport(clock, session)
         assert isinstance(await transport.send(Exchange(request, SendGuard()), until=2000), Reply)
+
+
+async def test_names_are_found_while_python_ends() -> None:
+    """It gives no more threads then: a stop at the program's end looks up without."""
+    lookups = Lookups()
+    await lookups.close()
+    (found, *_) = await lookups.resolve("127.0.0.1", 80)
+    assert (found["host"], found["port"]) == ("127.0.0.1", 80)
