@@ -168,6 +168,20 @@ async def test_a_lent_connection_that_speaks_unasked(request_: CreateSessionPass
         assert server.live == set()
 
 
+async def test_a_lent_session_that_is_closed_first(request_: CreateSessionPassRequest) -> None:
+    """Nothing goes through it any more: what runs is told at once, and closing waits for nobody."""
+    async with RawServer() as server:
+        async with aiohttp.ClientSession() as mine:
+            client = EquosClient(KEY, endpoint=server.endpoint, http_session=mine)
+            block = client.session(request_)
+            await block.__aenter__()
+        with pytest.raises(APIConnectionError, match="Session is closed; nothing was sent"):
+            await client.start_session(request_)
+        with pytest.raises(APIConnectionError, match="Session is closed; nothing was sent"):
+            await block.__aexit__(None, None, None)
+        assert [one.session_id for one in await client.aclose()] == ["s-0"]
+
+
 async def test_too_many_that_speak_unasked() -> None:
     """The search ends."""
 

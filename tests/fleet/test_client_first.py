@@ -16,9 +16,16 @@ from equos_async import (
     SessionFleet,
 )
 from equos_async.testing import EquosEmulator, Status
+from tests import wires
 from tests.clocks import settle, until
 from tests.fleet.support import REQUEST, Events, MemoryLedger
 from tests.kinds import TALK
+
+
+@pytest.fixture(params=wires.WIRES, autouse=True)
+def _wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wire is closed under its fleet."""
+    wires.take(request.param, monkeypatch)
 
 
 def connect(emulator: EquosEmulator) -> EquosClient:
