@@ -23,6 +23,8 @@ def watch(connection: asyncio.BaseTransport) -> Callable[[], bool]:
     A selector is made for many sockets and for waiting; this checks one socket at once.
     """
     sock = connection.get_extra_info("socket")
+    if sock is None:  # of a connector that uses none
+        return lambda: False
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)

@@ -182,6 +182,11 @@ async def test_a_lent_session_that_is_closed_first(request_: CreateSessionPassRe
         assert [one.session_id for one in await client.aclose()] == ["s-0"]
 
 
+def test_a_connection_without_a_socket() -> None:
+    """A connector of somebody's own may have such: there is nothing to look at."""
+    assert not pool.watch(asyncio.Transport())()
+
+
 async def test_too_many_that_speak_unasked() -> None:
     """The search ends."""
 
