@@ -98,7 +98,10 @@ async def ended(name: str, way: Way) -> None:
                 await asyncio.sleep(one)
         assert isinstance(last, signal.Signals)
         code = await running.end(last)
-        await seen(lambda: all(one.status is not None for one in emulator.requests))
+        # Also what nobody waits for any more.
+        await seen(
+            lambda: len(emulator.live) + len(emulator.ended_sessions) == count(emulator, "start")
+        )
     told = f"{name}: exit code {code}\n{running.printed}"
     left = [one for one in emulator.live.values() if one.id not in told and one.name not in told]
     assert (left, "never retrieved" in told, KEY in told) == ([], False, False), told
