@@ -51,6 +51,9 @@ runpy.run_module("equos_async", run_name="__main__", alter_sys=True)
 SETTLE = Settle(patience=7.0, look_for=8.0)
 """Time for two looks: the list is long, and after each of its pages the client waits a second."""
 
+TIMES = Timeouts(start_attempt=5.0, stop_attempt=5.0, deadline=10.0)
+"""Shorter than the defaults, so that the demo does not wait long for what hangs."""
+
 TEMPLATE = CreateSessionPassRequest(
     name="demo",
     avatar="av_1",
@@ -130,13 +133,12 @@ def unreported(live: list[dict[str, str]], unresolved: Iterable[Unresolved]) -> 
 
 
 async def _run_sessions(endpoint: str, tally: Tally, at_once: int, show: Show) -> int:
-    timeouts = Timeouts(start_attempt=5.0, stop_attempt=5.0, deadline=10.0)
     todo = iter(range(tally.total))
     async with EquosClient(
         "demo-key",
         api_key="demo-server-key" if tally.settles else None,
         endpoint=endpoint,
-        timeouts=timeouts,
+        timeouts=TIMES,
         settle=SETTLE,
         on_event=tally.count,
     ) as client:
