@@ -64,7 +64,7 @@ class Visit:
 
     def shows(self, selector: str, words: str) -> None:
         """Wait until it can be read."""
-        waiting = WebDriverWait(self.browser, 20, poll_frequency=0.05)
+        waiting = WebDriverWait(self.browser, 60, poll_frequency=0.05)
         waiting.until(lambda _: words in self.text(selector), f"{selector} never showed {words!r}")
 
     def click(self, selector: str) -> None:
