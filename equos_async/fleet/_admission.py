@@ -113,7 +113,7 @@ class Admission:
         holder = self.holder(record.key)
         if holder is not None:
             raise KeyInUseError(
-                f"key {record.key!r} already has a session: stop it first",
+                f"key {brief(repr(record.key))} already has a session: stop it first",
                 key=record.key,
                 holder=self._rows.worker and name_of(self._rows.worker),
                 session_id=holder.session_id,

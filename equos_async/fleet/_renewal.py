@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from equos_async._api.operations import resource_of
+from equos_async._shown import brief
 from equos_async.errors import EquosError
 from equos_async.events import logger
 
@@ -81,17 +82,24 @@ class Renewals:
             old.renewing = None  # it may be tried again
             self._tell("renewal_failed", old, str(error))
             raise
-        if old.hand_over is not None:
-            try:
-                await _call(old.hand_over, old.handle, new.handle)
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                    raise  # the fleet is closing: both sessions are stopped
-                self._swap_back(old, new)
-                self._stop(new)
-                raise self._failed(old, "on_renewed", error) from None
+        try:
+            await self._hand_over(old, new)
+        finally:
+            new.relieves = None  # it would keep all earlier records in memory
         self._stop(old, Reason.RENEWED)
         return new.handle
+
+    async def _hand_over(self, old: SessionRecord, new: SessionRecord) -> None:
+        if old.hand_over is None:
+            return
+        try:
+            await _call(old.hand_over, old.handle, new.handle)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise  # the fleet is closing: both sessions are stopped
+            self._swap_back(old, new)
+            self._stop(new)
+            raise self._failed(old, "on_renewed", error) from None
 
     async def _request_for(self, old: SessionRecord) -> AnyRequest:
         if old.renew is None:
@@ -152,7 +160,7 @@ class Renewals:
 
 
 def _over(old: SessionRecord) -> EquosError:
-    told = f"the session of {old.key!r} is not live any more, or was replaced"
+    told = f"the session of {brief(repr(old.key))} is not live any more, or was replaced"
     return EquosError(told, operation="start", session_id=old.session_id)
 
 

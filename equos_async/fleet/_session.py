@@ -218,6 +218,7 @@ class SessionRecord:
         renew: Makes the request for its replacement; None: the same request.
         hand_over: The ``on_renewed`` hook.
         replaces: The session that it renews, until it is live.
+        relieves: The session that it takes over from, until that is to be stopped.
         seconds: Seconds reserved for it in the session budget.
         unwanted: The error for its caller, if it is to be stopped as soon as it is live.
         entry: Its row in the ledger.
@@ -252,6 +253,7 @@ class SessionRecord:
     group: str | None = None
     presence: Presence | None = None
     replaces: SessionRecord | None = None
+    relieves: SessionRecord | None = None
     state: State = State.WAITING
     seconds: float = 0.0
     unwanted: EquosError | None = None

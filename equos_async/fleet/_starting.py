@@ -100,10 +100,18 @@ class Starts:
         return record
 
     async def end(self, key: Hashable, why: str) -> AnyEnded | None:
-        """Stop the session of a key, or call its start off."""
+        """Stop the session of a key, or call its start off.
+
+        While a renewal hands over, both sessions are stopped.
+        """
         await self.call_off(key, EquosError(why, operation="start"))
         live = self._records.get(key)
-        return None if live is None else await live.handle.stop()
+        if live is None:
+            return None
+        both = [one for one in (live.relieves, live) if one is not None]
+        stops = [self._stop(one, Reason.ASKED) for one in both]
+        await asyncio.wait(stops)
+        return [stop.result() for stop in stops][-1]
 
     async def fulfil(self, record: SessionRecord, request: AnyRequest, *, wait: bool) -> None:
         """Wait for a slot, then for the session."""
@@ -241,6 +249,7 @@ class Starts:
         if record.replaces is not None and wanted:
             self._records.hand_key(record.replaces, record)
             record.replaces.renewing = None  # ending one does not cancel the other any more
+            record.relieves = record.replaces
         # They would keep earlier records, and the frames of callers, in memory.
         record.answer = record.task = record.replaces = record.unwanted = None
         self._watchdog.watch(record)

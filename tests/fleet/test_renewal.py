@@ -222,6 +222,33 @@ async def test_a_timer_that_is_late(scripted: ScriptedClient, still: FakeClock) 
     assert len(scripted.requests) == 1
 
 
+@pytest.mark.parametrize("way", ["stop", "replace"])
+async def test_its_key_is_stopped_while_it_hands_over(
+    way: str, scripted: ScriptedClient, still: FakeClock
+) -> None:
+    """Both sessions end; the old one does not wait until ``on_renewed`` has returned."""
+    moved = asyncio.Event()
+
+    async def move(_: LiveSession, __: LiveSession) -> None:
+        await moved.wait()
+
+    async with SessionFleet(scripted, clock=still) as fleet:
+        old = await fleet.start(REQUEST, key="a", renew=True, on_renewed=move)
+        still.advance(570)
+        await settle()
+        assert fleet.live["a"] is not old
+        if way == "stop":
+            await fleet.stop("a")
+            assert not scripted.live
+        else:
+            await fleet.start(REQUEST, key="a", if_taken="replace")
+            assert list(scripted.live) == ["s3"]
+        moved.set()
+        await settle()
+        assert sorted(scripted.stopped) == ["s1", "s2"], "each is stopped once"
+    assert not others()
+
+
 async def test_nothing_is_renewed_any_more(
     scripted: ScriptedClient, still: FakeClock, events: Events
 ) -> None:
