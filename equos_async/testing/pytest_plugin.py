@@ -59,10 +59,11 @@ def equos_emulator(request: pytest.FixtureRequest) -> Iterator[EquosEmulator]:
 def _async_fixture(function: Callable[..., Any]) -> Any:
     """A fixture for any runner of async tests; pytest-asyncio in strict mode needs its own kind."""
     try:
-        import pytest_asyncio
+        # By name: pip may leave a folder without it, which would still be imported.
+        from pytest_asyncio import fixture
     except ImportError:
         return pytest.fixture(function)
-    return pytest_asyncio.fixture(function)
+    return fixture(function)
 
 
 @_async_fixture

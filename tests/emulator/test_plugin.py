@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -221,10 +222,11 @@ def test_a_file_elsewhere_is_named_in_full(
     result.stdout.fnmatch_lines([f"*started at {elsewhere / 'somebot.py'}:3"])
 
 
-def test_without_pytest_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pytest-asyncio is not installed, the client's fixture is an ordinary one."""
+@pytest.mark.parametrize("left", [None, ModuleType("pytest_asyncio")], ids=["none", "folder"])
+def test_without_pytest_asyncio(left: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's fixture is an ordinary one, also if pip has left an empty folder behind."""
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "pytest_asyncio", None)
+        patch.setitem(sys.modules, "pytest_asyncio", left)
         assert importlib.reload(pytest_plugin).equos_client is not None
     importlib.reload(pytest_plugin)
 
