@@ -42,4 +42,4 @@ def discard(output: TextIO) -> None:
 def _unread() -> TextIO:
     reader, writer = os.pipe()
     os.close(reader)
-    return open(writer, "w", encoding="utf-8", closefd=False)  # noqa: PTH123 - no path, kept
+    return open(writer, "w", encoding="utf-8", closefd=False)
