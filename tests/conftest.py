@@ -37,7 +37,13 @@ EXAMPLES_OF_A_NIGHT = 20_000
 settings.register_profile("long", deadline=None, max_examples=EXAMPLES_OF_A_NIGHT)
 """For a night: ``pytest --hypothesis-profile=long``."""
 
-LONGEST = ("test_kill.py", "test_browser.py", "test_web_backend.py", "test_fastapi_backend.py")
+LONGEST = (
+    "test_kill.py",
+    "test_browser.py",
+    "test_web_backend.py",
+    "test_fastapi_backend.py",
+    "test_exports.py",
+)
 """Files whose tests take seconds each, or share what takes long to start."""
 
 

@@ -159,11 +159,16 @@ class TestStartAndStop:
 
     def test_a_failure_is_told_once(self) -> None:
         """The library's warning says nothing beyond the error, and is not shown."""
-        argv = [sys.executable, "-m", "equos_async", "stop", "some-id", "--deadline=0.2"]
-        done = subprocess.run(
-            [*argv, "--endpoint=http://127.0.0.1:1"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 4
+        argv = [sys.executable, "-m", "equos_async", *START]
+        with EquosEmulator() as emulator:
+            emulator.faults.start.add(Drop("after"))
+            done = subprocess.run(
+                [*argv, "--endpoint", emulator.endpoint],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 5
         assert len(done.stderr.splitlines()) == 1
 
     def test_ctrl_c_exits_130(self, monkeypatch: pytest.MonkeyPatch) -> None:
