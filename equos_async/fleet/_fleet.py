@@ -285,10 +285,11 @@ class SessionFleet(Generic[K]):
             ConfigurationError: The key cannot be a key of the ledger.
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
-        is_here = self._admission.holder(key) is not None
+        holder = self._admission.holder(key)
+        is_here = holder is not None and not holder.entry.may_be_refused
         told = "stop() was called before the session was live"
         ended = await self._supervisor.starts.end(key, told)
-        return ended if is_here else await self._worker.stop(key)
+        return ended if is_here or ended else await self._worker.stop(key)
 
     async def drain(self, deadline: float | None = None) -> DrainReport[K]:
         """Stop all sessions now; the fleet stays usable.

@@ -126,6 +126,12 @@ class Entry:
         """The next step for it."""
         return step(self.desired, self.confirmed)
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether its start waits, and another worker may have its key."""
+        is_unsure = self.confirmed is Confirmed.NOTHING or self.confirmed is Confirmed.UNSURE
+        return self.desired is Desired.PLACE and is_unsure
+
     def call(self) -> None:
         """Check it again: its turn may have come, or another worker has stopped it."""
         self.is_called = True

@@ -178,9 +178,10 @@ async def test_an_engine_that_fails_at_the_end(
         moody.fails = True
         with pytest.raises(LedgerError):
             await (theirs.mark_ended("s1") if is_marked else theirs.stop("a"))
-        while not ends:
-            clock.advance(1)
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while not ends:
+                clock.advance(1)
+                await asyncio.sleep(0.001)
         assert (await live.ended()).outcome == "stopped_elsewhere"
     assert outcomes(ends) == [("a", "marked_ended" if is_marked else "stopped_elsewhere")]
     assert scripted.stopped == ([] if is_marked else ["s1"])
@@ -348,6 +349,18 @@ async def test_a_start_in_the_queue(join: Join, scripted: ScriptedClient) -> Non
             await asyncio.wait_for(waiting, 30)
         assert mine.stats().waiting == 0
         assert len(scripted.requests) == 1
+
+
+async def test_a_start_that_is_to_be_refused(join: Join, scripted: ScriptedClient) -> None:
+    """Another worker has its key: that one's session is stopped, though a start was here."""
+    async with join() as mine, join() as theirs:
+        await mine.start(REQUEST, key="a")
+        starting = asyncio.create_task(theirs.start(REQUEST, key="a"))
+        await asyncio.sleep(0)
+        assert await theirs.stop("a") is not None
+        with pytest.raises(EquosError, match="before the session was live"):
+            await starting
+        assert scripted.live == {}
 
 
 async def test_a_start_on_its_way(
