@@ -57,8 +57,9 @@ class Program:
         return await self.expect(expected)
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self._process.send_signal(number)
+        """Send a signal, unless it has ended meanwhile."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
     async def end(self, number: signal.Signals | None = None) -> int:
         """End it, with a signal or by closing its input, and return its exit code."""

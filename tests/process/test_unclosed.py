@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
-from equos_async.testing import Delay, EmulatorRequest, EquosEmulator
+from equos_async.testing import Delay, EmulatorRequest, EquosEmulator, Hang
 from tests.fleet.programs import program
 from tests.process.test_callers import count, seen
 from tests.process.unclosed import NAMES
 
 
-def is_more(request: EmulatorRequest) -> bool:
-    """Whether a start is the second one of its loop."""
-    return str(request.name).endswith("starting")
+def starts(*loops: str) -> Callable[[EmulatorRequest], bool]:
+    """The requests that are under way on some loops when the program ends."""
+    names = {f"{loop}, starting" for loop in loops}
+    return lambda request: request.name in names
 
 
 @pytest.mark.parametrize("loop", ["", "uvloop"])
 async def test_it_just_ends(loop: str, emulator: EquosEmulator) -> None:
     """A loop that runs in a thread gets its grace; what the others have left is named."""
-    emulator.faults.start.add(Delay(0.4), times=None, when=is_more)
+    emulator.faults.start.add(Delay(0.1), when=starts(NAMES[0]))
+    emulator.faults.start.add(Hang(), times=None, when=starts(*NAMES[1:]))
     async with program(emulator.endpoint, "-m", "tests.process.unclosed", LOOP=loop) as running:
         for number in range(1, len(NAMES) + 1):
             await seen(lambda: count(emulator, "start") == 2 * number)  # noqa: B023

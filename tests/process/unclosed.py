@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import threading
-from contextlib import AbstractAsyncContextManager
 
 import uvloop
 from attrs import evolve
@@ -19,16 +18,17 @@ from equos_async import EquosClient, Limits
 from tests.process.caller import REQUEST
 
 NAMES = "thread", "resting", "closed"
-KEPT: list[AbstractAsyncContextManager[object] | asyncio.Task[object]] = []
+KEPT: list[object] = []
 
 
 async def hold(name: str) -> None:
     """One session, and one more that is under way."""
     client = EquosClient(limits=Limits(keepalive=0))
-    block = client.session(evolve(REQUEST, name=f"{name}, live"))
-    await block.__aenter__()
-    start = client.start_session(evolve(REQUEST, name=f"{name}, starting"))
-    KEPT.extend((block, asyncio.create_task(start)))
+    live, starting = (
+        client.session(evolve(REQUEST, name=f"{name}, {how}")) for how in ("live", "starting")
+    )
+    await live.__aenter__()
+    KEPT.extend((live, starting, asyncio.ensure_future(starting.__aenter__())))
     await asyncio.to_thread(sys.stdin.readline)
 
 
