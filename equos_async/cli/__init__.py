@@ -34,6 +34,7 @@ EXIT_CODES: Final = """exit codes:
   3    the server refused
   4    no usable answer from the server or the ledger; a start was not sent
   5    the outcome of a start is unknown
+  129  its terminal was closed (SIGHUP)
   130  interrupted by Ctrl-C
   141  the output was closed early; a session that was just started is stopped
   143  terminated by SIGTERM"""

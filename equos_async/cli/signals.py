@@ -1,4 +1,4 @@
-"""End a command at SIGTERM as at Ctrl-C, so that it leaves no session running."""
+"""End a command at SIGTERM and SIGHUP as at Ctrl-C, so that it leaves no session running."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from .output import tell
 
-TERMINATED: Final = 128 + signal.SIGTERM
-"""The exit code after SIGTERM, as shells define it."""
+ENDS: Final = tuple(one for one in signal.Signals if one.name in {"SIGTERM", "SIGHUP"})
+"""The signals that end a command; the second one comes when its terminal is closed."""
 
 SOON: Final = 0.5
 """Seconds after Ctrl-C at which a command that is still running says why."""
 
 
 async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *args: Any) -> int:
-    """Run a command; SIGTERM cancels it, and the exit code says so.
+    """Run a command; SIGTERM and SIGHUP cancel it, and the exit code is that of shells.
 
     Ctrl-C cancels it by asyncio's own handler. A person who sees nothing happen would press it
     again, and the session of a start in progress would run on.
@@ -44,7 +44,9 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
     with stack:
         if threading.current_thread() is threading.main_thread():
             # Not `loop.add_signal_handler`, which is missing on Windows.
-            handle(stack, signal.SIGTERM, terminate)
+            for one in ENDS:
+                if signal.getsignal(one) is not signal.SIG_IGN:  # as `nohup` sets it
+                    handle(stack, one, terminate)
             asyncios = signal.getsignal(signal.SIGINT)
             if callable(asyncios):
 
@@ -58,7 +60,7 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
         except asyncio.CancelledError:
             if not signalled:
                 raise
-            return TERMINATED
+            return 128 + signalled[0]
 
 
 def handle(stack: ExitStack, number: signal.Signals, handler: Callable[..., None]) -> None:

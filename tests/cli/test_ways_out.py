@@ -26,7 +26,9 @@ async def run(emulator: EquosEmulator) -> asyncio.subprocess.Process:
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 async def test_a_signal_while_it_starts(
     number: signal.Signals, code: int, emulator: EquosEmulator
 ) -> None:
@@ -38,7 +40,7 @@ async def test_a_signal_while_it_starts(
     process.send_signal(number)
     out, err = await process.communicate()
     assert (process.returncode, out) == (code, b"")
-    assert (b"terminated: waiting for requests in progress" in err) == (number is signal.SIGTERM)
+    assert (b"terminated: waiting for requests in progress" in err) == (code != 130)
     assert emulator.live_sessions == {}
     assert len(emulator.ended_sessions) == 1
 
@@ -77,13 +79,14 @@ def test_a_time_that_is_no_number(option: str, capsys: pytest.CaptureFixture[str
     assert f"{option}: must be a number of seconds, not 'soon'" in capsys.readouterr().err
 
 
-def test_ctrl_c_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell's background job ignores Ctrl-C, and the command leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A background job ignores Ctrl-C, and `nohup` SIGHUP: the command leaves it so."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with EquosEmulator() as emulator:
             monkeypatch.setenv("EQUOS_ENDPOINT", emulator.endpoint)
             assert main(["stop", "some-id"]) == 0
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
