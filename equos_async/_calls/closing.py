@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -83,7 +84,8 @@ class Closing:
         finally:
             self._stop_timer()
             self._lifecycle.state = State.CLOSED
-            await self._close()
+            if not isinstance(sys.exception(), GeneratorExit):  # else its event loop is gone
+                await self._close()
 
     def _give_up(self) -> None:
         """The time for closing is over: end every call with the outcome so far."""

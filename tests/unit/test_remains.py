@@ -117,8 +117,11 @@ def test_a_loop_that_does_not_answer(
     threaded.loop.run_until_complete(client.aclose())
 
 
-@pytest.mark.filterwarnings("ignore")  # of all that is not closed, by Python and by aiohttp
-def test_a_loop_that_is_closed(server: EquosEmulator, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("is_closing", [False, True])
+def test_a_loop_that_is_closed(
+    is_closing: bool, server: EquosEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its client is collected, and names some of what was under way."""
     server.faults.start.add(Delay(60), times=None)
     loop = asyncio.new_event_loop()
@@ -128,9 +131,12 @@ def test_a_loop_that_is_closed(server: EquosEmulator, caplog: pytest.LogCaptureF
         blocks.extend(hold(client) for _ in range(remains.MAX_NAMED + 2))
         starts.extend(asyncio.ensure_future(block.__aenter__()) for block in blocks)
         await eventually(lambda: server.request_count == len(blocks))
+        if is_closing:
+            starts.append(asyncio.ensure_future(client.aclose()))
+            await asyncio.sleep(0)
 
     blocks: list[AbstractAsyncContextManager[object]] = []
-    starts: list[asyncio.Future[object]] = []
+    starts: list[asyncio.Future[Any]] = []
     loop.run_until_complete(main())
     loop.close()
     loop.set_exception_handler(lambda _, __: None)  # asyncio tells of each task, too
