@@ -107,6 +107,22 @@ async def test_ctrl_c_twice(holder: str, loop: str, emulator: EquosEmulator) -> 
 
 
 @pytest.mark.parametrize(
+    ("holder", "loop"),
+    [(holder, "") for holder in HOLDERS] + [("block", LOOPS[-2]), ("fleet", "uvloop")],
+)
+async def test_ctrl_c_three_times(holder: str, loop: str, emulator: EquosEmulator) -> None:
+    """Within a tenth of a second, which is too early for any answer: all that is left is told."""
+    emulator.faults.stop.add(Status(503), times=None)
+    async with caller(emulator, holder, loop) as running:
+        for _ in range(2):
+            running.kill(INT)
+            await asyncio.sleep(0.03)  # real time, as of a finger
+        await running.end(INT)
+    await seen(lambda: len(emulator.live_sessions) == LIVE + ON_THE_WIRE)
+    assert_known(emulator, running)
+
+
+@pytest.mark.parametrize(
     ("holder", "on_term", "loop", "code"),
     [(holder, "exit", loop, EXIT_CODE) for holder in HOLDERS for loop in LOOPS]
     + [(holder, "cancel", "", 0) for holder in HOLDERS]
