@@ -61,17 +61,32 @@ class Program:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def end(self, number: signal.Signals | None = None) -> int:
-        """End it, with a signal or by closing its input, and return its exit code."""
+    async def end(
+        self, number: signal.Signals | None = None, *, hit_before: bool = False
+    ) -> int:
+        """End it, with a signal or by closing its input, and return its exit code.
+
+        Args:
+            number: The signal.
+            hit_before: Whether it had a Ctrl-C already. What the next one raises may hit asyncio
+                itself, which then never wakes a task, and waits for it: it takes one more.
+        """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         if number is None:
             self._process.stdin.close()
         else:
             self.kill(number)
-        async with asyncio.timeout(PATIENCE):
-            self.printed += (await self._process.stdout.read()).decode()
-            return await self._process.wait()
+        ended = asyncio.create_task(self._end())
+        await asyncio.wait([ended], timeout=PATIENCE)
+        if hit_before and not ended.done():
+            self.kill(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE if hit_before else 0):
+            return await ended
+
+    async def _end(self) -> int:
+        assert self._process.stdout is not None
+        self.printed += (await self._process.stdout.read()).decode()
+        return await self._process.wait()
 
 
 @asynccontextmanager
