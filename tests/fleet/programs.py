@@ -21,7 +21,7 @@ from tests.needs import need
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 KEY = "pk_test_51a7c0ffee"
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Seconds after which a test gives up on a process.
 
 Where a second Ctrl-C ends the task of a stop, a drain (20 s) and its client's close (10 s) may
@@ -61,32 +61,29 @@ class Program:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def end(
-        self, number: signal.Signals | None = None, *, hit_before: bool = False
-    ) -> int:
-        """End it, with a signal or by closing its input, and return its exit code.
-
-        Args:
-            number: The signal.
-            hit_before: Whether it had a Ctrl-C already. What the next one raises may hit asyncio
-                itself, which then never wakes a task, and waits for it: it takes one more.
-        """
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """End it, with a signal or by closing its input, and return its exit code."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         if number is None:
             self._process.stdin.close()
         else:
             self.kill(number)
-        ended = asyncio.create_task(self._end())
-        await asyncio.wait([ended], timeout=PATIENCE)
-        if hit_before and not ended.done():
-            self.kill(signal.SIGINT)
-        async with asyncio.timeout(PATIENCE if hit_before else 0):
-            return await ended
+        async with asyncio.timeout(PATIENCE):
+            self.printed += (await self._process.stdout.read()).decode()
+            return await self._process.wait()
 
-    async def _end(self) -> int:
-        assert self._process.stdout is not None
-        self.printed += (await self._process.stdout.read()).decode()
-        return await self._process.wait()
+    async def end_at_once(self, number: signal.Signals) -> int:
+        """End it with a further signal.
+
+        What a second Ctrl-C raises may hit asyncio itself, which then never wakes a task, and
+        waits for it: it takes one more.
+        """
+        again = asyncio.get_running_loop().call_later(PATIENCE / 2, self.kill, signal.SIGINT)
+        try:
+            return await self.end(number)
+        finally:
+            again.cancel()
 
 
 @asynccontextmanager

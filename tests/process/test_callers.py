@@ -102,7 +102,7 @@ async def test_ctrl_c_twice(holder: str, loop: str, emulator: EquosEmulator) -> 
     async with caller(emulator, holder, loop) as running:
         running.kill(INT)
         await seen(lambda: count(emulator, "stop") >= LIVE)
-        await running.end(INT, hit_before=True)
+        await running.end_at_once(INT)
     assert_known(emulator, running)
 
 
@@ -117,7 +117,7 @@ async def test_ctrl_c_three_times(holder: str, loop: str, emulator: EquosEmulato
         for _ in range(2):
             running.kill(INT)
             await asyncio.sleep(0.03)  # real time, as of a finger
-        await running.end(INT, hit_before=True)
+        await running.end_at_once(INT)
     await seen(lambda: len(emulator.live_sessions) == LIVE + ON_THE_WIRE)
     assert_known(emulator, running)
 
@@ -175,7 +175,7 @@ async def test_stops_that_cannot_be_done(holder: str, emulator: EquosEmulator) -
     async with caller(emulator, holder) as running:
         running.kill(INT)
         await seen(lambda: count(emulator, "stop") >= LIVE)
-        await running.end(INT, hit_before=True)
+        await running.end_at_once(INT)
     assert sum(one.name == "held" for one in emulator.live_sessions.values()) == LIVE
     assert_known(emulator, running)
 

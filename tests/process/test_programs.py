@@ -97,13 +97,17 @@ async def ended(name: str, way: Way) -> None:
             else:
                 await asyncio.sleep(one)
         assert isinstance(last, signal.Signals)
-        code = await running.end(last)
+        code = await (running.end_at_once(last) if INT in first else running.end(last))
         # Also what nobody waits for any more.
         await seen(
             lambda: len(emulator.live) + len(emulator.ended_sessions) == count(emulator, "start")
         )
     told = f"{name}: exit code {code}\n{running.printed}"
-    left = [one for one in emulator.live.values() if one.id not in told and one.name not in told]
+    left = [
+        one
+        for one in emulator.live.values()
+        if not any(name in told for name in (one.id, one.name, one.client or one.id))
+    ]
     assert (left, "never retrieved" in told, KEY in told) == ([], False, False), told
     if len(way) == 1 or STOP in way:
         assert (emulator.live, "Traceback" in told) == ({}, False), told
@@ -127,6 +131,14 @@ async def test_servers_that_are_hurried(way: Way) -> None:
     async with asyncio.TaskGroup() as group:
         for name in ("aiohttp", "fastapi"):
             group.create_task(ended(name, way))
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+async def test_three_at_once(number: signal.Signals) -> None:
+    """They come before any answer: what may be left is told."""
+    async with asyncio.TaskGroup() as group:
+        for name in ("service", "bot", "start"):
+            group.create_task(ended(name, [number, 0.03, number, 0.03, number]))
 
 
 @pytest.mark.parametrize("number", [INT, TERM])
