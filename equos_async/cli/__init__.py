@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -174,7 +173,7 @@ def _run(
 ) -> int:
     """Run a command in an event loop of its own."""
     with demo.quiet():
-        return asyncio.run(signals.until_terminated(command, args))
+        return signals.run_command(command, args)
 
 
 def _hint(error: EquosError, args: argparse.Namespace) -> str:

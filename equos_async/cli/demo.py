@@ -25,7 +25,7 @@ from equos_async.events import Unresolved, logger
 from equos_async.models import CreateSessionPassRequest, EquosParticipantIdentity
 from equos_async.settings import Settle, Timeouts
 
-from .signals import until_terminated
+from .signals import run_command
 from .tally import UNITS, Show, Tally, display, table
 
 LOST = ", whose start's answer was lost; each was reported"
@@ -100,7 +100,7 @@ def _finish(endpoint: str, tally: Tally, args: argparse.Namespace) -> int:
     """Run all sessions; the exit code says whether that was interrupted."""
     shown = nullcontext(_nothing) if args.json else display(tally)
     with suppress(KeyboardInterrupt), quiet(), shown as show:
-        return asyncio.run(until_terminated(_run_sessions, endpoint, tally, args.at_once, show))
+        return run_command(_run_sessions, endpoint, tally, args.at_once, show)
     return 130
 
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -19,7 +19,18 @@ SOON: Final = 0.5
 """Seconds after Ctrl-C at which a command that is still running says why."""
 
 
-async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *args: Any) -> int:
+def run_command(command: Callable[..., Coroutine[Any, Any, int]], *args: Any) -> int:
+    """Run a command in an event loop of its own, and return its exit code.
+
+    SIGTERM and SIGHUP are handled until the loop is closed: its shutdown awaits starts, too.
+    """
+    with ExitStack() as stack:
+        return asyncio.run(_until_terminated(stack, command, *args))
+
+
+async def _until_terminated(
+    outer: ExitStack, command: Callable[..., Coroutine[Any, Any, int]], *args: Any
+) -> int:
     """Run a command; SIGTERM and SIGHUP cancel it, and the exit code is that of shells.
 
     Ctrl-C cancels it by asyncio's own handler. A person who sees nothing happen would press it
@@ -35,7 +46,8 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
 
     def terminate(number: int, _: FrameType | None) -> None:
         signalled.append(number)
-        loop.call_soon_threadsafe(end)  # not here: a handler may interrupt another print
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end)  # not here: a handler may interrupt another print
 
     def explain() -> None:
         words = "interrupted: waiting for requests in progress; Ctrl-C again gives up"
@@ -46,7 +58,7 @@ async def until_terminated(command: Callable[..., Coroutine[Any, Any, int]], *ar
             # Not `loop.add_signal_handler`, which is missing on Windows.
             for one in ENDS:
                 if signal.getsignal(one) is not signal.SIG_IGN:  # as `nohup` sets it
-                    handle(stack, one, terminate)
+                    handle(outer, one, terminate)
             asyncios = signal.getsignal(signal.SIGINT)
             if callable(asyncios):
 

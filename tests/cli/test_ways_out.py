@@ -61,6 +61,23 @@ async def test_ctrl_c_says_why_it_waits(emulator: EquosEmulator) -> None:
     assert len(emulator.ended_sessions) == 1
 
 
+async def test_each_further_sigterm_waits(emulator: EquosEmulator) -> None:
+    """None kills it, even after the command: the event loop awaits the answer."""
+    emulator.faults.start.add(Delay(600))
+    process = await run(emulator)
+    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
+        await asyncio.sleep(0.01)
+    assert process.stderr is not None
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        assert (await process.stderr.readline()).startswith(b"terminated: waiting for requests")
+    emulator.advance(600)
+    await process.communicate()
+    assert process.returncode == 143
+    assert emulator.live_sessions == {}
+    assert len(emulator.ended_sessions) == 1
+
+
 async def test_no_session_is_unbounded(emulator: EquosEmulator) -> None:
     """Without --max-duration a default is sent, and a line says so."""
     process = await run(emulator)
