@@ -34,7 +34,7 @@ from equos_async.testing.faults import (
     Twice,
 )
 from tests import wires
-from tests.clocks import until
+from tests.clocks import eventually, until
 from tests.conftest import API_KEY, KEY
 from tests.kinds import KINDS, Kind
 from tests.settling.clock import SPEED, FastClock
@@ -339,9 +339,9 @@ async def test_closing_looks_at_once(kind: Kind) -> None:
     """A session that it finds is stopped, and its start is not sent again."""
     async with world(kind, settle=Settle(patience=1000)) as here:
         here.emulator.faults.start.add(Drop("after"), times=1)
+        before = asyncio.all_tasks()
         starting = asyncio.create_task(here.start())
-        await until(lambda: here.emulator.live)
-        await asyncio.sleep(0.02)
+        await until(lambda: any(_settles(task) for task in asyncio.all_tasks() - before))
         assert await here.client.aclose(deadline=100) == ()
         with pytest.raises(APIConnectionError, match="nothing exists"):
             await starting
@@ -399,8 +399,7 @@ async def test_the_end_of_the_loop(kind: Kind) -> None:
         before = asyncio.all_tasks()
         async with kind.client(emulator.endpoint, settle=Settle(patience=1000)) as client:
             starting = asyncio.ensure_future(kind.started_id(client))
-            await until(lambda: emulator.live)
-            await asyncio.sleep(0.02)
+            await eventually(lambda: any(_settles(task) for task in asyncio.all_tasks() - before))
             tasks = asyncio.all_tasks() - before
             assert starting in tasks
             for task in tasks:

@@ -23,7 +23,7 @@ from equos_async import (
     Unresolved,
 )
 from equos_async.testing import Delay, Drop, EquosEmulator, Hang, Lag, Status, Truncate
-from tests.clocks import settle, until
+from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY, REQUEST
 from tests.settling.clock import SPEED, FastClock
 from tests.settling.world import SETTLED, World, world
@@ -157,7 +157,8 @@ async def test_a_stop_that_failed_is_not_asked_for_again() -> None:
 
 async def test_other_stops_go_on() -> None:
     """Only one of them was resolved."""
-    async with world(SESSION, retry=RetryPolicy(stop_attempts=1)) as here:
+    clock = FakeClock()
+    async with world(SESSION, retry=RetryPolicy(stop_attempts=1), clock=clock) as here:
         held = [await here.start(), await here.start()]
         here.emulator.faults.stop.add(Status(503), times=2)
         for session_id in held:
@@ -166,6 +167,7 @@ async def test_other_stops_go_on() -> None:
         other, resolved = here.client.unresolved
         await settle()
         assert here.client.resolve(resolved)
+        clock.advance(2)
         await until(lambda: not here.client.unresolved)
         assert other.id in here.emulator.ended_sessions
         assert list(here.emulator.live) == [resolved.id]
