@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -74,6 +73,7 @@ class Closing:
 
     async def _settle(self) -> None:
         over = set[asyncio.Task[None]]()  # a signal may hit the callback that removes a call
+        is_collected = False
         try:
             while tasks := {call.task for call in self._calls} - over:
                 # Some calls survive the cancellation by the event loop's shutdown and still need
@@ -81,10 +81,13 @@ class Closing:
                 with suppress(asyncio.CancelledError):
                     done, _ = await asyncio.wait(tasks)
                     over |= done
+        except GeneratorExit:  # its event loop is gone: nothing can be waited for
+            is_collected = True
+            raise
         finally:
             self._stop_timer()
             self._lifecycle.state = State.CLOSED
-            if not isinstance(sys.exception(), GeneratorExit):  # else its event loop is gone
+            if not is_collected:
                 await self._close()
 
     def _give_up(self) -> None:
