@@ -60,10 +60,10 @@ class SQLiteLedger:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 1.0) -> None:
         try:
             self._path = os.fspath(path)
+            self._file = SQLiteFile(self._path, timeout=timeout)
         except TypeError:
             kind = type(path).__name__
             raise ConfigurationError(f"path must be a string or a path, not {kind}") from None
-        self._file = SQLiteFile(self._path, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -43,7 +44,8 @@ class SQLiteFile:
     """A connection in its own thread, so that the event loop never waits for the disk."""
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        self.path = path
+        # Absolute, because a program may change its working directory.
+        self.path: str = path if path in {"", ":memory:"} else str(Path(path).absolute())
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None

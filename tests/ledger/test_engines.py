@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import pytest
 from attrs import evolve
@@ -94,10 +94,23 @@ def read_in_turns(path: Path, done: threading.Event, seconds: float) -> None:
 class TestSQLite:
     """A file that others use, or that is none."""
 
-    def test_a_path_is_a_path(self) -> None:
+    @pytest.mark.parametrize("path", [None, b"ledger.db"])
+    def test_a_path_is_a_path(self, path: Any) -> None:
         """What is none is named at once."""
         with pytest.raises(ConfigurationError, match="path must be a string or a path"):
-            SQLiteLedger(cast("Any", None))
+            SQLiteLedger(path)
+
+    async def test_another_working_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A daemon changes it; the file stays the one of the time when the ledger was made."""
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        async with SQLiteLedger("ledger.db") as ledger:
+            await live(ledger, row("a"), "s1")
+            monkeypatch.chdir(tmp_path / "other")
+            assert await ids(ledger) == ["worker-1/a"]
+        assert not (tmp_path / "other" / "ledger.db").exists()
 
     async def test_another_process_writes(self, tmp_path: Path) -> None:
         """It is waited for, but not for long; then all works again."""
