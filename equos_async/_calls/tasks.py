@@ -205,6 +205,8 @@ class CallTasks:
         call = self._make(operation, target, deadline, query)
         call.be_watched()
         self._launcher.launch(call)
+        if call.watch is not None:
+            call.watch.release()
         return call
 
     async def answer_of(self, call: Call[T]) -> T:

@@ -69,12 +69,13 @@ class Watch:
         return True
 
     def hand_over(self, release: Callable[[], object]) -> None:
-        """Note that the call is over, and that the owner of the watch has the session."""
+        """Let the client hold the session until a stop of it is launched."""
         self._release = release
 
     def release(self) -> None:
-        """Note that the owner has launched the stop of the session, or knows that it has ended."""
-        self._release()
+        """Note, once, that a stop of the session was launched, or that the session has ended."""
+        release, self._release = self._release, _never
+        release()
 
     def settle(self) -> None:
         """Note that the call and its session are over."""

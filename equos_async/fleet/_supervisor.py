@@ -239,14 +239,11 @@ class FleetSupervisor:
         """Stop a session, and remove its row."""
         over = partial(self._pace.over, record)
         watch = Watch(record.key, partial(self._settled, record), rests=over)
+        watch.hand_over(partial(self._launched, record, watch))
         WATCH.set(watch)
         ended = None
         try:
-            ending = end(self._client, record.resource, record.resource.id_of(record.response))
-            held, record.watch = record.watch, watch
-            if held is not None:  # until here the client holds it: a signal may strike
-                held.release()
-            ended = await ending
+            ended = await end(self._client, record.resource, record.resource.id_of(record.response))
         except EquosError:
             if not record.is_confirmed:  # if it is, another worker has stopped it meanwhile
                 raise
@@ -255,6 +252,12 @@ class FleetSupervisor:
             over()
         await self._rows.remove(record.entry)
         return ended
+
+    def _launched(self, record: SessionRecord, watch: Watch) -> None:
+        """The client has launched a stop, and held the session until now: a signal may strike."""
+        held, record.watch = record.watch, watch
+        if held is not None:
+            held.release()
 
     async def _forget(self, record: SessionRecord) -> None:
         """Remove the row of a session that is over."""
