@@ -195,6 +195,21 @@ async def test_a_hand_over_that_raises(scripted: ScriptedClient, events: Events)
     assert ("renewal_failed", "a") in events.kinds
 
 
+async def test_a_hand_over_that_ends_the_new_session_and_raises(scripted: ScriptedClient) -> None:
+    """Nothing holds the key any more, so the old session is stopped, too."""
+
+    async def fail(_: LiveSession, new: LiveSession) -> None:
+        await new.stop()
+        raise RuntimeError
+
+    async with SessionFleet(scripted) as fleet:
+        old = await fleet.start(REQUEST, key="a", renew=True, on_renewed=fail)
+        with pytest.raises(EquosError, match="on_renewed raised RuntimeError$"):
+            await old.renew()
+        await old.ended()
+        assert (dict(fleet.live), scripted.stopped) == ({}, ["s2", "s1"])
+
+
 @pytest.mark.parametrize("way", ["stop", "close"])
 async def test_it_ends_while_the_request_is_made(way: str, scripted: ScriptedClient) -> None:
     """The caller of ``renew`` gets an error, and nothing is sent."""
