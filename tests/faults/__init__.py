@@ -12,7 +12,7 @@ and asyncio's with eager tasks; what has no brackets happens above all of them.
   faults/test_connections.py
 - a signal strikes between two steps (both wires, both kinds of loops):
   process/test_struck.py, unit/test_strikes.py
-- a caller leaves without a word (both wires, all loops):
+- a caller leaves without a word (both wires, a lent session, all loops):
   faults/test_ways_out.py, faults/test_cancellation.py, examples/test_backends.py
 - a block or fleet is held beyond its client or loop (both wires, all loops):
   fleet/test_client_first.py, faults/test_ways_out.py
@@ -36,7 +36,7 @@ and asyncio's with eager tasks; what has no brackets happens above all of them.
   faults/test_connections.py
 - a hook breaks a call:
   unit/test_client.py, unit/test_bad_input.py, fleet/test_ends.py, fleet/test_watchdog.py
-- what a server says stalls, garbles or leaks (both wires, all loops):
+- what a server says stalls, garbles or leaks (both wires, a lent session, all loops):
   unit/test_wire.py, unit/test_shown.py, security/test_secrets.py, faults/test_matrix.py
 - bad input gets as far as the wire:
   unit/test_bad_input.py, unit/test_checks.py

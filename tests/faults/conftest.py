@@ -26,8 +26,10 @@ OF_NO_LOOP = {
     "test_a_thousand_stops_over_an_outage",
     "test_a_server_that_does_not_read",
     "test_nothing_is_left_behind_in_development_mode",
+    "test_a_lent_session",
+    "test_cancelled_with_a_lent_session",
 }
-"""Tests of other things than a loop: of the retry gate, and of the kernel's buffers."""
+"""Tests of other things than a loop: the retry gate, the kernel's buffers, who has the session."""
 
 LIKE_ANOTHER = {
     "conversation",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 
@@ -229,6 +230,27 @@ async def test_a_cancelled_stop_goes_on(way: str, kind: Kind) -> None:
             await client.aclose(deadline=30)
             assert server.live == set()
             assert client.unresolved == ()
+
+
+async def test_cancelled_with_a_lent_session() -> None:
+    """A start and a stop that go through a session of the user's: all the same."""
+    for number in range(STEPS):
+        async with (
+            RawServer(always=only_starts(good)) as server,
+            aiohttp.ClientSession() as lent,
+        ):
+            client = SESSION.client(server.endpoint, timeouts=AMPLE, http_session=lent)
+            held: set[str] = set()
+
+            async def pair(client: EquosClient = client, held: set[str] = held) -> None:
+                held.add(await SESSION.started_id(client))
+                await SESSION.stop(client, *held)
+                held.clear()
+
+            await by_cancel(pair, number)
+            await client.aclose(deadline=30)
+            judge(server, client, held, answered=True)
+            assert not lent.closed
 
 
 class Asked:

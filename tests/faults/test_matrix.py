@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
+import aiohttp
 import pytest
 from attrs import evolve, frozen
 
@@ -462,23 +463,33 @@ def settings_for(name: str, clock: Passing) -> dict[str, Any]:
 
 
 async def meet_with_a_start(
-    name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
+    name: str,
+    behave: Behaviour,
+    on_event: Callable[[Event], object],
+    kind: Kind = SESSION,
+    lent: aiohttp.ClientSession | None = None,
 ) -> Met:
     """One fault, then a server that works."""
     clock = Passing()
+    settings = settings_for(name, clock)
     async with RawServer([behave]) as server:
-        client = make_client(server, kind, on_event=on_event, **settings_for(name, clock))
+        client = make_client(server, kind, on_event=on_event, http_session=lent, **settings)
         return await meet(name, server, client, clock, kind.start(client, kind.request))
 
 
 async def meet_with_a_stop(
-    name: str, behave: Behaviour, on_event: Callable[[Event], object], kind: Kind = SESSION
+    name: str,
+    behave: Behaviour,
+    on_event: Callable[[Event], object],
+    kind: Kind = SESSION,
+    lent: aiohttp.ClientSession | None = None,
 ) -> Met:
     """One fault, then a server that works."""
     clock = Passing()
+    settings = settings_for(name, clock)
     async with RawServer([behave]) as server:
         server.live.add(GONE)
-        client = make_client(server, kind, on_event=on_event, **settings_for(name, clock))
+        client = make_client(server, kind, on_event=on_event, http_session=lent, **settings)
         return await meet(name, server, client, clock, kind.stop(client, GONE))
 
 
@@ -528,6 +539,26 @@ async def test_a_stop(name: str, behave: Behaviour, expected: Expected, kind: Ki
     assert len(server.live) == expected.left
     assert len(met.client.unresolved) == (1 if met.error else 0)
     check(met.error, "stop")
+
+
+@pytest.mark.parametrize(("name", "behave", "start", "stop"), ROWS, ids=[name for name, *_ in ROWS])
+async def test_a_lent_session(
+    name: str, behave: Behaviour, start: Expected, stop: Expected
+) -> None:
+    """With a session of the user's, both end as with one of the client's own."""
+    async with aiohttp.ClientSession() as lent:
+        met = await meet_with_a_start(name, behave, list[Event]().append, lent=lent)
+        if start.requests >= 0:
+            assert (met.result, met.server.requests) == (start.result, start.requests)
+            assert len(met.server.live) == start.left
+        held = int(met.result == OK)
+        assert len(met.server.live) <= held + len(met.client.unresolved)
+        met = await meet_with_a_stop(name, behave, list[Event]().append, lent=lent)
+        if stop.requests >= 0:
+            assert met.server.requests == stop.requests
+            assert met.result in ({OK, NONE} if stop.result == NONE else {stop.result})
+        assert len(met.server.live) == stop.left
+        assert not lent.closed
 
 
 def test_the_golden_events_are_of_these_rows() -> None:
