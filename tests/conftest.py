@@ -56,9 +56,12 @@ def _programs_run_as_elsewhere() -> None:
     """
     for name in ("PYTHONUNBUFFERED", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
         os.environ.pop(name, None)
-    # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
+    # What a shell starts in the background ignores Ctrl-C, and what `nohup` starts SIGHUP: its
+    # children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
