@@ -71,8 +71,17 @@ def programs() -> dict[str, tuple[Sequence[str], dict[str, str], Drive]]:
             {"PORT": fast},
             visit(f"http://127.0.0.1:{fast}/sessions", "Uvicorn running"),
         ),
+        "conversations": (
+            [str(EXAMPLES / "conversations.py")],
+            {"EQUOS_API_KEY": KEY, "TALK_SECONDS": "60"},
+            nothing,
+        ),
         "start": (command, {}, nothing),
     }
+
+
+FEWER = {"conversations": 2, "start": 1}
+"""Programs that do not begin three at once."""
 
 
 @asynccontextmanager
@@ -83,8 +92,14 @@ async def started(name: str) -> AsyncGenerator[tuple[EquosEmulator, Program], No
         emulator.faults.start.add(Delay(SLOW), times=None)
         async with program(emulator.endpoint, *arguments, **env) as running:
             await drive(running)
-            await seen(lambda: count(emulator, "start") >= (1 if name == "start" else 3))
+            await seen(lambda: count(emulator, "start") >= FEWER.get(name, 3))
             yield emulator, running
+
+
+def made(emulator: EquosEmulator) -> int:
+    """The sessions and conversations that there were."""
+    ended = len(emulator.ended_sessions) + len(emulator.ended_conversations)
+    return len(emulator.live) + ended
 
 
 async def ended(name: str, way: Way) -> None:
@@ -99,9 +114,7 @@ async def ended(name: str, way: Way) -> None:
         assert isinstance(last, signal.Signals)
         code = await (running.end_at_once(last) if INT in first else running.end(last))
         # Also what nobody waits for any more.
-        await seen(
-            lambda: len(emulator.live) + len(emulator.ended_sessions) == count(emulator, "start")
-        )
+        await seen(lambda: made(emulator) == count(emulator, "start"))
     told = f"{name}: exit code {code}\n{running.printed}"
     left = [
         one
