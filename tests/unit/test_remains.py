@@ -146,7 +146,11 @@ def test_a_loop_that_is_closed(
 ) -> None:
     """Its client is collected, and names some of what was under way."""
     complaints: list[str] = []  # of Python and aiohttp, which tell of each part of it
-    monkeypatch.setattr(sys, "unraisablehook", lambda one: complaints.append(str(one.exc_value)))
+
+    def complain(unraisable: Any) -> None:
+        complaints.append(str(unraisable.exc_value))
+
+    monkeypatch.setattr(sys, "unraisablehook", complain)
     server.faults.start.add(Delay(60), times=None)
     leave(server, is_closing=is_closing, told=lambda one: complaints.append(str(one)))
     while gc.collect():  # here, and not in another test
