@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
@@ -139,7 +140,10 @@ def _visit(url: str, folder: Path, emulator: EquosEmulator) -> None:
         until_shown(driver, "stop")
         assert driver.find_element(By.ID, "who").text == "You are talking as <b>Grace</b>"
         until_shown(driver, "list")
-        assert driver.find_element(By.CSS_SELECTOR, "#rows td").text == "<b>Grace</b>"
+        # The page may draw the rows anew between finding and reading one.
+        WebDriverWait(driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException]).until(
+            lambda driver: driver.find_element(By.CSS_SELECTOR, "#rows td").text == "<b>Grace</b>"
+        )
         assert driver.find_element(By.ID, "room").text == "rtc.example.test"
         assert len(emulator.live_sessions) == 1
         assert KEY not in driver.page_source
