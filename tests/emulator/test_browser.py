@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
@@ -64,7 +65,8 @@ class Visit:
 
     def shows(self, selector: str, words: str) -> None:
         """Wait until it can be read."""
-        waiting = WebDriverWait(self.browser, 60, poll_frequency=0.05)
+        drawn_anew = [StaleElementReferenceException]  # between finding and reading it
+        waiting = WebDriverWait(self.browser, 60, 0.05, ignored_exceptions=drawn_anew)
         waiting.until(lambda _: words in self.text(selector), f"{selector} never showed {words!r}")
 
     def click(self, selector: str) -> None:
