@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 MAX_NAME: Final = 100
 """Characters of a name or an id that are shown within a sentence."""
+
+MAX_NAMED: Final = 10
+"""The number of things that one text names."""
 
 
 def shown(text: str, *, lines: bool = False) -> str:
@@ -28,3 +34,11 @@ def brief(text: str) -> str:
     """A name or an id within a sentence: escaped, and shortened if it is long."""
     cut = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "\u2026"
     return shown(cut)
+
+
+def named(things: Sequence[T], name: Callable[[T], str]) -> list[str]:
+    """The names of the first things, and how many more there are."""
+    names = [name(one) for one in things[:MAX_NAMED]]
+    if len(things) > MAX_NAMED:
+        names.append(f"and {len(things) - MAX_NAMED} more")
+    return names

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakSet
 
-from equos_async._shown import brief
+from equos_async._shown import brief, named
 from equos_async.events import Unresolved, logger
 
 from .call import Call
@@ -20,9 +20,6 @@ from .factory import CallFactory
 from .grace import SHUTDOWN_GRACE
 from .held import Held
 from .reports import CallReports
-
-MAX_NAMED: Final = 10
-"""Sessions that one line of the log names."""
 
 _LOOK_EVERY: Final = 0.1
 """Seconds after which an event loop that was stopped meanwhile is seen."""
@@ -95,11 +92,10 @@ class Remains:
         if not left:
             return
         self.forget()
-        named = ", ".join(_name(one) for one in left[:MAX_NAMED])
-        more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
+        what = ", ".join(named(left, _name))
         ids = [one.session_id for one in left if one.session_id]
         fields = {"equos_event": "left", "equos_session_ids": ids}
-        logger.warning("%s, and may leave running: %s%s", why, named, more, extra=fields)
+        logger.warning("%s, and may leave running: %s", why, what, extra=fields)
 
     def forget(self) -> None:
         """Tell nothing more: it was told, or is another process's."""

@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, cast, get_args
 
 from equos_async import _validate
 from equos_async._inside import clock_of, pause_of
+from equos_async._shown import MAX_NAMED
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import ConfigurationError, EquosError
@@ -39,7 +40,6 @@ from ._tally import Tally
 from ._view import LiveView
 from ._worker import LedgerWorker
 from .values import (
-    MAX_TOLD,
     AnyEnded,
     AnyRequest,
     DrainReport,
@@ -502,7 +502,7 @@ class SessionFleet(Generic[K]):
             # Also if a cancellation ends the wait.
             self._report = self._supervisor.drains.conclude(drain, is_final=True)
             if self._report.left:
-                keys = [end.key for end in self._report.left[:MAX_TOLD]]
+                keys = [end.key for end in self._report.left[:MAX_NAMED]]
                 fields = {"equos_event": "left", "equos_key": keys}
                 logger.warning("sessions may still be running: %s", self._report, extra=fields)
                 if exc is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal
 
 from attrs import field, frozen
 
-from equos_async._shown import brief, shown
+from equos_async._shown import brief, named, shown
 from equos_async.errors import ResourceName
 from equos_async.events import MAX_REASON
 from equos_async.models import (
@@ -207,10 +207,6 @@ class SessionEnd(Generic[K_co]):
         return f"{brief(repr(self.key))} (session {session}) {self.outcome}{told}"
 
 
-MAX_TOLD: Final = 10
-"""The number of sessions that the text of a report names, of those that may still be running."""
-
-
 @frozen(kw_only=True, repr=False)
 class DrainReport(Generic[K_co]):
     """How each session ended that a drain was to stop.
@@ -231,10 +227,7 @@ class DrainReport(Generic[K_co]):
     def __str__(self) -> str:
         left = self.left
         ended = f"{len(self.stopped)} stopped, {len(self.already_ended)} had ended"
-        told = [f"{ended}, {len(left)} left", *map(_shortly, left[:MAX_TOLD])]
-        if len(left) > MAX_TOLD:
-            told.append(f"and {len(left) - MAX_TOLD} more")
-        return "; ".join(told)
+        return "; ".join([f"{ended}, {len(left)} left", *named(left, _shortly)])
 
     def __repr__(self) -> str:
         return f"<DrainReport {self}>"

@@ -1,8 +1,7 @@
-"""The command ``emulator``, and faults as they are typed for it."""
+"""The command ``emulator``, as a program."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import subprocess
@@ -12,57 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from equos_async.testing import (
-    Delay,
-    Drop,
     EquosEmulator,
-    Garbage,
-    Hang,
-    Redirect,
-    Reset,
-    Status,
-    Truncate,
 )
-from equos_async.testing.spec import parse_fault
 from tests.cli.support import START, command
 from tests.conftest import KEY
 from tests.needs import need
-
-
-class TestFaultSyntax:
-    @pytest.mark.parametrize(
-        ("spec", "expected"),
-        [
-            ("start:429,retry_after=2,times=3", ("start", (Status(429, retry_after="2"),), 3, 1.0)),
-            ("stop:503", ("stop", (Status(503),), None, 1.0)),
-            ("both:delay=0.3,share=0.5", ("both", (Delay(0.3),), None, 0.5)),
-            ("start:drop=after", ("start", (Drop("after"),), None, 1.0)),
-            ("start:reset=before", ("start", (Reset("before"),), None, 1.0)),
-            ("start:truncate=9", ("start", (Truncate(9),), None, 1.0)),
-            ("start:redirect=/x", ("start", (Redirect("/x"),), None, 1.0)),
-            ("start:garbage", ("start", (Garbage(),), None, 1.0)),
-            ("start:hang", ("start", (Hang(),), None, 1.0)),
-        ],
-    )
-    def test_it_spells_each_fault(self, spec: str, expected: object) -> None:
-        """Each kind of fault can be asked for by hand."""
-        assert parse_fault(spec) == expected
-
-    @pytest.mark.parametrize(
-        "spec",
-        [
-            "",
-            "start",
-            "pause:429",
-            "start:what",
-            "start:429,size=3",
-            "start:delay=x",
-            "start:drop=x",
-        ],
-    )
-    def test_it_says_what_it_takes(self, spec: str) -> None:
-        """A misspelled fault is answered with the syntax."""
-        with pytest.raises(argparse.ArgumentTypeError, match="OPERATION:KIND"):
-            parse_fault(spec)
 
 
 @pytest.fixture

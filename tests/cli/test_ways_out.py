@@ -10,6 +10,7 @@ import pytest
 
 from equos_async.cli import main
 from equos_async.testing import Delay, EquosEmulator
+from tests.clocks import eventually
 
 START = ("-m", "equos_async", "start", "--avatar=a", "--agent=b", "--identity=c", "--endpoint")
 
@@ -26,6 +27,13 @@ async def run(emulator: EquosEmulator) -> asyncio.subprocess.Process:
     )
 
 
+async def starting(emulator: EquosEmulator) -> asyncio.subprocess.Process:
+    """The program, while its start is on the wire."""
+    process = await run(emulator)
+    await eventually(lambda: emulator.request_count)
+    return process
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
@@ -34,9 +42,7 @@ async def test_a_signal_while_it_starts(
 ) -> None:
     """The answer is awaited, and its session ended."""
     emulator.faults.start.add(Delay(0.5))
-    process = await run(emulator)
-    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
-        await asyncio.sleep(0.01)
+    process = await starting(emulator)
     process.send_signal(number)
     out, err = await process.communicate()
     assert (process.returncode, out) == (code, b"")
@@ -48,9 +54,7 @@ async def test_a_signal_while_it_starts(
 async def test_ctrl_c_says_why_it_waits(emulator: EquosEmulator) -> None:
     """A person who sees nothing happen would press it again, and leave the session running."""
     emulator.faults.start.add(Delay(600))
-    process = await run(emulator)
-    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
-        await asyncio.sleep(0.01)
+    process = await starting(emulator)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert (await process.stderr.readline()).startswith(b"interrupted: waiting for requests")
@@ -64,9 +68,7 @@ async def test_ctrl_c_says_why_it_waits(emulator: EquosEmulator) -> None:
 async def test_each_further_sigterm_waits(emulator: EquosEmulator) -> None:
     """None kills it, even after the command: the event loop awaits the answer."""
     emulator.faults.start.add(Delay(600))
-    process = await run(emulator)
-    while not emulator.request_count:  # noqa: ASYNC110 - another process has no event of ours
-        await asyncio.sleep(0.01)
+    process = await starting(emulator)
     assert process.stderr is not None
     for _ in range(3):
         process.send_signal(signal.SIGTERM)

@@ -71,6 +71,13 @@ class TestSpec:
         assert parsed == (spec.partition(":")[0], (fault,), times, share)
         assert sorted(describe(faults.planned[0]).split(",")) == sorted(spec.split(","))
 
+    def test_when_it_hangs_need_not_be_said(self) -> None:
+        """By default it hangs after the server has acted, and is told so."""
+        parsed, faults = parse_fault("start:hang"), Faults()
+        parsed.add_to(faults)
+        assert parsed == ("start", (Hang(),), None, 1.0)
+        assert describe(faults.planned[0]) == "start:hang=after"
+
     def test_faults_compose(self) -> None:
         """A plus joins what happens to one request."""
         assert parse_fault("start:delay=1+drop=after").faults == (Delay(1.0), Drop("after"))

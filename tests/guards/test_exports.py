@@ -53,21 +53,14 @@ def test_an_error_does_not_load_the_client() -> None:
 
 
 IMPORT_EACH = """
-import importlib, os, sys, traceback
+import importlib, os, sys
 import aiohttp, cattrs  # they take long, and are none of ours
 
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:
-        code = 1
-        try:
-            importlib.import_module(name)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+        importlib.import_module(name)
+        os._exit(0)  # else its error ends it
     if os.waitpid(child, 0)[1]:
         print(name)
 """
@@ -139,7 +132,7 @@ def test_the_adapter_uses_public_names_only() -> None:
 
 
 def test_there_is_nothing_to_be_done_later() -> None:
-    """No TODO mark, and no line that is excluded from coverage."""
+    """Nothing is marked as unfinished, and no line is excluded from coverage."""
     marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "no " + "cover")))
     found = [p for p in PACKAGE.rglob("*.py") if marks.search(p.read_text(encoding="utf-8"))]
     assert found == []

@@ -94,10 +94,7 @@ class TestOneAddress:
             RedisLedger(address.url, timeout=0.5) as mine,
             RedisLedger(redis.url) as other,
         ):
-            await place(other, row("a", "worker-2"), limit=1)
-            await place(other, row("b"), limit=1)
-            told = asyncio.ensure_future(first_turn(mine))
-            found = await the_listeners(redis)
+            told, found = await one_that_waits(mine, other, redis)
             address.forget(*found)
             await other.remove("worker-2/a")
             assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
@@ -118,10 +115,7 @@ class TestOneAddress:
             RedisLedger(address.url, timeout=0.3) as mine,
             RedisLedger(redis.url) as other,
         ):
-            await place(other, row("a", "worker-2"), limit=1)
-            await place(other, row("b"), limit=1)
-            told = asyncio.ensure_future(first_turn(mine))
-            await the_listeners(redis)
+            told, _ = await one_that_waits(mine, other, redis)
             address.is_silent = True
             address.cut()
             await eventually(lambda: address.silent)
@@ -161,6 +155,16 @@ async def the_listeners(server: RedisServer) -> list[int]:
             if found := listeners(server):
                 return found
             await asyncio.sleep(0.01)
+
+
+async def one_that_waits(
+    mine: RedisLedger, other: RedisLedger, server: RedisServer
+) -> tuple[asyncio.Future[str], list[int]]:
+    """A start waits behind another worker's; its turn, and the listener that will hear of it."""
+    await place(other, row("a", "worker-2"), limit=1)
+    await place(other, row("b"), limit=1)
+    told = asyncio.ensure_future(first_turn(mine))
+    return told, await the_listeners(server)
 
 
 class TestSentinel:

@@ -15,6 +15,7 @@ import pytest
 
 from equos_async import EquosClient
 from equos_async._calls import remains
+from equos_async._shown import MAX_NAMED
 from equos_async.testing import Delay, EquosEmulator
 from tests.clocks import eventually
 from tests.conftest import KEY, REQUEST
@@ -123,7 +124,7 @@ def leave(server: EquosEmulator, *, is_closing: bool, told: Callable[[object], N
 
     async def main() -> None:
         client = EquosClient(KEY, endpoint=server.endpoint)
-        blocks = [hold(client) for _ in range(remains.MAX_NAMED + 2)]
+        blocks = [hold(client) for _ in range(MAX_NAMED + 2)]
         under_way.extend(asyncio.ensure_future(block.__aenter__()) for block in blocks)
         await eventually(lambda: server.request_count == len(blocks))
         if is_closing:
@@ -158,7 +159,7 @@ def test_a_loop_that_is_closed(
     assert not any("ignored GeneratorExit" in one for one in complaints), complaints
     (told,) = [one for one in caplog.messages if "may leave running" in one]
     assert told.startswith("the event loop was closed, and may leave running: ")
-    assert told.count("the session of the start 'support call'") == remains.MAX_NAMED
+    assert told.count("the session of the start 'support call'") == MAX_NAMED
     assert told.endswith(" and 2 more")
 
 
