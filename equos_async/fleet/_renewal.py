@@ -54,7 +54,7 @@ class Renewals:
         if self._is_closed():
             raise closed_error()
         if old.state is not State.LIVE or self._records.holder(old.key) is not old:
-            raise _over(old)
+            raise _not_live(old)
         renewing = old.renewing
         if renewing is None:
             renewing = asyncio.create_task(self._replace(old))
@@ -119,7 +119,7 @@ class Renewals:
     def _take_up(self, old: SessionRecord, request: AnyRequest) -> SessionRecord:
         left = old.ends - old.owner.clock.now()
         if left <= 0:  # its timer is late
-            raise _over(old)
+            raise _not_live(old)
         resource = resource_of(request)
         duration = resource.seconds_of(request) or old.duration
         new = SessionRecord(
@@ -159,7 +159,7 @@ class Renewals:
             self._stop(old)  # the new session was ended meanwhile
 
 
-def _over(old: SessionRecord) -> EquosError:
+def _not_live(old: SessionRecord) -> EquosError:
     told = f"the session of {brief(repr(old.key))} is not live any more, or was replaced"
     return EquosError(told, operation="start", session_id=old.session_id)
 
