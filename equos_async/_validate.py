@@ -131,7 +131,8 @@ def hidden(value: T) -> T:
 def key(field: str, value: Any) -> Secret:
     """A key that fits into a header; the message never quotes it."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{field} must be a non-empty string, not {type(value).__name__}")
+        found = "an empty one" if isinstance(value, str) else type(value).__name__
+        raise ConfigurationError(f"{field} must be a non-empty string, not {found}")
     if not _KEY.fullmatch(value):
         raise ConfigurationError(
             f"{field} must consist of printable ASCII without spaces or line breaks"

@@ -93,7 +93,9 @@ class TestWhichKey:
         """As compose files set it; an empty argument is a mistake."""
         monkeypatch.setenv("EQUOS_CLIENT_KEY", "")
         assert EquosClient(api_key=API_KEY)
-        with pytest.raises(ConfigurationError, match="client_key must be a non-empty string"):
+        with pytest.raises(
+            ConfigurationError, match="client_key must be a non-empty string, not an empty one"
+        ):
             EquosClient("", api_key=API_KEY)
         with pytest.raises(ConfigurationError, match="api_key must be a non-empty string, not int"):
             EquosClient(api_key=cast("Any", 7))
