@@ -11,12 +11,13 @@ import re
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from enum import Enum
 
 import aiohttp
 import pytest
 
 from equos_async import EquosClient, StartOutcomeUnknownError
-from equos_async.testing import Delay, EquosEmulator
+from equos_async.testing import Delay, EquosEmulator, Status
 from tests.fleet.programs import EXAMPLES, KEY, Program, call, free_port, program
 from tests.process.caller import REQUEST
 from tests.process.test_callers import count, seen
@@ -84,15 +85,30 @@ FEWER = {"conversations": 2, "start": 1}
 """Programs that do not begin three at once."""
 
 
+class Stage(Enum):
+    """What a program has when it is ended."""
+
+    ON_WIRE = "starts on the wire"
+    LIVE = "sessions that are live"
+    STOPS_FAIL = "the same, and their first stops fail"
+
+    def reached(self, emulator: EquosEmulator) -> int:
+        """How many of them there are."""
+        return count(emulator, "start") if self is Stage.ON_WIRE else len(emulator.live)
+
+
 @asynccontextmanager
-async def started(name: str) -> AsyncGenerator[tuple[EquosEmulator, Program], None]:
-    """A program whose starts are on the wire."""
+async def started(name: str, stage: Stage) -> AsyncGenerator[tuple[EquosEmulator, Program], None]:
+    """A program that has come to a stage."""
     arguments, env, drive = programs()[name]
     async with EquosEmulator() as emulator:
-        emulator.faults.start.add(Delay(SLOW), times=None)
+        if stage is Stage.ON_WIRE:
+            emulator.faults.start.add(Delay(SLOW), times=None)
+        if stage is Stage.STOPS_FAIL:
+            emulator.faults.stop.add(Status(503), times=2)
         async with program(emulator.endpoint, *arguments, **env) as running:
             await drive(running)
-            await seen(lambda: count(emulator, "start") >= FEWER.get(name, 3))
+            await seen(lambda: stage.reached(emulator) >= FEWER.get(name, 3))
             yield emulator, running
 
 
@@ -102,9 +118,9 @@ def made(emulator: EquosEmulator) -> int:
     return len(emulator.live) + ended
 
 
-async def ended(name: str, way: Way) -> None:
+async def ended(name: str, way: Way, stage: Stage = Stage.ON_WIRE) -> None:
     """End one, and judge it."""
-    async with started(name) as (emulator, running):
+    async with started(name, stage) as (emulator, running):
         *first, last = way
         for one in first:
             if isinstance(one, signal.Signals):
@@ -136,6 +152,15 @@ async def test_signals(way: Way) -> None:
     async with asyncio.TaskGroup() as group:
         for name in programs():
             group.create_task(ended(name, way))
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("stage", [Stage.LIVE, Stage.STOPS_FAIL], ids=lambda stage: stage.name)
+async def test_live_sessions(stage: Stage, number: signal.Signals) -> None:
+    """All are ended, although a stop fails at first."""
+    async with asyncio.TaskGroup() as group:
+        for name in programs().keys() - {"start"}:  # whose session is to live on
+            group.create_task(ended(name, [number], stage))
 
 
 @pytest.mark.parametrize("way", [[TERM, 0.05, INT], [INT, 0.05, INT, 0.05, INT]], ids=len)
