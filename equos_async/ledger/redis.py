@@ -274,11 +274,10 @@ class RedisLedger:
 
     async def turns(self, worker: str) -> AsyncIterator[str]:
         """As :meth:`SessionLedger.turns`; the server publishes them."""
-        async for called in self._link.listen(self._channel + worker):
-            if called is None:
-                await self._run("call", worker)
-            else:
-                yield called
+        async for called in self._link.listen(
+            self._channel + worker, partial(self._run, "call", worker)
+        ):
+            yield called
 
     async def _hear(self, step: str, *args: object) -> Any:
         """Run a step that is also a heartbeat of the worker."""

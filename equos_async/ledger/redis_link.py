@@ -30,7 +30,7 @@ LOOK_AROUND: Final = 30.0
 """Seconds between two reads of a cluster's nodes."""
 
 MOST_UNANSWERED: Final = 2
-"""Unanswered checks after which a listener's connection counts as dead."""
+"""Messages of its own that do not arrive before a listener replaces its connection."""
 
 
 class RedisLink:
@@ -133,12 +133,19 @@ class RedisLink:
         else:
             self._ways.learn(sorted(_nodes(slots)))
 
-    async def listen(self, channel: str) -> AsyncIterator[str | None]:
-        """Yield the published messages, without end; None if some may have been missed.
+    async def listen(
+        self, channel: str, ask: Callable[[], Awaitable[object]]
+    ) -> AsyncIterator[str]:
+        """Yield the messages that are published, without end.
 
-        A connection may die silently: one without answers is replaced. The check is to subscribe
-        again, because its answer is the same in each version of the protocol. A new connection,
-        which the client may also open while it reads, has time limits for the same reason.
+        A connection may die silently, or lead to a server that the steps have left. So while no
+        message arrives, a step publishes one; if it does not arrive either, the connection is
+        replaced. A new connection, which the client may also open while it reads, has time limits
+        for the same reason.
+
+        Args:
+            channel: The channel.
+            ask: The step. It publishes all that may have been missed, and an empty message.
 
         Raises:
             LedgerError: The server cannot be reached.
@@ -146,18 +153,20 @@ class RedisLink:
         while True:
             self._check()
             try:
-                with suppress(_SilentError):
-                    async with self._ways().pubsub() as listener:
-                        await _within(self._timeout, listener.subscribe(channel))
-                        yield None
-                        unanswered = 0
-                        while True:
-                            read = listener.get_message(timeout=self._timeout)
-                            message = await _within(3 * self._timeout, read)
-                            heard = _heard(listener, channel, message, unanswered, self._timeout)
-                            unanswered = await heard
-                            if message is not None and message["type"] == "message":
-                                yield _decoded(message["data"])
+                async with self._ways().pubsub() as listener:
+                    await _within(self._timeout, listener.subscribe(channel))
+                    unanswered = 0
+                    await ask()
+                    while unanswered < MOST_UNANSWERED:
+                        read = listener.get_message(timeout=self._timeout)
+                        message = await _within(3 * self._timeout, read)
+                        if message is None:
+                            unanswered += 1
+                            await ask()
+                        elif message["type"] == "message":
+                            unanswered = 0
+                            if told := _decoded(message["data"]):
+                                yield told
             except _ERRORS as error:
                 raise failed(error) from None
 
@@ -181,26 +190,6 @@ async def _within(seconds: float, step: Awaitable[T]) -> T:
             return await step
     except TimeoutError:
         raise exceptions.TimeoutError(f"no answer within {seconds:g} s") from None
-
-
-class _SilentError(Exception):
-    """A listener's connection has died silently."""
-
-
-async def _heard(
-    listener: Any, channel: str, message: object, unanswered: int, seconds: float
-) -> int:
-    """Check a silent connection again; returns the number of unanswered checks in a row.
-
-    Raises:
-        _SilentError: There were too many.
-    """
-    if message is not None:
-        return 0
-    if unanswered + 1 == MOST_UNANSWERED:
-        raise _SilentError
-    await _within(seconds, listener.subscribe(channel))
-    return unanswered + 1
 
 
 def failed(error: Exception) -> LedgerError:

@@ -260,7 +260,11 @@ function steps.workers()
   return told
 end
 
-function steps.call(worker) call(nil, worker) end
+-- Call the rows of a worker that have a slot. The empty message shows that its listener is reached.
+function steps.call(worker)
+  redis.call('PUBLISH', CHANNEL .. worker, '')
+  call(nil, worker)
+end
 
 -- Several steps, one after the other.
 function steps.all(texts)

@@ -49,6 +49,32 @@ class TestOneAddress:
                 told = [ledger.renew("worker-1", lease=LEASE) for _ in range(8)]
                 assert [len(held) for held in await asyncio.gather(*told)] == [8] * 8
 
+    async def test_a_primary_that_nobody_follows(self, redis_program: None, tmp_path: Path) -> None:
+        """It refuses writes but answers its listeners: they leave it, too."""
+        lonely = ("--repl-diskless-sync-delay", "0", "--min-replicas-to-write", "1")
+        with (
+            program(tmp_path / "one", *lonely) as one,
+            program(tmp_path / "two", "--replicaof", f"127.0.0.1 {one.port}") as two,
+        ):
+            one.wait_for("state=online", "INFO", "replication")
+            async with (
+                Relay(one.port) as address,
+                RedisLedger(address.url, timeout=0.5) as ledger,
+                RedisLedger(two.url) as other,
+            ):
+                await live(ledger, row("a"), "s1")
+                assert not await place(ledger, row("b"), limit=1)
+                told = asyncio.ensure_future(first_turn(ledger))
+                await the_listeners(one)
+                one.wait_for_replica()
+                two.ask("REPLICAOF", "NO", "ONE")
+                one.wait_for("connected_slaves:0", "INFO", "replication")
+                address.target = two.port
+                held = await ledger.renew("worker-1", lease=LEASE)
+                assert held == {"worker-1/a": "s1", "worker-1/b": None}
+                await other.remove("worker-1/a", worker="worker-1")
+                assert await asyncio.wait_for(told, PATIENCE) == "worker-1/b"
+
     @pytest.mark.parametrize(
         "word", ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "ERR x: -READONLY"]
     )
@@ -142,13 +168,13 @@ async def first_turn(ledger: RedisLedger) -> str:
     return told
 
 
-def listeners(server: RedisServer) -> list[int]:
+def listeners(server: RedisServer | Program) -> list[int]:
     """The ports of those that have subscribed."""
     clients = server.ask("CLIENT", "LIST", "TYPE", "pubsub")
     return list(map(int, re.findall(r" addr=[^ ]*:(\d+)", clients)))
 
 
-async def the_listeners(server: RedisServer) -> list[int]:
+async def the_listeners(server: RedisServer | Program) -> list[int]:
     """The same, as soon as there is one."""
     async with asyncio.timeout(PATIENCE):
         while True:
