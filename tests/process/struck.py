@@ -40,6 +40,9 @@ class Strike:
     def __init__(self, step: int) -> None:
         self.left = step
         self.place = ""
+        # Python 3.11 calls it once more, without holding it, where the strike hits a finalizer that
+        # the garbage collector runs while the call is prepared: so it has to outlive the strike.
+        self.trace = self.enter
 
     def enter(self, frame: FrameType, what: str, _: object) -> Any:
         """A function is called, or a coroutine goes on."""
@@ -89,7 +92,7 @@ async def run(client: EquosClient, hold: Hold, strike: Strike) -> None:
     """Two at the same time, and the client's end."""
     if LOOP == "eager":
         asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
-    sys.settrace(strike.enter)
+    sys.settrace(strike.trace)
     await asyncio.wait([asyncio.create_task(hold(client)) for _ in range(2)])
     await client.aclose()
     sys.settrace(None)
