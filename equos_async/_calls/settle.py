@@ -197,7 +197,7 @@ class Settling:
     ) -> None:
         """Note that a session that was found has ended, or could not be ended."""
         if not confirmed:
-            lost.fail()
+            lost.fail(session_id)
         else:
             lost.confirm(session_id)
         if lost.fate is Fate.ENDED:

@@ -31,7 +31,7 @@ class Fate(Enum):
     ANSWERED = "its answer came: the caller has the session, or it was refused"
     RESOLVED = "the user has dealt with it; the session of a late answer is stopped all the same"
     ENDING = "its session is being stopped"
-    FAILED = "its session could not be stopped"
+    FAILED = "not all of its known sessions could be stopped"
     ENDED = "the end of all its known sessions is confirmed"
 
 
@@ -60,6 +60,7 @@ class LostAttempt:
     looked_at: float = field(init=False)
     fate: Fate = Fate.LOST
     sessions: dict[str, bool] = field(factory=dict[str, bool])
+    _ending: set[str] = field(factory=set[str], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.looked_at = self.lost_at
@@ -95,6 +96,7 @@ class LostAttempt:
             return False
         self.fate = Fate.ENDING
         self.sessions[session_id] = False
+        self._ending.add(session_id)
         return True
 
     def confirm(self, session_id: str) -> None:
@@ -103,12 +105,16 @@ class LostAttempt:
         An empty answer to a stop proves nothing: the session may still be in creation.
         """
         self.sessions[session_id] = True
-        if all(self.sessions.values()):
-            self.fate = Fate.ENDED
+        self._is_done_with(session_id)
 
-    def fail(self) -> None:
+    def fail(self, session_id: str) -> None:
         """A session of it could not be ended, which was reported."""
-        self.fate = Fate.FAILED
+        self._is_done_with(session_id)
+
+    def _is_done_with(self, session_id: str) -> None:
+        self._ending.discard(session_id)
+        if not self._ending:
+            self.fate = Fate.ENDED if all(self.sessions.values()) else Fate.FAILED
 
     def look_at(self, look_for: float) -> float | None:
         """When to look for it next: 1, 2, 4, … s after the loss; None: not any more.

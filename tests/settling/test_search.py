@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import cycle, pairwise
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -70,33 +71,43 @@ def test_what_could_not_be_ended_is_not_over() -> None:
     """Whatever else is confirmed."""
     one = lost()
     one.find("s1")
-    one.fail()
+    one.fail("s1")
     assert not one.take()
     fates = [one.fate]
-    assert one.find("s2")
-    one.confirm("s2")
-    assert [*fates, one.fate] == [Fate.FAILED, Fate.ENDING]
+    for session_id in ("s2", "s3"):
+        assert one.find(session_id)
+    for session_id in ("s2", "s3"):
+        one.confirm(session_id)
+        fates.append(one.fate)
+    assert fates == [Fate.FAILED, Fate.ENDING, Fate.FAILED]
 
 
-@given(st.lists(st.sampled_from(["take", "find 1", "find 2", "confirm 1", "confirm 2"])))
+STEPS: Final = ("take", *(f"{what} {one}" for what in ("find", "confirm", "fail") for one in "12"))
+
+
+@given(st.lists(st.sampled_from(STEPS)))
 def test_nothing_is_both_handed_over_and_ended(steps: list[str]) -> None:
     """In any order of answers, looks and confirmations."""
     one = lost()
     handed = 0
     ending: list[str] = []
+    open_ones: set[str] = set()
     for step in steps:
         what, _, session_id = step.partition(" ")
         if what == "take":
             handed += one.take()
         elif what == "find" and one.find(session_id):
             ending.append(session_id)
-        elif what == "confirm" and session_id in ending:
-            one.confirm(session_id)
+            open_ones.add(session_id)
+        elif session_id in open_ones:
+            open_ones.discard(session_id)
+            (one.confirm if what == "confirm" else one.fail)(session_id)
     assert handed <= 1
     assert not (handed and ending)
     assert len(ending) == len(set(ending))
     confirmed = all(one.sessions.values())
     assert (one.fate is Fate.ENDED) == (bool(ending) and confirmed)
+    assert (one.fate is Fate.ENDING) == bool(open_ones)
 
 
 # When to look.
