@@ -202,10 +202,10 @@ def decode_looked(
             return Unreadable(f"no list @ $.{name} ({type(error).__name__})")
         total = found.get("total")
         created = [date_of(one.get("createdAt")) for one in items]
-        marked = [(str(one.get("id")), marker_of(one.get(variables))) for one in items]
+        marked = [(_id_in(one.get("id")), marker_of(one.get(variables))) for one in items]
         return Structured(
             Looked(
-                items=tuple((one, mark) for one, mark in marked if mark and _is_id(one)),
+                items=tuple((one, mark) for one, mark in marked if one and mark),
                 count=len(values),
                 total=total if type(total) is int and total >= 0 else None,
                 created=tuple(one for one in created if one is not None),
@@ -221,9 +221,10 @@ def is_foreign(body: bytes, session_id: str) -> bool:
     if body.startswith((b'{"id":"%b"' % quoted, b'{"id": "%b"' % quoted)):
         return False  # as servers write it: no need to parse the answer twice
     try:
-        return bool(parse_object(body).get("id", session_id) != session_id)
+        named = _text_of(parse_object(body).get("id"))
     except UNUSABLE:
         return False
+    return isinstance(named, str) and named != session_id
 
 
 def status_error(
@@ -265,7 +266,7 @@ def _salvaged_id(body: bytes, word: str) -> str | None:
         found = parse_object(body)[word]["id"]
     except (*UNUSABLE, TypeError, KeyError):
         found = _found_id(decoded(body)[:MAX_SALVAGED], [word, "id"])
-    return found if _is_id(found) else None
+    return _id_in(found)
 
 
 def _is_id(value: object) -> bool:
@@ -274,6 +275,17 @@ def _is_id(value: object) -> bool:
     except ConfigurationError:
         return False
     return True
+
+
+def _id_in(value: object) -> str | None:
+    """A usable id, or None."""
+    text = _text_of(value)
+    return cast("str", text) if _is_id(text) else None
+
+
+def _text_of(found: object) -> object:
+    """An id that is a number as text; anything else as it is."""
+    return str(found) if type(found) is int else found
 
 
 def _found_id(text: str, wanted: list[str]) -> str | None:

@@ -247,6 +247,8 @@ async def test_only_ids_markers_and_dates_are_read() -> None:
     """They are read from each item, whatever else it contains."""
     items = [
         {"id": "c1", "promptTemplateVars": {VARIABLE: "m1"}, "createdAt": "2026-01-01T00:00:00Z"},
+        {"id": 4, "promptTemplateVars": {VARIABLE: "m4"}},
+        {"id": None, "promptTemplateVars": {VARIABLE: "m5"}},
         {"id": "..", "promptTemplateVars": {VARIABLE: "m2"}, "createdAt": 7},
         {"id": "c3", "promptTemplateVars": {VARIABLE: 5}, "createdAt": None},
         {"promptTemplateVars": "no"},
@@ -256,5 +258,5 @@ async def test_only_ids_markers_and_dates_are_read() -> None:
     decoded = CONVERSATION.look.decode(body)
     assert not isinstance(decoded, Unreadable)
     assert decoded.value == Looked(
-        items=(("c1", "m1"),), count=5, total=None, created=(1_767_225_600.0,)
+        items=(("c1", "m1"), ("4", "m4")), count=7, total=None, created=(1_767_225_600.0,)
     )

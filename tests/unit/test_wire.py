@@ -294,7 +294,8 @@ class TestDecodeStart:
             b"[" * 100_000,
             b'{"session":' * 50_000,
             b'{"session": null}',
-            b'{"session": {"id": 7}}',
+            b'{"session": {"id": true}}',
+            b'{"session": {"id": 7.5}}',
             b'{"session": {"id": ".."}}',
             b'{"session": {"id": "\\ud800"}}',
             b'{"session": {"name": "x", "id": "s-',
@@ -327,6 +328,10 @@ class TestDecodeStart:
     def test_the_id_is_read_from_what_is_left(self, body: bytes) -> None:
         """A truncated or hostile answer still tells which session to stop."""
         assert unreadable(body).session_id == "s-1"
+
+    def test_an_id_that_is_a_number(self) -> None:
+        """It cannot be returned, but it can be stopped."""
+        assert unreadable(session(id=7)).session_id == "7"
 
     def test_an_id_that_cannot_be_stopped_is_unusable(self) -> None:
         """A session that no stop can name is not handed out as if all were well."""
@@ -380,7 +385,10 @@ class TestDecodeStop:
             (b'{ "name": "x", "id": "s-1" }', False),
             (b'{"id":"s-11"}', True),
             (b'{"id": "s-2"}', True),
-            (b'{"id": null}', True),
+            (b'{"id": 7}', True),
+            (b'{"id": ""}', True),
+            (b'{"id": null}', False),
+            (b'{"id": ["s-2"]}', False),
             (b'{"name":"x"}', False),
             (b"null", False),
             (b"", False),
