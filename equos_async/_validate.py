@@ -12,7 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
@@ -30,15 +30,22 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _CONTENT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
+def plain(value: T) -> T:
+    """The same value; a member of an enum of strings, whose ``str()`` is its name, as a string."""
+    if not isinstance(value, str) or type(value) in {str, Secret}:
+        return value
+    return cast("T", str.__str__(value))
+
+
 def text(field: str, value: Any, *, empty: bool = False) -> str:
-    """A string that can be encoded, and that is not empty unless ``empty`` allows it."""
+    """A plain string that can be encoded, and is not empty unless ``empty`` allows it."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{field} must be a string, not {type(value).__name__}")
     if not value and not empty:
         raise ConfigurationError(f"{field} must not be empty")
     if not value.isascii() and not _encodable(value):
         raise ConfigurationError(f"{field} contains a lone surrogate, which UTF-8 cannot encode")
-    return value
+    return value if type(value) is str else plain(value)
 
 
 def line(field: str, value: Any) -> str:
@@ -119,6 +126,10 @@ class Secret(str):
 
     __slots__ = ()
 
+    def __new__(cls, value: str) -> Self:
+        """Hide a string; of a member of an enum of strings, its value."""
+        return super().__new__(cls, plain(value))
+
     def __repr__(self) -> str:
         return "'***'"
 
@@ -183,7 +194,7 @@ def headers(value: Any) -> dict[str, str]:
             raise ConfigurationError(
                 f"headers: the value of {name} must be a string of printable ASCII"
             )
-        found[name] = Secret(content)
+        found[plain(name)] = Secret(content)
     return found
 
 

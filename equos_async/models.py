@@ -54,6 +54,14 @@ def masked(value: object) -> str:
     return "None" if value is None else "'***'"
 
 
+def _plain(value: str) -> str:
+    return _validate.plain(value)
+
+
+def _plain_or_none(value: str | None) -> str | None:
+    return _validate.plain(value)
+
+
 def _text(_: object, attribute: Attribute[Any], value: object) -> None:
     _validate.text(attribute.name, value)
 
@@ -145,8 +153,8 @@ class CreateSessionPassRequest:
         ConfigurationError: A field has the wrong type or an impossible value.
     """
 
-    name: str = field(validator=_text)
-    client: str | None = field(default=None, validator=_optional_text)
+    name: str = field(converter=_plain, validator=_text)
+    client: str | None = field(default=None, converter=_plain_or_none, validator=_optional_text)
     max_duration: float | None = field(default=None, validator=_optional_seconds)
     avatar: EquosResourceReference = field(converter=_to_reference, validator=_reference)
     agent: EquosResourceReference = field(converter=_to_reference, validator=_reference)
@@ -303,9 +311,9 @@ class CreateEquosConversationRequest:
         ConfigurationError: A field has the wrong type or an impossible value.
     """
 
-    name: str = field(validator=_text)
+    name: str = field(converter=_plain, validator=_text)
     character_id: str = field(validator=_text)
-    client: str | None = field(default=None, validator=_optional_text)
+    client: str | None = field(default=None, converter=_plain_or_none, validator=_optional_text)
     host: EquosConversationHost | None = field(default=None, validator=_optional_host)
     remote_agent: EquosParticipantIdentity | None = field(
         default=None, validator=_optional_identity, repr=masked

@@ -199,7 +199,7 @@ class CallTasks:
             EquosError: It was refused; nothing was sent.
         """
         if operation.takes_id:
-            _validate.session_id(session_id)
+            session_id = _validate.session_id(session_id)
         self._lifecycle.check(operation.effect, session_id)
         target = Target(operation.effect.name, operation.resource, session_id)
         call = self._make(operation, target, deadline, query)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
 from typing import Any, cast
 
 import pytest
+from attrs import evolve
 
 from equos_async import ConfigurationError, CreateSessionPassRequest, EquosClient
 from equos_async._api.codec import converter
-from tests.conftest import KEY
+from equos_async.testing import Drop, EquosEmulator
+from tests.conftest import KEY, REQUEST
 from tests.faults.server import RawServer
+from tests.settling.clock import FastClock
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, b"bytes"])
@@ -33,6 +37,33 @@ async def test_values_that_json_cannot_hold(
                 with pytest.raises(ConfigurationError, match="templateVars contains a value"):
                     await client.start_session(request_)
         assert server.requests == 0
+
+
+class Word(str, Enum):  # noqa: UP042 - of a StrEnum, `str()` is the value
+    """Strings in an enum; ``str(Word.KEY)`` is ``"Word.KEY"``."""
+
+    KEY = KEY
+    NAME = "name"
+    TENANT = "tenant"
+
+
+async def test_an_enum_of_strings_stands_for_its_values(emulator: EquosEmulator) -> None:
+    """In keys, headers, requests and filters; so a lost start of such a client is found, too."""
+    emulator.client_key = emulator.api_key = KEY
+    emulator.faults.start.add(Drop("after"))
+    request = evolve(REQUEST, name=Word.NAME, client=Word.TENANT)
+    async with EquosClient(
+        lambda: Word.KEY,
+        api_key=Word.KEY,
+        endpoint=emulator.endpoint,
+        headers={Word.NAME: Word.TENANT},
+        clock=FastClock(),
+    ) as client:
+        started = await client.start_session(request)
+        assert list(emulator.live) == [started.session.id]
+        assert (request.name, repr(request.client)) == ("name", "'tenant'")
+        listed = [one.id async for one in client.sessions(client=Word.TENANT)]
+        assert started.session.id in listed
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test", "x." * 127 + "test", "256.1.1.1"])
