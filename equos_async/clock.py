@@ -28,8 +28,15 @@ class Clock:
     """The client's source of time and random numbers; a test passes a subclass to control both."""
 
     def now(self) -> float:
-        """Seconds on a monotonic clock."""
-        return asyncio.get_running_loop().time()
+        """Seconds on a monotonic clock, that of the running event loop.
+
+        Without one, in another thread or between two cells of a notebook, it is the clock that
+        event loops use; so is it where a coroutine is collected after its loop.
+        """
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return time.monotonic()
 
     def wall(self) -> float:
         """Seconds since the epoch."""

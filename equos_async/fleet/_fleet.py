@@ -311,7 +311,8 @@ class SessionFleet(Generic[K]):
             ),
         )
         try:
-            await drain.done
+            with self._ends.excused():
+                await drain.done
         finally:
             report = self._supervisor.drains.conclude(drain)
         return report
@@ -444,7 +445,9 @@ class SessionFleet(Generic[K]):
             :attr:`report`, with the sessions that ended during the grace.
         """
         if not self._supervisor.drains.closing:
-            await self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
+            over = self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
+            with self._ends.excused():
+                await over
         return await self.aclose()
 
     async def open(self) -> None:
@@ -476,7 +479,8 @@ class SessionFleet(Generic[K]):
             :attr:`report`.
         """
         if self._report is None:
-            await self._leave(None)
+            with self._ends.excused():
+                await self._leave(None)
         return self.report
 
     async def __aenter__(self) -> Self:

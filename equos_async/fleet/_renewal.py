@@ -56,6 +56,9 @@ class Renewals:
         if old.state is not State.LIVE or self._records.holder(old.key) is not old:
             raise _not_live(old)
         renewing = old.renewing
+        if renewing is not None and renewing is asyncio.current_task():
+            told = "renew() was called by the renew function of the same session"
+            raise EquosError(told, operation="start", session_id=old.session_id)
         if renewing is None:
             renewing = asyncio.create_task(self._replace(old))
             old.renewing = None if renewing.done() else renewing  # an eager task may be over
@@ -66,7 +69,7 @@ class Renewals:
     def cancel(self) -> None:
         """Cancel all renewals."""
         for task in self._tasks:
-            task.cancel()
+            call_off(task)
 
     def _over(self, task: asyncio.Task[LiveSession[Any]]) -> None:
         self._tasks.discard(task)
@@ -74,6 +77,7 @@ class Renewals:
             task.exception()  # an event has reported it; asyncio need not log it
 
     async def _replace(self, old: SessionRecord) -> LiveSession[Any]:
+        old.renewing = asyncio.current_task()  # an eager task begins before it is returned
         try:
             request = await self._request_for(old)
             new = self._take_up(old, request)
@@ -118,7 +122,7 @@ class Renewals:
 
     def _take_up(self, old: SessionRecord, request: AnyRequest) -> SessionRecord:
         left = old.ends - old.owner.clock.now()
-        if left <= 0:  # its timer is late
+        if left <= 0 or old.state is not State.LIVE:  # its timer is late, or the hook stopped it
             raise _not_live(old)
         resource = resource_of(request)
         duration = resource.seconds_of(request) or old.duration
@@ -157,6 +161,12 @@ class Renewals:
             self._records.hand_key(new, old)
         elif old.state is not State.ENDED:
             self._stop(old)  # the new session was ended meanwhile
+
+
+def call_off(renewal: asyncio.Task[LiveSession[Any]]) -> None:
+    """Cancel a renewal, unless one of its hooks asks for that: the hook goes on to its end."""
+    if renewal is not asyncio.current_task(renewal.get_loop()):
+        renewal.cancel()
 
 
 def _not_live(old: SessionRecord) -> EquosError:

@@ -23,7 +23,7 @@ from ._no_ledger import NoRows
 from ._opening import Opening
 from ._pace import Pace
 from ._records import Records
-from ._renewal import Renewals
+from ._renewal import Renewals, call_off
 from ._rows import called_off
 from ._session import LiveSession, SessionRecord, error_of
 from ._starting import Starts
@@ -218,7 +218,7 @@ class FleetSupervisor:
         if record.reason is not Reason.LOST:
             record.reason = reason
         if record.renewing is not None:
-            record.renewing.cancel()
+            call_off(record.renewing)
             record.renewing = None
         self._records.move(record, State.STOPPING)
 
@@ -323,7 +323,7 @@ class FleetSupervisor:
         self._admission.closed = True
         for record in self._records.every(State.WAITING, State.STARTING):
             if record.replaces is not None and record.replaces.renewing is not None:
-                record.replaces.renewing.cancel()
+                call_off(record.replaces.renewing)
             elif record.state is State.WAITING:
                 self.starts.turn_away(record, closed_error())
         return self.drains.wait(seconds)

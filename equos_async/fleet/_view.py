@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import cast
 
+from equos_async._shown import brief, named
+
 from ._session import LiveSession, SessionRecord
 from .values import K
 
@@ -27,3 +29,7 @@ class LiveView(Mapping[K, LiveSession[K]]):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __repr__(self) -> str:
+        keys = named(list(self._records), lambda key: brief(repr(key)))
+        return f"<{len(self)} live: {', '.join(keys)}>"
