@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import define
 
@@ -77,6 +77,67 @@ def in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None
     else:
         with suppress(RuntimeError):  # that loop is closed
             loop.call_soon_threadsafe(action)
+
+
+GRAIN: Final = 0.005
+"""Seconds between two looks of :class:`Deadlines` at least, as each goes through all entries."""
+
+
+class Deadlines(Generic[T]):
+    """The times at which waits end, with one timer for all; one may end up to ``GRAIN`` later.
+
+    Nearly all are over long before. A timer of the event loop for each of them would be put in
+    order with all others, and removed from their midst later; an entry here is not.
+
+    Args:
+        clock: The clock of these times.
+        ring: Ends a wait; called once for each whose time has come.
+    """
+
+    def __init__(self, clock: Clock, ring: Callable[[T], object]) -> None:
+        self.clock: Clock = clock
+        self._ring_one = ring
+        self._times: dict[T, float] = {}
+        self._timer: Timer | None = None
+        self._rings_at = math.inf
+
+    def add(self, one: T, when: float) -> None:
+        """End a wait at a time."""
+        self._times[one] = when
+        if when < self._rings_at:
+            self._set(when)
+
+    def drop(self, one: T) -> None:
+        """Do not end a wait; does nothing if that was done already."""
+        self._times.pop(one, None)
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._times.clear()
+        self._rings_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = when
+        self._timer = self.clock.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        """Ring all whose time has come. A loop's timer may fire slightly early: that is its time.
+
+        A signal handler may raise here as well; the others ring at their times then, too.
+        """
+        now = max(self.clock.now(), self._rings_at)
+        try:
+            for one in [one for one, when in self._times.items() if when <= now]:
+                del self._times[one]
+                self._ring_one(one)
+        finally:
+            self._rings_at = math.inf
+            if self._times:
+                self._set(max(min(self._times.values()), now + GRAIN))
 
 
 MIN_CANCELLED: Final = 64

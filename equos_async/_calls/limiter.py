@@ -6,11 +6,15 @@ import asyncio
 import math
 
 from equos_async._retry.queue import Limit, Queue
-from equos_async.clock import Clock, Timer, set_unless_done
+from equos_async.clock import Clock, Deadlines, Timer, set_unless_done
 
 
 def _is_gone(admitted: asyncio.Future[bool]) -> bool:
     return admitted.done()
+
+
+def _turn_away(admitted: asyncio.Future[bool]) -> None:
+    set_unless_done(admitted, False)
 
 
 class Limiter:
@@ -29,6 +33,7 @@ class Limiter:
         self._busy = busy
         self._queue: Queue[asyncio.Future[bool]] = Queue(limit, _is_gone)
         self._clock = clock
+        self._deadlines = Deadlines[asyncio.Future[bool]](clock, _turn_away)
         self._timer: Timer | None = None
 
     def enter_at_once(self, now: float) -> bool:
@@ -42,7 +47,7 @@ class Limiter:
         admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.join(admitted, deadline)
         self._busy.add(self)
-        timer = self._clock.call_at(deadline, set_unless_done, admitted, False)
+        self._deadlines.add(admitted, deadline)
         self.look()
         try:
             return await admitted
@@ -51,10 +56,11 @@ class Limiter:
                 self.leave()  # admitted in the tick of the cancellation
             raise
         finally:
-            timer.cancel()
+            self._deadlines.drop(admitted)
             self._queue.drop(admitted)
             if not self._queue.waiting:
                 self._busy.discard(self)
+                self._deadlines.clear()
 
     def leave(self) -> None:
         """Return the permit and admit the next call."""
@@ -65,7 +71,7 @@ class Limiter:
     def turn_away(self, before: float) -> None:
         """End the wait of the calls whose deadline is not after a time."""
         for admitted in self._queue.before(before):
-            set_unless_done(admitted, False)
+            _turn_away(admitted)
 
     def look(self) -> None:
         """Admit calls as far as the limit allows, and check again at the time that it names."""

@@ -276,7 +276,8 @@ class CallRunner:
             self._observer.on_pause(call, pause)
             self._limiters[rules.pauses].turn_away(now + pause)
         for limiter in tuple(self._busy):
-            limiter.look()
+            if limiter is not call.permit:  # that one looks when it gets the permit back
+                limiter.look()
         return call.latest
 
 

@@ -1,13 +1,12 @@
-"""End each attempt at its time, with one timer for all attempts of a client."""
+"""End each attempt at its time."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from equos_async.clock import Clock, Timer
+from equos_async.clock import Deadlines
 
 from .request import CUT, SendGuard
 
@@ -17,63 +16,6 @@ PASSES: Final = 3
 After the loop was blocked, a timer may expire while a socket has the unread answer. asyncio reads
 the sockets in the pass before, uvloop in the pass after, and a task wakes up one pass later.
 """
-
-GRAIN: Final = 0.005
-"""Seconds between two looks at least, as each goes through all attempts in progress."""
-
-
-class Deadlines:
-    """The times at which attempts in progress end; an attempt may end up to ``GRAIN`` later.
-
-    Nearly all attempts are over long before. A timer of the event loop for each of them would be
-    put in order with all others, and removed from their midst later; an entry here is not.
-
-    Args:
-        clock: The clock of these times.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock: Clock = clock
-        self._times: dict[Watch, float] = {}
-        self._timer: Timer | None = None
-        self._rings_at = math.inf
-
-    def add(self, watch: Watch, when: float) -> None:
-        """Ring a watch at a time."""
-        self._times[watch] = when
-        if when < self._rings_at:
-            self._set(when)
-
-    def drop(self, watch: Watch) -> None:
-        """Do not ring a watch; does nothing if it rang already."""
-        self._times.pop(watch, None)
-
-    def clear(self) -> None:
-        """Ring none."""
-        self._times.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _set(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings_at = when
-        self._timer = self.clock.call_at(when, self._ring)
-
-    def _ring(self) -> None:
-        """Ring all whose time has come. A loop's timer may fire slightly early: that is its time.
-
-        A signal handler may raise here as well; the others ring at their times then, too.
-        """
-        now = max(self.clock.now(), self._rings_at)
-        try:
-            for watch in [one for one, when in self._times.items() if when <= now]:
-                del self._times[watch]
-                watch.ring()
-        finally:
-            self._rings_at = math.inf
-            if self._times:
-                self._set(max(min(self._times.values()), now + GRAIN))
 
 
 class Watch:
@@ -100,7 +42,7 @@ class Watch:
 
     def __init__(
         self,
-        deadlines: Deadlines,
+        deadlines: Deadlines[Watch],
         guard: SendGuard,
         until: float,
         listen_until: float | None,

@@ -17,12 +17,12 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from equos_async._validate import Proxy
-from equos_async.clock import Clock
+from equos_async.clock import Clock, Deadlines
 from equos_async.errors import ConfigurationError
 from equos_async.events import logger
 
 from . import gate, pool
-from .deadlines import Deadlines, Watch
+from .deadlines import Watch
 from .direct import DirectWire, KeptConnections, LentConnections, read_on
 from .exchange import Exchange, Wire
 from .lookups import Lookups, default_resolver
@@ -78,7 +78,7 @@ class Transport:
             sock_connect=connect_timeout,
             ceil_threshold=float("inf"),
         )
-        self._deadlines = Deadlines(clock)
+        self._deadlines = Deadlines[Watch](clock, Watch.ring)
         self._keepalive = keepalive
         self._trust_env = trust_env and proxy is None
         self._proxy = proxy

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equos_async._http.deadlines import GRAIN, Deadlines, Watch
+from equos_async._http.deadlines import Watch
 from equos_async._http.request import SendGuard
+from equos_async.clock import GRAIN, Deadlines
 from tests.clocks import FakeClock
 
 
@@ -28,7 +29,7 @@ class NotedGuard(SendGuard):
 
 
 async def attempt(
-    deadlines: Deadlines, until: float, over: asyncio.Event, rang: Callable[[], None]
+    deadlines: Deadlines[Watch], until: float, over: asyncio.Event, rang: Callable[[], None]
 ) -> bool:
     """An attempt that is never sent; returns whether its time ended it."""
     watch = Watch(deadlines, NotedGuard(rang), until, None, None)
@@ -61,7 +62,7 @@ def test_each_attempt_ends_at_its_own_time(plan: list[tuple[int, int, int]]) -> 
     async def main() -> None:
         clock = FakeClock()
         start = clock.now()
-        deadlines = Deadlines(clock)
+        deadlines = Deadlines(clock, Watch.ring)
         rang: dict[int, float] = {}
         overs = [asyncio.Event() for _ in plan]
         tasks: dict[int, asyncio.Task[bool]] = {}
@@ -95,7 +96,7 @@ def test_each_attempt_ends_at_its_own_time(plan: list[tuple[int, int, int]]) -> 
 async def test_a_signal_that_strikes_at_one_attempts_time_spares_the_others() -> None:
     """Those that are due then, and those that are due later."""
     clock, rang = FakeClock(), list[float]()
-    deadlines, over = Deadlines(clock), asyncio.Event()
+    deadlines, over = Deadlines(clock, Watch.ring), asyncio.Event()
 
     def strike() -> None:
         raise KeyboardInterrupt
@@ -121,7 +122,7 @@ async def test_a_signal_that_strikes_at_one_attempts_time_spares_the_others() ->
 async def test_nothing_rings_after_the_transport_has_closed() -> None:
     """The event loop keeps no timer of it."""
     clock = FakeClock()
-    deadlines, over = Deadlines(clock), asyncio.Event()
+    deadlines, over = Deadlines(clock, Watch.ring), asyncio.Event()
     deadlines.clear()
     waiting = asyncio.ensure_future(attempt(deadlines, clock.now() + 5, over, over.clear))
     await begun(waiting)
@@ -136,7 +137,7 @@ async def test_nothing_rings_after_the_transport_has_closed() -> None:
 async def test_many_that_end_one_after_the_other_are_looked_at_together() -> None:
     """In an outage thousands end within a second; none ends early, and none much later."""
     clock, rang = FakeClock(), list[float]()
-    deadlines, over, start = Deadlines(clock), asyncio.Event(), clock.now()
+    deadlines, over, start = Deadlines(clock, Watch.ring), asyncio.Event(), clock.now()
     times = [start + 5 + number / 10_000 for number in range(1000)]
 
     def note() -> None:

@@ -46,6 +46,23 @@ async def test_the_deadline_ends_the_wait() -> None:
     assert limit.in_flight == 0
 
 
+async def test_each_waits_until_its_own_deadline_on_one_timer() -> None:
+    """However many wait: in an outage thousands do."""
+    clock = FakeClock()
+    limiter = Limiter(ConcurrencyLimit(1), clock, set())
+    assert await limiter.enter(clock.now() + 60)
+    waiting = [asyncio.create_task(limiter.enter(clock.now() + seconds)) for seconds in (7, 5, 9)]
+    await settle()
+    over: list[list[bool]] = []
+    for seconds in (4, 2, 2, 2):
+        assert len(clock.due) == 1
+        clock.advance(seconds)
+        await settle()
+        over.append([task.done() for task in waiting])
+    assert over == [[False] * 3, [False, True, False], [True, True, False], [True] * 3]
+    assert clock.due == []
+
+
 async def test_a_cancelled_waiter_takes_nothing_with_it() -> None:
     """The next one in the queue takes its position."""
     clock = FakeClock()
