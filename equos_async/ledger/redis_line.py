@@ -36,7 +36,15 @@ local function standing(command, from, to, length)
 end
 
 local function set_ticket(id, ticket)
-  redis.call('HSET', TICKETS, id, cjson.encode(ticket))
+  local text = encoded(ticket)
+  if not text then -- a field that is not known here cannot be written
+    local known = {}
+    for _, name in ipairs({'key', 'owner', 'most', 'group', 'renews', 'turn', 'skipped'}) do
+      known[name] = ticket[name]
+    end
+    text = cjson.encode(known)
+  end
+  redis.call('HSET', TICKETS, id, text)
   redis.call('ZADD', HELD_KEYS, 0, redis.sha1hex(ticket.key) .. '\0' .. id)
   redis.call('ZADD', OWNED, 0, ticket.owner .. '\0' .. id)
 end

@@ -86,11 +86,13 @@ local function unname(worker)
 end
 
 -- Note a heartbeat, remove expired rows, and return the identity of this ledger.
--- No worker is stalled because of a time in which no heartbeat could arrive. A server that was
+-- No worker is stalled because of a time in which no heartbeat could arrive, unless at_once says so:
+-- each living worker sends one a second, and QUIET is in seconds. A server that was
 -- restarted, or that differs from the one that a worker knew, may lack rows: slots are counted when
 -- all workers had the time to write theirs. The call of a worker that leaves is no heartbeat: it would hide
 -- a time without heartbeats.
-local function hear(worker, lease, knew)
+local QUIET, QUIET_AT_MOST = 5, 86400
+local function hear(worker, lease, knew, at_once)
   if known_to[worker] then return known_to[worker] end
   if lease == 0 then
     note(now, worker)
@@ -99,19 +101,20 @@ local function hear(worker, lease, knew)
   local heard, before, born, counted =
     unpack(redis.call('HMGET', ENGINE, 'heard', 'run', 'born', 'counted'))
   heard = number(heard)
-  if now < heard then
-    -- The server's clock was set back: leases and waits last as long as before.
+  local ahead = now - heard
+  if ahead < 0 or ahead > QUIET and ahead < QUIET_AT_MOST and not at_once then
+    -- The clock was set, or no heartbeat could arrive: leases and waits last as long as before.
     for _, one in ipairs(redis.call('ZRANGE', WORKERS, 0, -1)) do
-      redis.call('ZINCRBY', WORKERS, now - heard, one)
+      redis.call('ZINCRBY', WORKERS, ahead, one)
     end
-    if tonumber(counted) then redis.call('HINCRBYFLOAT', ENGINE, 'counted', now - heard) end
+    if tonumber(counted) then redis.call('HINCRBYFLOAT', ENGINE, 'counted', ahead) end
   end
   mend(lease)
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
   born = born or run .. clock[1] .. '.' .. clock[2]
   local lost = before and before ~= run or not counted and knew ~= '' and knew ~= born
-  if lost or math.abs(now - heard) > lease / 2 then forgive() end
+  if lost or math.abs(ahead) > lease / 2 then forgive() end
   if lost then recount(lease) end
   redis.call('HSET', ENGINE, 'heard', now, 'run', run, 'born', born)
   note(now + lease, worker)

@@ -209,7 +209,7 @@ local function claim_of(owner, worker, endpoint, taken, settles)
 end
 
 function steps.claim(knew, worker, endpoint, lease, at_once, dead, settles)
-  local born = hear(worker, tonumber(lease), knew)
+  local born = hear(worker, tonumber(lease), knew, at_once == '1')
   local since = number(redis.call('HGET', ENGINE, 'since'))
   if now - since < tonumber(lease) and at_once == '0' and dead == NOBODY then
     call()

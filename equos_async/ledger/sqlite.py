@@ -249,7 +249,7 @@ class SQLiteLedger:
         """As :meth:`NamedLedger.claim` and :meth:`SettlingLedger.claim`."""
 
         def work(db: sqlite3.Connection) -> list[LedgerRow]:
-            now = hear(db, worker, lease)
+            now = hear(db, worker, lease, at_once=at_once)
             since = counter(db, "SELECT since FROM engine")
             if now - since < lease and not at_once and of is None:
                 return []

@@ -20,6 +20,10 @@ CALLED: Final = 60.0
 # Before the name of a worker instead of a claimer: that worker has ended the session or called the
 # start off, and reports it.
 OVER: Final = "."
+# Seconds without a heartbeat that are not counted, because each living worker sends one a second.
+# After longer ones all leases are over, or the time of the last heartbeat is invalid.
+QUIET: Final = 5.0
+QUIET_AT_MOST: Final = 86_400.0
 MOST_CLAIMED: Final = 500
 COLUMNS: Final = tuple(one.name for one in fields(LedgerRow) if one.name != "read_at")
 NAMES: Final = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -63,21 +67,25 @@ WORKERS: Final = (
 )
 
 
-def hear(db: sqlite3.Connection, worker: str, lease: float) -> float:
-    """Note a heartbeat, remove expired rows, and return the time."""
+def hear(db: sqlite3.Connection, worker: str, lease: float, *, at_once: bool = False) -> float:
+    """Note a heartbeat, remove expired rows, and return the time.
+
+    With ``at_once`` leases ran on while nobody sent a heartbeat.
+    """
     now = time_of(db)
     db.execute(HEARTBEAT, [worker, now + lease])
     if not lease:
         return now  # leaving is no heartbeat: it would hide a time without any
     heard = counter(db, "SELECT heard FROM engine")
-    if now < heard:
-        # The clock was set back: all leases keep their length.
-        db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [now - heard, worker])
-        db.execute("UPDATE memory SET counted = counted + ? WHERE counted > ?", [now - heard, now])
+    ahead = now - heard
+    if ahead < 0 or (QUIET < ahead < QUIET_AT_MOST and not at_once):
+        # The clock was set, or no heartbeat could arrive: leases and waits last as long as before.
+        db.execute("UPDATE workers SET until = until + ? WHERE owner <> ?", [ahead, worker])
+        db.execute("UPDATE memory SET counted = counted + ? WHERE counted > 0", [ahead])
     # Slots are counted again when all workers had the time to write rows that the file may lack.
     db.execute("UPDATE memory SET counted = ? WHERE counted < 0", [now + lease])
-    if abs(now - heard) > lease / 2:
-        # No heartbeat could arrive, or the clock jumped: no worker is stalled because of that.
+    if abs(ahead) > lease / 2:
+        # All workers have the time of a lease for a heartbeat.
         db.execute("UPDATE engine SET since = ?", [now])
     db.execute("UPDATE engine SET heard = ?", [now])
     db.execute("DELETE FROM rows WHERE expires <= ?", [now])

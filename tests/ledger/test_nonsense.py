@@ -161,6 +161,7 @@ async def listed(where: str, namespace: str = "equos") -> None:
         st.tuples(st.sampled_from(["rows", "tickets", "names", "foreign"]), ODD_TEXT), max_size=6
     ),
 )
+@example([], [("rows", b""), ("tickets", but_for("mood", "1e999"))])  # it cannot be written again
 async def test_redis(redis: RedisServer, lost: list[str], odd: list[tuple[str, bytes]]) -> None:
     """Any key is missing, and any row is replaced by any text."""
     space = f"n{next(NUMBERS)}"
@@ -181,6 +182,7 @@ async def test_redis(redis: RedisServer, lost: list[str], odd: list[tuple[str, b
     st.lists(st.sampled_from(TABLES), unique=True, max_size=3),
     st.lists(st.tuples(st.sampled_from(COLUMNS), ODD_SQL), max_size=4),
 )
+@example([], [("engine.heard", "-1")])
 @example([], [("rows.endpoint", "CAST(x'fffe' AS TEXT)")])  # read while a transaction writes
 async def test_sqlite(lost: list[str], odd: list[tuple[str, str]]) -> None:
     """Any table but that of the rows is empty, and any value is in any column."""
