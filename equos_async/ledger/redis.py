@@ -277,7 +277,8 @@ class RedisLedger:
         async for called in self._link.listen(
             self._channel + worker, partial(self._run, "call", worker)
         ):
-            yield called
+            if called:  # not empty, as the message of the step is
+                yield called
 
     async def _hear(self, step: str, *args: object) -> Any:
         """Run a step that is also a heartbeat of the worker."""

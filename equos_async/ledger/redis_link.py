@@ -136,7 +136,7 @@ class RedisLink:
     async def listen(
         self, channel: str, ask: Callable[[], Awaitable[object]]
     ) -> AsyncIterator[str]:
-        """Yield the messages that are published, without end.
+        """Yield the messages that are published, without end, and those of ``ask``.
 
         A connection may die silently, or lead to a server that the steps have left. So while no
         message arrives, a step publishes one; if it does not arrive either, the connection is
@@ -145,7 +145,7 @@ class RedisLink:
 
         Args:
             channel: The channel.
-            ask: The step. It publishes all that may have been missed, and an empty message.
+            ask: The step. It publishes a message, and all that may have been missed.
 
         Raises:
             LedgerError: The server cannot be reached.
@@ -160,13 +160,9 @@ class RedisLink:
                     while unanswered < MOST_UNANSWERED:
                         read = listener.get_message(timeout=self._timeout)
                         message = await _within(3 * self._timeout, read)
-                        if message is None:
-                            unanswered += 1
-                            await ask()
-                        elif message["type"] == "message":
-                            unanswered = 0
-                            if told := _decoded(message["data"]):
-                                yield told
+                        unanswered = await _heard(message, unanswered, ask)
+                        if message is not None and message["type"] == "message":
+                            yield _decoded(message["data"])
             except _ERRORS as error:
                 raise failed(error) from None
 
@@ -190,6 +186,14 @@ async def _within(seconds: float, step: Awaitable[T]) -> T:
             return await step
     except TimeoutError:
         raise exceptions.TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+async def _heard(message: object, unanswered: int, ask: Callable[[], Awaitable[object]]) -> int:
+    """Ask for a message if there was none; returns how many have not arrived, in a row."""
+    if message is not None:
+        return 0
+    await ask()
+    return unanswered + 1
 
 
 def failed(error: Exception) -> LedgerError:
