@@ -103,10 +103,14 @@ def order_of(created: Sequence[float]) -> Order:
 def read(memory: ListMemory) -> Reading:
     """Read a list from its newest end until items are too old; without an order, from both ends."""
     first = yield from _ask(memory, 0, TAKE)
-    if first is None or not first.count or (first.total is not None and first.count >= first.total):
+    if first is None or not first.count:
         return
     # A server may send fewer than it is asked for: steps are of what it sends.
     total, step = first.total, min(first.count, memory.take)
+    if total is not None and total <= first.count:
+        if first.count < memory.take:
+            return
+        total = None  # a full part: it may be the total of this part only
     order = order_of(first.created)
     if order is Order.NEWEST_FIRST:
         if not _is_past(first):

@@ -33,6 +33,7 @@ class Listed:
 
     items: list[float]
     tells_total: bool = True
+    tells_count: bool = False
     has_date: bool = True
     most: int = 50
     largest: int = 50
@@ -47,7 +48,7 @@ class Listed:
         while True:
             spans.append(span)
             items = self.items[span.skip : span.skip + min(span.take, self.most)]
-            total = len(self.items) if self.tells_total else None
+            total = len(items if self.tells_count else self.items) if self.tells_total else None
             after = since(NOW if self.has_date else None, 100.0)
             part = Part(len(items), total, items, after) if span.take <= self.largest else None
             seen.update(items if part else [])
@@ -145,6 +146,13 @@ def test_a_list_that_does_not_tell_its_end_is_read_on(
         seen |= found
     assert seen == set(listed.items)
     assert listed.memory.cursor == 0
+
+
+@pytest.mark.parametrize("make", [unordered, oldest_first, dated])
+def test_a_total_may_be_of_one_part_only(make: Callable[[int], list[float]]) -> None:
+    """Then the list is read on, as one that does not tell its end."""
+    listed = Listed(items=make(400), tells_count=True)
+    assert max(listed.items) in listed.look()[1]
 
 
 def test_a_total_is_no_reason_to_read_for_ever() -> None:
