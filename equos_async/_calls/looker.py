@@ -86,7 +86,9 @@ class Looker:
             lost_at=self._clock.now(),
         )
         self._calls[lost.marker] = call
-        self._search.add(lost)
+        dropped = self._search.add(lost)
+        if dropped is not None:
+            self._alarms.ring(dropped)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._look())
             self._task.add_done_callback(self._looked)

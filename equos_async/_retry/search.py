@@ -177,11 +177,10 @@ class Search:
         self._at_once = False
         self.lost: dict[str, LostAttempt] = {}
 
-    def add(self, attempt: LostAttempt) -> None:
-        """Search for an attempt from now on."""
+    def add(self, attempt: LostAttempt) -> LostAttempt | None:
+        """Search for an attempt from now on; returns the one that is not searched for any more."""
         self.lost[attempt.marker] = attempt
-        if len(self.lost) > MAX_LOST:
-            del self.lost[next(iter(self.lost))]
+        return self.lost.pop(next(iter(self.lost))) if len(self.lost) > MAX_LOST else None
 
     def hurry(self) -> None:
         """Make one look without waiting: the client is being closed."""

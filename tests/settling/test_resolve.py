@@ -22,6 +22,7 @@ from equos_async import (
     Timeouts,
     Unresolved,
 )
+from equos_async._retry import search
 from equos_async.testing import Delay, Drop, EquosEmulator, Hang, Lag, Status, Truncate
 from tests.clocks import FakeClock, settle, until
 from tests.conftest import KEY, REQUEST
@@ -52,6 +53,16 @@ async def test_with_a_client_key_alone() -> None:
         assert client.resolve(pickle.loads(pickle.dumps(first)))
         assert client.unresolved == (second,)
         assert not client.resolve(first)
+
+
+async def test_the_oldest_of_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client lets go of it by itself: nothing waits for it, the closing client neither."""
+    monkeypatch.setattr(search, "MAX_LOST", 1)
+    async with world(SESSION, settle=Settle(patience=0.1, look_for=1e9)) as here:
+        here.emulator.faults.start.add(Drop("before"), times=2)
+        oldest, other = await lose(here), await lose(here)
+        assert here.client.resolve(other)
+        assert await here.client.aclose(deadline=1e8) == (oldest,)
 
 
 @pytest.mark.parametrize("wrong", [None, "an id", 7])

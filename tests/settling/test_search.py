@@ -252,8 +252,8 @@ def test_the_newest_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, in a long outage, too."""
     monkeypatch.setattr(module, "MAX_LOST", 2)
     search = Search(60.0)
-    for number in range(4):
-        search.add(lost(str(number)))
+    dropped = [search.add(lost(str(number))) for number in range(4)]
+    assert [one and one.marker for one in dropped] == [None, None, "0", "1"]
     assert list(search.lost) == ["2", "3"]
 
 
