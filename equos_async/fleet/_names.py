@@ -26,14 +26,15 @@ _OVER: Final = {"Z", "X", "x"}
 
 
 def checked(name: str) -> str:
-    """Check a worker's name.
+    """Check a worker's name, and return it as a plain string.
 
     Raises:
         ConfigurationError: It is not a valid name.
     """
-    if _validate.line("worker", name).startswith("."):
+    found = _validate.line("worker", name)
+    if found.startswith("."):
         raise ConfigurationError("worker must not begin with '.'")
-    return name
+    return found
 
 
 def new_id(name: str | None) -> str:

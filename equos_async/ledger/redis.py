@@ -82,7 +82,8 @@ class RedisLedger:
         connections: int = 16,
     ) -> None:
         link, ways = _extra("redis_link"), _extra("redis_ways")
-        if not set("{}").isdisjoint(_validate.line("namespace", namespace)):
+        namespace = _validate.line("namespace", namespace)
+        if not set("{}").isdisjoint(namespace):
             raise ConfigurationError("namespace must not contain '{' or '}'")
         _validate.number("timeout", timeout)
         if _validate.count("connections", connections) < LEAST:

@@ -26,12 +26,13 @@ from equos_async import (
     SQLiteLedger,
 )
 from equos_async.cli.ledger import open_ledger
-from equos_async.fleet._names import PROC, is_dead, own_process
+from equos_async.fleet._names import PROC, checked, is_dead, name_of, new_id, own_process
 from equos_async.ledger.protocol import LedgerRow
 from equos_async.testing import EquosEmulator
 from tests.clocks import eventually, settle
 from tests.fleet.support import REQUEST, MemoryLedger, ScriptedClient
 from tests.ledger.conftest import RedisServer
+from tests.unit.test_bad_input import Word
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -204,6 +205,11 @@ async def test_without_the_engine(tmp_path: Path, scripted: ScriptedClient) -> N
     async with SessionFleet(scripted, ledger=ledger, worker="bot", ledger_required=False) as fleet:
         await fleet.start(REQUEST, key="a")
     assert scripted.stopped == ["s1"]
+
+
+def test_a_name_from_an_enum() -> None:
+    """It is the string, not the name of the enum's member."""
+    assert name_of(new_id(checked(Word.NAME))) == "name"
 
 
 @pytest.mark.parametrize("name", ["", ".", ".bot", "a\0b", "a\nb", "\x1b[2J", 5])
