@@ -27,4 +27,4 @@ async def read_all(
         for item in listing.take(await tasks.answer_of(call)):
             yield item
         if listing.problem is not None:
-            tasks.on_unreadable_fields(call, (listing.problem,))
+            tasks.reports.unreadable_fields(call, (listing.problem,))

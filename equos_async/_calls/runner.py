@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -22,38 +23,27 @@ from equos_async.settings import Timeouts
 
 from .call import Call, CallGuard, Tried, Work
 from .keys import NoKey
+from .lifecycle import Lifecycle, State
 from .limiter import Limiter
 from .outcome import Accepted, Refused, Result, Unknown, Unsent
+from .reports import CallReports
 
 T = TypeVar("T")
 
 
-class Observer(Protocol):
-    """The callbacks of a runner."""
-
-    def may_retry(self, call: Call[Any]) -> bool:
-        """Whether a call may be sent again."""
-        ...
-
-    def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
-        """A call will be sent again."""
-        ...
-
-    def on_pause(self, call: Call[Any], seconds: float) -> None:
-        """The server asked for a pause."""
-        ...
-
-    def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Fields of an answer had values of a wrong type."""
-        ...
-
-    def on_overdue(self, call: Call[Any]) -> None:
-        """The time of a sent attempt is over; its answer is still awaited."""
-        ...
-
-
 class CallRunner:
-    """Runs calls: waits for a permit, sends, classifies, waits, and sends again."""
+    """Runs calls: waits for a permit, sends, classifies, waits, and sends again.
+
+    Args:
+        transport: Sends the requests.
+        throttle: The limits, the retry budget and the pause that all calls share.
+        timeouts: The time limits.
+        clock: The source of time and chance.
+        lifecycle: The state of the client.
+        reports: Reports what happens to a call.
+        overdue: Ends the caller's wait for an attempt whose time is over; its answer is still
+            awaited.
+    """
 
     def __init__(
         self,
@@ -62,13 +52,17 @@ class CallRunner:
         throttle: ClientThrottle,
         timeouts: Timeouts,
         clock: Clock,
-        observer: Observer,
+        lifecycle: Lifecycle,
+        reports: CallReports,
+        overdue: Callable[[Call[Any], Failure], None],
     ) -> None:
         self._transport = transport
         self._throttle = throttle
         self._timeouts = timeouts
         self._clock = clock
-        self._observer = observer
+        self._lifecycle = lifecycle
+        self._reports = reports
+        self._tell_overdue = overdue
         self._busy: set[Limiter] = set()
         self._limiters: dict[OperationName, Limiter] = {
             name: Limiter(limit, clock, self._busy) for name, limit in throttle.limits.items()
@@ -85,7 +79,7 @@ class CallRunner:
         if call.latest is None or again is None:
             return None
         call.work = Work.BACKOFF
-        self._observer.on_retry(call, call.latest.reply, again.wait)
+        self._report_retry(call, call.latest.reply, again.wait)
         await self._clock.sleep(again.wait)
         return await self.run(call, again.paid)
 
@@ -118,7 +112,7 @@ class CallRunner:
             if again is None:
                 return _last(tried)
             call.move(Work.ON_WIRE, Work.BACKOFF)
-            self._observer.on_retry(call, tried.reply, again.wait)
+            self._report_retry(call, tried.reply, again.wait)
             await self._clock.sleep(again.wait)
             call.move(Work.BACKOFF, Work.QUEUED)
             paid = again.paid
@@ -131,13 +125,13 @@ class CallRunner:
         head, missing = call.head, None
         if head.fields is call.carried and not head.key.refuse():
             return tried, False
-        if not self._observer.may_retry(call):
+        if not self._may_retry(call):
             return tried, False
         call.move(Work.ON_WIRE, Work.BACKOFF)
         if not head.key.is_fresh:
             missing = await head.key.ask(call.deadline)
         if missing is None and head.fields is not call.carried:
-            self._observer.on_retry(call, tried.reply, 0.0)
+            self._report_retry(call, tried.reply, 0.0)
             call.move(Work.BACKOFF, Work.QUEUED)
             return tried, True
         call.move(Work.BACKOFF, Work.ON_WIRE)
@@ -145,8 +139,24 @@ class CallRunner:
             tried = call.latest = evolve(tried, verdict=call.effect.retry.keyless)
         return tried, False
 
+    def _may_retry(self, call: Call[Any]) -> bool:
+        """Whether a call may be sent again.
+
+        A stop may, unless it has failed for its caller: then its repetitions are calls of their
+        own. Any other call may while the client is open and its caller waits.
+        """
+        if call.effect.alone is Alone.GOES_ON:
+            return not call.late
+        is_called_off = call.watch is not None and call.watch.is_called_off
+        return self._lifecycle.state is State.OPEN and call.is_wanted and not is_called_off
+
+    def _report_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
+        self._reports.retry(call, reply, wait)
+        if call.watch is not None:
+            call.watch.rests()
+
     def _again(self, call: Call[Any], tried: Tried) -> Again | None:
-        if call.is_last or not self._observer.may_retry(call):
+        if call.is_last or not self._may_retry(call):
             return None
         rules, now = call.effect.retry, self._clock.now()
         left = call.deadline - now
@@ -224,7 +234,10 @@ class CallRunner:
     def _overdue(self, call: Call[Any]) -> None:
         """The caller gets its error now; a call that only waits for a late answer has no permit."""
         call.give_back()
-        self._observer.on_overdue(call)
+        if not call.answer.done():
+            seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
+            reason = f"no answer within {seconds:g} s"
+            self._tell_overdue(call, Failure(sent=True, reason=reason, timed_out=True))
 
     async def _enter(self, limiter: Limiter, call: Call[Any]) -> bool:
         """Wait for a permit, unless the server asked for a pause that is too long for the call."""
@@ -271,9 +284,9 @@ class CallRunner:
         )
         call.latest = Tried(reply, outcome, verdict, value, unreadable)
         if missed:
-            self._observer.on_unreadable_fields(call, missed)
+            self._reports.unreadable_fields(call, missed)
         if pause is not None:
-            self._observer.on_pause(call, pause)
+            self._reports.pause(call, pause)
             self._limiters[rules.pauses].turn_away(now + pause)
         for limiter in tuple(self._busy):
             if limiter is not call.permit:  # that one looks when it gets the permit back

@@ -12,7 +12,7 @@ from equos_async._api.effects import Alone
 from equos_async._api.operations import Operation, Resource
 from equos_async._emitter import Emitter
 from equos_async._http.exchange import Exchange
-from equos_async._http.request import Failure, Reply
+from equos_async._http.request import Failure
 from equos_async._http.transport import Transport
 from equos_async._retry.throttle import ClientThrottle
 from equos_async.clock import Clock, in_loop, set_unless_done
@@ -53,6 +53,7 @@ class CallTasks:
     Attributes:
         policy: The argument.
         throttle: The limits, the retry budget and the pause that all calls share.
+        reports: Reports the calls.
         starts: Carries out starts.
     """
 
@@ -70,7 +71,6 @@ class CallTasks:
         settle: Settle | None,
     ) -> None:
         self._transport = transport
-        self._timeouts = timeouts
         self._clock = clock
         self._keys = keys
         self._mask = keys.mask
@@ -81,18 +81,22 @@ class CallTasks:
             base=base, keys=keys, transport=transport, timeouts=timeouts, clock=clock
         )
         self._make = self._factory.make
-        self._reports = CallReports(base=base, clock=clock, emitter=emitter, mask=self._mask)
+        self.reports: CallReports = CallReports(
+            base=base, clock=clock, emitter=emitter, mask=self._mask
+        )
         self._runner = CallRunner(
             transport=transport,
             throttle=self.throttle,
             timeouts=timeouts,
             clock=clock,
-            observer=self,
+            lifecycle=self._lifecycle,
+            reports=self.reports,
+            overdue=self._overdue,
         )
         running = Running()
         self._endings = Endings(
             runner=self._runner,
-            reports=self._reports,
+            reports=self.reports,
             running=running,
             lifecycle=self._lifecycle,
             clock=clock,
@@ -105,7 +109,7 @@ class CallTasks:
             resume=self._resume,
             end_held=lambda: self._held.end_all(self._launcher.launch_orphan, also_left=True),
             endings=self._endings,
-            reports=self._reports,
+            reports=self.reports,
             lifecycle=self._lifecycle,
             clock=clock,
             mask=self._mask,
@@ -119,7 +123,7 @@ class CallTasks:
             keys=keys,
             runner=self._runner,
             endings=self._endings,
-            reports=self._reports,
+            reports=self.reports,
             running=running,
             lifecycle=self._lifecycle,
             clock=clock,
@@ -132,7 +136,7 @@ class CallTasks:
         self._held = self.starts.held
         self._remains = Remains(
             factory=self._factory,
-            reports=self._reports,
+            reports=self.reports,
             held=self._held,
             calls=self._calls,
             close=self.close,
@@ -146,7 +150,7 @@ class CallTasks:
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
         """Sessions that may be running and that no caller holds, oldest first."""
-        known = self._reports.unresolved.all
+        known = self.reports.unresolved.all
         # If the loop was closed while calls were in progress, their outcomes stay unknown.
         return known + (self._remains.listed(CLOSED_LOOP) if self._remains.is_over else ())
 
@@ -283,10 +287,10 @@ class CallTasks:
             Whether that changed anything: False if there is no such entry, or the client is
             stopping its session.
         """
-        call = self._reports.unresolved.call_of(unresolved_id)
+        call = self.reports.unresolved.call_of(unresolved_id)
         if call is None or not self._settling.let_go(call):
             return False
-        self._reports.resolved(call)
+        self.reports.resolved(call)
         self._endings.let_go(call.target.id)
         if call.watch is not None:
             call.watch.settle()
@@ -310,43 +314,13 @@ class CallTasks:
             self._endings.hurry()
             self._settling.hurry()
         await self._closing.wait(self._clock.now() + seconds)
-        return self.unresolved + self._reports.pending(self._calls, "it is still under way")
-
-    # Called by the runner.
-
-    def may_retry(self, call: Call[Any]) -> bool:
-        """Whether a call may be sent again.
-
-        A stop may, unless it has failed for its caller: then its repetitions are calls of their
-        own. Any other call may while the client is open and its caller waits.
-        """
-        if call.effect.alone is Alone.GOES_ON:
-            return not call.late
-        is_called_off = call.watch is not None and call.watch.is_called_off
-        return self._lifecycle.state is State.OPEN and call.is_wanted and not is_called_off
-
-    def on_retry(self, call: Call[Any], reply: Reply | Failure, wait: float) -> None:
-        """Report that a call will be sent again."""
-        self._reports.retry(call, reply, wait)
-        if call.watch is not None:
-            call.watch.rests()
-
-    def on_pause(self, call: Call[Any], seconds: float) -> None:
-        """Report that the server asked for a pause."""
-        self._reports.pause(call, seconds)
-
-    def on_unreadable_fields(self, call: Call[Any], paths: tuple[str, ...]) -> None:
-        """Report the fields of an answer that had values of a wrong type."""
-        self._reports.unreadable_fields(call, paths)
-
-    def on_overdue(self, call: Call[Any]) -> None:
-        """End the caller's wait for an attempt that takes too long."""
-        if not call.answer.done():
-            seconds = min(call.effect.attempt(self._timeouts), call.deadline - call.began)
-            late = Failure(sent=True, reason=f"no answer within {seconds:g} s", timed_out=True)
-            self.starts.overdue(call, late)
+        return self.unresolved + self.reports.pending(self._calls, "it is still under way")
 
     # The life of a call.
+
+    def _overdue(self, call: Call[Any], late: Failure) -> None:
+        """End the caller's wait for an attempt whose time is over."""
+        self.starts.overdue(call, late)
 
     async def _resume(self, call: Call[Any], exchange: Exchange) -> None:
         """The work of the task that continues a start whose first task a signal handler ended."""
