@@ -504,13 +504,14 @@ class SessionFleet(Generic[K]):
             await drain.done
         finally:
             # Also if a cancellation ends the wait.
+            was_told = self._report is not None  # by another task that closes it
             self._report = self._supervisor.drains.conclude(drain, is_final=True)
-            if self._report.left:
+            if self._report.left and not was_told:
                 keys = [end.key for end in self._report.left[:MAX_NAMED]]
                 fields = {"equos_event": "left", "equos_key": keys}
                 logger.warning("sessions may still be running: %s", self._report, extra=fields)
-                if exc is not None:
-                    exc.add_note(str(self._report))
+            if self._report.left and exc is not None:
+                exc.add_note(str(self._report))
             if self._guard is not None:
                 self._guard.remove()
             await self._worker.leave()

@@ -77,6 +77,20 @@ async def test_the_report_tells_all_outcomes(
     await client.aclose(deadline=0)
 
 
+async def test_two_who_close_tell_once(
+    client: EquosClient, emulator: EquosEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that is left is one line in the log, and both have it in their reports."""
+    emulator.faults.stop.add(Hang(), times=None)
+    fleet = SessionFleet[str](client, drain_deadline=0.2)
+    await fleet.open()
+    await fleet.start(REQUEST, key="a")
+    reports = await asyncio.gather(fleet.aclose(), fleet.aclose())
+    assert [[end.key for end in one.left] for one in reports] == [["a"], ["a"]]
+    assert caplog.text.count("sessions may still be running") == 1
+    await client.aclose(deadline=0)
+
+
 async def test_a_drain_of_nothing(scripted: ScriptedClient) -> None:
     """An empty fleet drains and ends at once."""
     async with SessionFleet(scripted) as fleet:
