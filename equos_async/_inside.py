@@ -21,6 +21,20 @@ def clock_of(client: EquosClient) -> Clock:
     return client._clock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
+def check_loop(client: EquosClient) -> None:
+    """Check that this is the event loop of a client, if it has one that is not closed.
+
+    Raises:
+        ConfigurationError: Another loop runs here, in another thread perhaps, or none.
+    """
+    _tasks_of(client).factory.check()
+
+
+def is_inherited(client: EquosClient) -> bool:
+    """Whether a client was in use before a fork, so that its sessions are the parent's."""
+    return _tasks_of(client).factory.is_inherited
+
+
 def policy_of(client: EquosClient) -> RetryPolicy:
     """The retry policy of a client."""
     return _tasks_of(client).policy

@@ -36,6 +36,15 @@ def brief(text: str) -> str:
     return shown(cut)
 
 
+def keyed(key: object) -> str:
+    """A fleet's key within a sentence; it is an object of the program, whose repr may raise."""
+    try:
+        text = repr(key)
+    except Exception:
+        text = f"<{type(key).__name__}>"
+    return brief(text)
+
+
 def named(things: Sequence[T], name: Callable[[T], str]) -> list[str]:
     """The names of the first things, and how many more there are."""
     names = [name(one) for one in things[:MAX_NAMED]]

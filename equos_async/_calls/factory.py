@@ -31,6 +31,7 @@ class CallFactory:
 
     Attributes:
         loop: The event loop of the client; None before the first call.
+        is_inherited: Whether this is a fork of the process in which it was used.
     """
 
     def __init__(
@@ -42,6 +43,16 @@ class CallFactory:
         self._timeouts = timeouts
         self._clock = clock
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.is_inherited: bool = False
+
+    def check(self) -> None:
+        """Check that this is the client's event loop, if it has one that is not closed.
+
+        Raises:
+            ConfigurationError: It is not.
+        """
+        if self.loop is not None and not self.loop.is_closed():
+            self.bind()
 
     def bind(self) -> asyncio.AbstractEventLoop:
         """Bind the client to the running event loop.
@@ -49,9 +60,18 @@ class CallFactory:
         Raises:
             ConfigurationError: No loop is running, or the client belongs to another one.
         """
+        if self.is_inherited:
+            raise ConfigurationError(
+                "this client was in use before os.fork: its sessions are those of the parent "
+                "process; create a client in each process"
+            )
         try:
             self.loop = self._transport.bind()
         except RuntimeError:
+            if self.loop is not None:
+                raise ConfigurationError(
+                    "the event loop of this client does not run here"
+                ) from None
             raise ConfigurationError(
                 "no asyncio event loop is running here: this library runs on asyncio only, "
                 "with anyio on its asyncio backend, and not on trio"

@@ -54,6 +54,10 @@ class Held:
             if also_left or watch is None or not watch.is_left:
                 self.end(session_id, launch)
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
     def targets(self) -> list[Target]:
         """The targets of the stops."""
         return [Target("stop", kind.word, one) for one, (kind, _) in self._held.items()]

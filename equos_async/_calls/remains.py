@@ -101,6 +101,12 @@ class Remains:
         """Tell nothing more: it was told, or is another process's."""
         self._is_told = True
 
+    def disown(self) -> None:
+        """It is all another process's: stop nothing, and tell nothing."""
+        self.forget()
+        self._held.clear()
+        self._factory.is_inherited = True
+
     def __del__(self) -> None:
         if self.is_over:
             self.tell(CLOSED_LOOP)
@@ -130,7 +136,7 @@ def after_fork() -> None:
     """What the parent's loops do is the parent's business."""
     for one in list(_OPEN):
         if one.is_bound:
-            one.forget()
+            one.disown()
             _OPEN.discard(one)
 
 

@@ -77,10 +77,10 @@ class CallTasks:
         self.policy: RetryPolicy = policy
         self.throttle: ClientThrottle = ClientThrottle(policy, limits)
         self._lifecycle = Lifecycle()
-        self._factory = CallFactory(
+        self.factory: CallFactory = CallFactory(
             base=base, keys=keys, transport=transport, timeouts=timeouts, clock=clock
         )
-        self._make = self._factory.make
+        self._make = self.factory.make
         self.reports: CallReports = CallReports(
             base=base, clock=clock, emitter=emitter, mask=self._mask
         )
@@ -135,7 +135,7 @@ class CallTasks:
         self._settling = self.starts.settling
         self._held = self.starts.held
         self._remains = Remains(
-            factory=self._factory,
+            factory=self.factory,
             reports=self.reports,
             held=self._held,
             calls=self._calls,
@@ -276,7 +276,7 @@ class CallTasks:
 
     def drop_block(self, session_id: str) -> None:
         """Stop the session of a block whose coroutine is being closed and cannot wait."""
-        loop = self._factory.loop
+        loop = self.factory.loop
         if loop is not None and session_id in self._held:
             in_loop(loop, partial(self._held.end, session_id, self._launcher.launch_orphan))
 
@@ -303,7 +303,7 @@ class CallTasks:
             The sessions that may be running then and that no caller holds.
         """
         if self._lifecycle.state is State.OPEN:
-            self._factory.bind()
+            self.factory.bind()
             self._lifecycle.move(State.OPEN, State.CLOSING)
             for call in self._calls:
                 alone = call.effect.alone

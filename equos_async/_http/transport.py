@@ -37,6 +37,8 @@ _FATAL: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+_FROM_A_THREAD: Final = ": from another thread use asyncio.run_coroutine_threadsafe"
+
 _NETWORK: Final = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -112,10 +114,10 @@ class Transport:
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            over = ", which is closed" if self._loop.is_closed() else ""
             raise ConfigurationError(
-                f"this client belongs to another event loop{over}: "
-                "create one client for each loop, and so for each asyncio.run"
+                "this client belongs to another event loop"
+                + (", which is closed: " if self._loop.is_closed() else f"{_FROM_A_THREAD}, or ")
+                + "create one client for each loop, and so for each asyncio.run"
             )
         return loop
 
@@ -156,6 +158,8 @@ class Transport:
                 )
             if not isinstance(error, Exception):
                 raise
+            if not guard.sent and self._injected is not None and self._injected.closed:
+                error = RuntimeError("http_session is closed: close the client before it")
             return exchange.outcome(failure_of(error, sent=guard.sent))
         finally:
             watch.stop()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from heapq import nsmallest
 
-from equos_async._shown import brief
+from equos_async._shown import brief, keyed
 from equos_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -113,7 +113,7 @@ class Admission:
         holder = self.holder(record.key)
         if holder is not None:
             raise KeyInUseError(
-                f"key {brief(repr(record.key))} already has a session: stop it first",
+                f"key {keyed(record.key)} already has a session: stop it first",
                 key=record.key,
                 holder=self._rows.worker and name_of(self._rows.worker),
                 session_id=holder.session_id,

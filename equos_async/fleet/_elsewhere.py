@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import evolve
 
-from equos_async._shown import brief
+from equos_async._shown import keyed
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, LedgerError
@@ -84,7 +84,7 @@ class Elsewhere:
             if not starts:
                 return last
             if min(row.age for row in starts) >= patience or self._clock.now() >= until:
-                whose = f"worker {name_of(starts[0].owner)} for key {brief(repr(key_of(key)))}"
+                whose = f"worker {name_of(starts[0].owner)} for key {keyed(key_of(key))}"
                 told = f"the start of {whose} has no end"
                 raise EquosError(f"{told}: a session may be running", operation="stop")
             await self._clock.sleep(AGAIN)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, cast, get_args
+from typing import Any, Generic, NoReturn, Self, cast, get_args
 
 from equos_async import _validate
-from equos_async._inside import clock_of, pause_of
+from equos_async._inside import check_loop, clock_of, is_inherited, pause_of
 from equos_async._shown import MAX_NAMED
 from equos_async.client import EquosClient
 from equos_async.clock import Clock
@@ -254,6 +254,7 @@ class SessionFleet(Generic[K]):
             raise ConfigurationError(
                 "the fleet is not open: use 'async with', or open() and aclose()"
             )
+        check_loop(self._client)
         if if_taken not in get_args(IfTaken):
             raise ConfigurationError(f"if_taken must be one of {', '.join(get_args(IfTaken))}")
         record = asked(
@@ -285,6 +286,7 @@ class SessionFleet(Generic[K]):
             ConfigurationError: The key cannot be a key of the ledger.
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
+        check_loop(self._client)
         holder = self._admission.holder(key)
         is_here = holder is not None and not holder.entry.may_be_refused
         told = "stop() was called before the session was live"
@@ -303,6 +305,7 @@ class SessionFleet(Generic[K]):
         Returns:
             How each session ended; those that are not yet confirmed are ``unresolved``.
         """
+        check_loop(self._client)
         seconds = self._drain_deadline if deadline is None else deadline
         drain = self._supervisor.drain(
             _validate.number("deadline", seconds, zero=True),
@@ -344,6 +347,7 @@ class SessionFleet(Generic[K]):
         Raises:
             LedgerError: The fleet does not have the session, and the ledger failed.
         """
+        check_loop(self._client)
         record = self._records.by_id(session_id)
         if record is None:
             return await self._worker.mark_ended(session_id)
@@ -411,14 +415,15 @@ class SessionFleet(Generic[K]):
         the way out of the block all sessions are stopped, and the program continues after the
         block, with :attr:`report`. A second signal ends the wait for the stops at once. After it,
         or after the block, the previous signal handlers are in place again. If several fleets of a
-        process call it, a signal reaches all of them.
+        process call it, a signal reaches all of them. If the task is over, the first signal closes
+        the fleet instead, and if the block goes on after it, the second one does.
 
         With ``grace`` there is one more step: the first signal begins :meth:`wind_down`, which ends
         the block when no session runs any more or after so many seconds; the second ends the block
         at once, and the third ends the wait for the stops.
 
         Raises:
-            ConfigurationError: ``grace`` is wrong, or it was called twice or outside the main
+            ConfigurationError: An argument is wrong, or it was called twice or outside the main
                 thread.
         """
         if self._guard is not None:
@@ -427,7 +432,9 @@ class SessionFleet(Generic[K]):
         begin: Callable[[], asyncio.Future[None]] | None = None
         if grace is not None:
             begin = partial(supervisor.wind_down, _validate.number("grace", grace, zero=True))
-        guard = SignalGuard(lambda: supervisor.drains.closing, supervisor.drains.give_up, begin)
+        guard = SignalGuard(
+            lambda: supervisor.drains.closing, supervisor.drains.give_up, self.aclose, begin
+        )
         guard.install(signals or (signal.SIGTERM, signal.SIGINT))
         self._guard = guard
 
@@ -444,6 +451,7 @@ class SessionFleet(Generic[K]):
         Returns:
             :attr:`report`, with the sessions that ended during the grace.
         """
+        check_loop(self._client)
         if not self._supervisor.drains.closing:
             over = self._supervisor.wind_down(_validate.number("grace", grace, zero=True))
             with self._ends.excused():
@@ -498,6 +506,7 @@ class SessionFleet(Generic[K]):
         return self._guard is not None and self._guard.absorbs(exc)
 
     async def _leave(self, exc: BaseException | None) -> None:
+        check_loop(self._client)
         self._supervisor.close()
         drain = self._supervisor.drain(self._drain_deadline, closed_error, is_final=True)
         try:
@@ -517,10 +526,13 @@ class SessionFleet(Generic[K]):
             await self._worker.leave()
             await self._ends.leave()
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a SessionFleet cannot be pickled or copied: create one where it is needed")
+
     def __del__(self) -> None:
         admission = self.__dict__.get("_admission")  # absent if the arguments were refused
         left = 0 if admission is None or admission.closed else self._records.count(*IN_DOUBT)
-        if left:
+        if left and not is_inherited(self._client):
             told = f"{self!r} was dropped with {left} sessions that may be running: leave its block"
             logger.warning("%s", told)
             warnings.warn(told, ResourceWarning, source=self, stacklevel=2)

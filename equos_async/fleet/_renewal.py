@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from equos_async._api.operations import resource_of
-from equos_async._shown import brief
+from equos_async._shown import keyed
 from equos_async.errors import EquosError
 from equos_async.events import logger
 
@@ -170,7 +170,7 @@ def call_off(renewal: asyncio.Task[LiveSession[Any]]) -> None:
 
 
 def _not_live(old: SessionRecord) -> EquosError:
-    told = f"the session of {brief(repr(old.key))} is not live any more, or was replaced"
+    told = f"the session of {keyed(old.key)} is not live any more, or was replaced"
     return EquosError(told, operation="start", session_id=old.session_id)
 
 

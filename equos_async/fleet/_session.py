@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
 from attrs import define, field
 
 from equos_async._api.operations import CONVERSATION, SESSION, Resource
 from equos_async._calls.watch import Watch
+from equos_async._shown import keyed
 from equos_async.clock import Clock, SetTimer, set_unless_done
 from equos_async.errors import EquosError, ResourceName
 from equos_async.models import EquosConversation, EquosSession
@@ -120,6 +121,7 @@ class LiveSession(Generic[K_co]):
         Raises:
             EquosError: As ``EquosClient.stop_session``; the session may still be running.
         """
+        self._record.owner.check()
         return await shared(self._record.owner.stop(self._record))
 
     async def renew(self) -> LiveSession[K_co]:
@@ -137,6 +139,7 @@ class LiveSession(Generic[K_co]):
                 this one goes on, unless it has ended or was replaced before.
         """
         record = self._record
+        record.owner.check()
         task = record.owner.renew(record)
         await asyncio.wait([task])
         if task.cancelled():
@@ -174,7 +177,13 @@ class LiveSession(Generic[K_co]):
     def __repr__(self) -> str:
         end = self._record.end
         state = f"{self.state}, {self.remaining:.0f} s left" if end is None else end.outcome
-        return f"<LiveSession {self.key!r} {self.session_id} {state}>"
+        return f"<LiveSession {keyed(self.key)} {self.session_id} {state}>"
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a LiveSession cannot be pickled or copied: pass on its key, its session_id or its "
+            "server_url"
+        )
 
 
 HandOver = Callable[[LiveSession[K], LiveSession[K]], Awaitable[object] | None]
@@ -193,6 +202,10 @@ class Owner(Protocol):
     @property
     def clock(self) -> Clock:
         """The source of time."""
+        ...
+
+    def check(self) -> None:
+        """Check that this is its event loop."""
         ...
 
     def stop(self, record: SessionRecord) -> asyncio.Task[AnyEnded | None]:
@@ -363,7 +376,7 @@ class SessionRecord:
         return self.reason.value.format(by=self.claimed_by)
 
     def __repr__(self) -> str:
-        return f"<SessionRecord {self.key!r} {self.session_id} {self.state.value}>"
+        return f"<SessionRecord {keyed(self.key)} {self.session_id} {self.state.value}>"
 
 
 def error_of(task: asyncio.Task[Any], cut_off: type[EquosError]) -> BaseException | None:

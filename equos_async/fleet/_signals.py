@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from equos_async._shown import brief
 from equos_async.clock import set_unless_done
 from equos_async.errors import ConfigurationError
+from equos_async.events import logger
 
 
 class SignalGuard:
@@ -24,6 +26,7 @@ class SignalGuard:
     Args:
         is_closed: Whether the shutdown has begun already, so that no task has to be cancelled.
         give_up: Called on the second signal.
+        close: Closes the fleet where the task has not: it is over, or has caught its cancellation.
         begin: If given, called at an additional signal before these two. The task is cancelled when
             the returned future is done, or at the next signal.
     """
@@ -32,10 +35,13 @@ class SignalGuard:
         self,
         is_closed: Callable[[], bool],
         give_up: Callable[[], None],
+        close: Callable[[], Coroutine[Any, Any, object]],
         begin: Callable[[], asyncio.Future[None]] | None = None,
     ) -> None:
         self._is_closed = is_closed
         self._give_up = give_up
+        self._close = close
+        self._closing: asyncio.Task[object] | None = None
         self._begin = begin
         self._grace: asyncio.Future[None] | None = None
         self.loop: Final = asyncio.get_running_loop()
@@ -51,11 +57,14 @@ class SignalGuard:
         ``loop.add_signal_handler`` is not used, because it is missing on Windows, and cannot
         restore a previous handler such as that of ``asyncio.run``.
         """
-        try:
-            for one in signals:
+        for one in [_checked(one) for one in signals]:
+            try:
                 self.previous[one] = signal.signal(one, self.handle)
-        except ValueError:
-            raise ConfigurationError("stop_on_signals works in the main thread only") from None
+            except ValueError:
+                raise ConfigurationError("stop_on_signals works in the main thread only") from None
+            except OSError:
+                self.remove()
+                raise ConfigurationError(f"a program cannot handle {one.name}") from None
 
     def remove(self) -> None:
         """Restore the previous handlers; harmless if that was done."""
@@ -89,7 +98,9 @@ class SignalGuard:
             below.handle(number, frame)
 
     def _act(self) -> None:
-        if self._signalled:
+        if self._signalled and not self._is_closed():
+            self._close_here("has caught the cancellation, and goes on")
+        elif self._signalled:
             self.remove()
             self._give_up()
         elif self._grace is not None:
@@ -102,9 +113,25 @@ class SignalGuard:
 
     def _end(self, *_: object) -> None:
         self._signalled = True
-        if not self._is_closed() and self._task is not None:
+        if self._is_closed():
+            return
+        if self._task is None or self._task.done():
+            self._close_here("is over")
+        else:
             self._cancelled = True
             self._task.cancel()
+
+    def _close_here(self, why: str) -> None:
+        logger.warning("a signal closes the fleet: the task that called stop_on_signals %s", why)
+        self._closing = self.loop.create_task(self._close())
+
+
+def _checked(one: object) -> signal.Signals:
+    try:
+        return signal.Signals(cast("int", one))
+    except ValueError:
+        told = f"signals must be signals, such as signal.SIGTERM, not {brief(repr(one))}"
+        raise ConfigurationError(told) from None
 
 
 def _guard_of(handler: object) -> SignalGuard | None:

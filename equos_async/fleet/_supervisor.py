@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from equos_async._calls.watch import WATCH, Watch
-from equos_async._inside import end, stops_of
+from equos_async._inside import check_loop, end, stops_of
 from equos_async.client import EquosClient
 from equos_async.clock import Clock, Timers, set_unless_done
 from equos_async.errors import EquosError
@@ -156,6 +156,10 @@ class FleetSupervisor:
             record.is_confirmed = True
             self._mark(record, record.reason)
             self._over(record)
+
+    def check(self) -> None:
+        """Check that this is the client's event loop, as :func:`check_loop`."""
+        check_loop(self._client)
 
     # Watching.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import cast
 
-from equos_async._shown import brief, named
+from equos_async._shown import keyed, named
 
 from ._session import LiveSession, SessionRecord
 from .values import K
@@ -31,5 +31,5 @@ class LiveView(Mapping[K, LiveSession[K]]):
         return len(self._records)
 
     def __repr__(self) -> str:
-        keys = named(list(self._records), lambda key: brief(repr(key)))
-        return f"<{len(self)} live: {', '.join(keys)}>"
+        keys = named(list(self._records), keyed)
+        return f"<{', '.join([f'{len(self)} live', *keys])}>"

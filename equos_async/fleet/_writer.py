@@ -14,7 +14,7 @@ from attrs import evolve
 
 from equos_async._api.operations import resource_of
 from equos_async._marker import markers_of, new_marker
-from equos_async._shown import brief
+from equos_async._shown import keyed
 from equos_async.clock import Clock
 from equos_async.errors import EquosError, FleetFullError, KeyInUseError, LedgerError
 from equos_async.ledger.protocol import (
@@ -315,7 +315,7 @@ class RowWriter:
     def _key_in_use(self, entry: Entry, holder: str, session_id: str | None) -> KeyInUseError:
         key = key_of(entry.row.key)
         return KeyInUseError(
-            f"key {brief(repr(key))} already has a session, in worker {name_of(holder)}: stop it"
+            f"key {keyed(key)} already has a session, in worker {name_of(holder)}: stop it"
             f"{'' if self._is_keyed else ' there'}, "
             f"or if that worker is dead, wait {self._lease:g} s for its lease to end",
             key=key,

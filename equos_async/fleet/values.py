@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal
 
 from attrs import field, frozen
 
-from equos_async._shown import brief, named, shown
+from equos_async._shown import brief, keyed, named, shown
 from equos_async.errors import ResourceName
 from equos_async.events import MAX_REASON
 from equos_async.models import (
@@ -119,7 +119,7 @@ class FleetEvent(Generic[K_co]):
         return _LEVELS[self.kind]
 
     def __str__(self) -> str:
-        key, what = brief(repr(self.key)), self.resource or "session"
+        key, what = keyed(self.key), self.resource or "session"
         it = f"a {what}" if self.session_id is None else f"{what} {brief(self.session_id)}"
         sentence = _SENTENCES[self.kind].format(key=key, what=what, it=f"{it} of {key}")
         told = f": {shown(self.reason)}" if self.reason else ""
@@ -204,7 +204,7 @@ class SessionEnd(Generic[K_co]):
     def __str__(self) -> str:
         told = f": {shown(self.reason)}" if self.reason else ""
         session = brief(self.session_id or "unknown")
-        return f"{brief(repr(self.key))} (session {session}) {self.outcome}{told}"
+        return f"{keyed(self.key)} (session {session}) {self.outcome}{told}"
 
 
 @frozen(kw_only=True, repr=False)

@@ -177,9 +177,9 @@ async def test_a_lent_session_that_is_closed_first(request_: CreateSessionPassRe
             client = EquosClient(KEY, endpoint=server.endpoint, http_session=mine)
             block = client.session(request_)
             await block.__aenter__()
-        with pytest.raises(APIConnectionError, match="Session is closed; nothing was sent"):
+        with pytest.raises(APIConnectionError, match="http_session is closed: close the client"):
             await client.start_session(request_)
-        with pytest.raises(APIConnectionError, match="Session is closed; nothing was sent"):
+        with pytest.raises(APIConnectionError, match="http_session is closed: close the client"):
             await block.__aexit__(None, None, None)
         assert [one.session_id for one in await client.aclose()] == ["s-0"]
 

@@ -164,6 +164,6 @@ async def test_what_can_be_read_without_a_loop(scripted: ScriptedClient) -> None
         reader.start()
         await asyncio.to_thread(reader.join)
     assert seen == [
-        "<LiveSession 'a' s1 live, 598 s left> 598 live <1 live: 'a'>",
+        "<LiveSession 'a' s1 live, 598 s left> 598 live <1 live, 'a'>",
         "1 49",
     ]

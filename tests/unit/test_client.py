@@ -245,9 +245,24 @@ class TestLife:
         http_session = aiohttp.ClientSession()
         await http_session.close()
         async with EquosClient(KEY, http_session=http_session) as client:
-            with pytest.raises(Exception, match="Session is closed; nothing was sent") as caught:
+            with pytest.raises(Exception, match="http_session is closed") as caught:
                 await client.start_session(request_)
         assert getattr(caught.value, "attempts", None) == 1
+
+    def test_a_coroutine_whose_loop_is_gone(self, request_: CreateSessionPassRequest) -> None:
+        """It is collected, perhaps: what is told then does not speak of other libraries."""
+
+        async def use() -> EquosClient:
+            http_session = aiohttp.ClientSession()
+            await http_session.close()
+            client = EquosClient(KEY, http_session=http_session)
+            with pytest.raises(APIConnectionError):
+                await client.start_session(request_)
+            return client
+
+        closing = asyncio.run(use()).aclose()
+        with pytest.raises(ConfigurationError, match="loop of this client does not run here"):
+            closing.send(None)
 
 
 class TestClosing:

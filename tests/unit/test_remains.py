@@ -11,9 +11,10 @@ from concurrent import futures
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import aiohttp
 import pytest
 
-from equos_async import EquosClient
+from equos_async import ConfigurationError, EquosClient, SessionFleet
 from equos_async._calls import remains
 from equos_async._shown import MAX_NAMED
 from equos_async.testing import Delay, EquosEmulator
@@ -163,20 +164,34 @@ def test_a_loop_that_is_closed(
     assert told.endswith(" and 2 more")
 
 
+async def new_session() -> aiohttp.ClientSession:
+    """A session to lend."""
+    return aiohttp.ClientSession()
+
+
 def test_a_fork(
     threaded: Threaded, server: EquosEmulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the parent holds is not the child's; a client that was not used yet is."""
-    client, unused = (EquosClient(KEY, endpoint=server.endpoint) for _ in range(2))
+    session = threaded.run(new_session())
+    client = EquosClient(KEY, endpoint=server.endpoint, http_session=session)
+    unused = EquosClient(KEY, endpoint=server.endpoint)
     kept = hold(client)
     threaded.run(kept.__aenter__())
+    fleet: SessionFleet[str] = SessionFleet(client)
+    threaded.run(fleet.open())
+    threaded.run(fleet.start(REQUEST, key="a"))
     remains.after_fork()
     remains.at_exit()
-    assert len(server.live_sessions) == 1
+    del fleet
+    gc.collect()
+    assert len(server.live_sessions) == 2
     kept_too = hold(unused)
     threaded.run(kept_too.__aenter__())
     remains.at_exit()
-    assert len(server.live_sessions) == 1
+    assert len(server.live_sessions) == 2
     assert caplog.messages == []
-    threaded.run(client.aclose())
-    assert server.live_sessions == {}
+    with pytest.raises(ConfigurationError, match=r"in use before os\.fork"):
+        threaded.run(client.aclose())
+    assert len(server.live_sessions) == 2
+    threaded.run(session.close())
