@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from .answers import Page
+from .operations import PAGE
 
 T = TypeVar("T")
 
@@ -48,10 +49,13 @@ class Listing(Generic[T]):
                 self._seen.add(one.id)
                 new.append(item)
         self.skip += page.count
+        total = page.total
+        if total is not None and total <= page.count >= PAGE:
+            total = None  # a full part: it may be the total of this part only
         self._stale = 0 if new else self._stale + 1
         if self._most is None:
-            self._most = MAX_ITEMS if page.total is None else 2 * page.total + GROWTH
-        if not page.count or (page.total is not None and self.skip >= page.total):
+            self._most = MAX_ITEMS if total is None else 2 * total + GROWTH
+        if not page.count or (total is not None and self.skip >= total):
             self.is_over = True
         elif self._stale >= MAX_STALE:
             self.is_over, self.problem = True, "$.skip"

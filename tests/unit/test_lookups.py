@@ -333,6 +333,14 @@ class TestListing:
         assert list(listing.take(page(0, 0, None))) == []
         assert (listing.is_over, listing.problem) == (True, None)
 
+    def test_a_total_of_each_part_only(self) -> None:
+        """A full part does not end the list then."""
+        listing = Listing[Item]()
+        for first, last in ((0, 50), (50, 100), (100, 120)):
+            assert not listing.is_over
+            listing.take(page(first, last, last - first))
+        assert (listing.skip, listing.is_over, listing.problem) == (120, True, None)
+
     def test_a_list_that_moves(self) -> None:
         """New items move the others on: a part without new ids is not the end."""
         listing = Listing[Item]()
