@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from attrs import evolve
 
-from equos_async import ConfigurationError, CreateSessionPassRequest, EquosClient
+from equos_async import ConfigurationError, CreateSessionPassRequest, EquosClient, Settle
 from equos_async._api.codec import converter
 from equos_async.testing import Drop, EquosEmulator
 from tests.conftest import KEY, REQUEST
@@ -58,8 +58,9 @@ async def test_an_enum_of_strings_stands_for_its_values(emulator: EquosEmulator)
         endpoint=emulator.endpoint,
         headers={Word.NAME: Word.TENANT},
         clock=FastClock(),
+        settle=Settle(patience=1e6, look_for=1e6),
     ) as client:
-        started = await client.start_session(request)
+        started = await client.start_session(request, deadline=1e6)
         assert list(emulator.live) == [started.session.id]
         assert (request.name, repr(request.client)) == ("name", "'tenant'")
         listed = [one.id async for one in client.sessions(client=Word.TENANT)]
