@@ -194,7 +194,10 @@ class Starts:
         if task.cancelled() and (record.watch is None or record.watch.is_withdrawn):
             told = "it was cancelled before it was sent"
             error = record.unwanted or EquosError(told, operation="start")
-        if isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError):
+        # The session of an unreadable answer may have been stopped already.
+        is_settled = record.watch is not None and record.watch.is_settled
+        is_known = isinstance(error, EquosError) and not isinstance(error, StartOutcomeUnknownError)
+        if is_settled or is_known:
             record.watch = record.task = None
             self._admission.release(record, 0.0)
             self._tally.tell("refused", record, str(error))

@@ -63,9 +63,7 @@ class Unknowns:
         record.timer = self._timers.at(record.ends, self._outlived, record)
         session_id = error.session_id if isinstance(error, EquosError) else None
         self._tally.tell("unknown", record, str(error), session_id=session_id)
-        if record.watch is not None and record.watch.is_settled:
-            self.settled(record)
-        elif session_id is not None:
+        if session_id is not None:
             # The client stops the session of an unreadable answer: wait until that is confirmed.
             record.task = asyncio.create_task(end(self._client, record.resource, session_id))
             record.task.add_done_callback(partial(self._stray_stopped, record))

@@ -332,7 +332,7 @@ async def test_an_unreadable_answer_that_was_settled(
             await fleet.start(REQUEST, key=1)
         assert (fleet.stats().free, fleet.stats().budget_left) == (1, 700)
         await settle()
-        assert events.kinds == [("unknown", 1)]
+        assert events.kinds == [("refused", 1)]
     assert [one.method for one in emulator.requests] == ["POST", "PATCH"]
 
 
