@@ -76,7 +76,8 @@ class _Look:
     def as_text(self) -> str:
         counted = list(self._counted())
         queue = sum(waiting for _, _, waiting in counted)
-        head = f"{len(self.rows)} open, {queue} waiting, {len(counted)} workers"
+        of = "1 worker" if len(counted) == 1 else f"{len(counted)} workers"
+        head = f"{len(self.rows)} open, {queue} waiting, {of}"
         workers = (
             (plain(one.id), str(live), str(waiting), _lease(one)) for one, live, waiting in counted
         )

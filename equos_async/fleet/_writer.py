@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import islice
 from typing import Any, Final
 
 from attrs import evolve
@@ -29,6 +27,7 @@ from equos_async.ledger.protocol import (
 )
 
 from ._engine import Engine, removal
+from ._line import Line
 from ._names import name_of
 from ._rows import Confirmed, Desired, Entry, Step, Wish, called_off, key_of, text_of
 from .values import AnyRequest
@@ -85,10 +84,7 @@ class RowWriter:
         self._made = 0
         # By row id, from before the first step for a row until after the last one.
         self._entries: dict[str, Entry] = {}
-        self._line: dict[Entry, None] = {}
-        self._standing: Counter[str | None] = Counter()
-        # The rows in the queue whose groups are at their limits over all workers, by group.
-        self._parked: dict[str | None, dict[Entry, None]] = {}
+        self._line = Line()
 
     @property
     def waiting(self) -> int:
@@ -98,11 +94,11 @@ class RowWriter:
     @property
     def waiting_groups(self) -> AbstractSet[str | None]:
         """The groups of the starts in the queue."""
-        return self._standing.keys()
+        return self._line.groups
 
     def waiting_of(self, group: str | None) -> int:
         """The number of a group's starts in the queue."""
-        return self._standing[group]
+        return self._line.count(group)
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._entries
@@ -184,7 +180,7 @@ class RowWriter:
             await turn
         finally:
             entry.wish = None
-            self._leave_line(entry)
+            self._line.leave(entry)
 
     def resize(self, limit: int) -> None:
         """Change the limit; waiting starts ask for slots again."""
@@ -294,7 +290,7 @@ class RowWriter:
                 self._let_start(entry, wish)  # it is written when the engine is back
             raise
         if not placing.group_full:
-            self._unpark(entry)
+            self._line.unpark(entry)
         if placing.placed:
             entry.confirmed = Confirmed.INTENT
             self._let_start(entry, wish)
@@ -310,7 +306,7 @@ class RowWriter:
             entry.confirmed = Confirmed.UNSURE if entry.is_called else Confirmed.QUEUED
             self._stand_in_line(entry, wish)
             if placing.group_full and entry in self._line:
-                self._parked.setdefault(entry.group, {})[entry] = None
+                self._line.park(entry)
 
     def _key_in_use(self, entry: Entry, holder: str, session_id: str | None) -> KeyInUseError:
         key = key_of(entry.row.key)
@@ -336,27 +332,12 @@ class RowWriter:
     def _stand_in_line(self, entry: Entry, wish: Wish) -> None:
         self._in_line()
         if entry not in self._line and not wish.turn.done():
-            self._line[entry] = None
-            self._standing[entry.group] += 1
+            self._line.join(entry)
             wish.waits()
-
-    def _leave_line(self, entry: Entry) -> None:
-        if entry in self._line:
-            del self._line[entry]
-            self._standing[entry.group] -= 1
-            if not self._standing[entry.group]:
-                del self._standing[entry.group]
-            self._unpark(entry)
-
-    def _unpark(self, entry: Entry) -> None:
-        parked = self._parked.get(entry.group, {})
-        parked.pop(entry, None)
-        if not parked:
-            self._parked.pop(entry.group, None)
 
     def _call_parked(self, group: str | None) -> None:
         """A slot may be free for a group: its first start asks for it."""
-        for entry in islice(self._parked.get(group, ()), 1):
+        for entry in self._line.parked(group):
             self.call(entry.row.id)
 
     async def _record(self, entry: Entry) -> None:
@@ -399,10 +380,8 @@ class RowWriter:
         They are written together, because ten thousand one after the other would take longer than a
         lease. Lost rows are written in bulk if the ledger can, and each step renews the lease.
         """
-        for entry in islice(self._line, 1):  # its call may have been lost
+        for entry in self._line.firsts():  # a call may have been lost, or a slot freed elsewhere
             entry.call()
-        for group in list(self._parked):  # another worker may have freed a slot
-            self._call_parked(group)
         wrong = [entry for entry in self._entries.values() if entry.step is not Step.REST]
         if isinstance(self._ledger, BulkLedger):
             lost = [one for one in wrong if one.step is Step.RECORD and one.writer is None]
