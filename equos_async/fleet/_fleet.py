@@ -486,9 +486,8 @@ class SessionFleet(Generic[K]):
         Returns:
             :attr:`report`.
         """
-        if self._report is None:
-            with self._ends.excused():
-                await self._leave(None)
+        with self._ends.excused():
+            await self._leave(None)
         return self.report
 
     async def __aenter__(self) -> Self:
@@ -501,11 +500,13 @@ class SessionFleet(Generic[K]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        if self._report is None:
-            await self._leave(exc)
+        await self._leave(exc)
         return self._guard is not None and self._guard.absorbs(exc)
 
     async def _leave(self, exc: BaseException | None) -> None:
+        if self._report is not None:
+            await self._ends.leave()  # the hook may have closed the fleet, and go on
+            return
         check_loop(self._client)
         self._supervisor.close()
         drain = self._supervisor.drain(self._drain_deadline, closed_error, is_final=True)

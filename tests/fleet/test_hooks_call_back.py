@@ -63,6 +63,27 @@ async def test_on_end_closes_the_fleet(
     assert not others()
 
 
+async def test_a_hook_that_goes_on_when_the_fleet_is_closed(
+    scripted: ScriptedClient, still: FakeClock
+) -> None:
+    """The fleet's block waits for it, although there is a report already."""
+    told: list[object] = []
+    closed, go = asyncio.Event(), asyncio.Event()
+
+    async def on_end(end: SessionEnd) -> None:
+        await fleet.aclose()
+        closed.set()
+        await go.wait()
+        told.append(end.key)
+
+    async with SessionFleet(scripted, on_end=on_end, clock=still) as fleet:
+        live = await fleet.start(REQUEST, key=1)
+        await live.stop()
+        await closed.wait()
+        asyncio.get_running_loop().call_soon(go.set)
+    assert told == [1]
+
+
 async def test_on_end_waits_for_other_calls_of_it(
     scripted: ScriptedClient, still: FakeClock
 ) -> None:
