@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from equos_async import EquosClient, SessionFleet, SQLiteLedger
+from equos_async import EquosClient, Limits, SessionFleet, SQLiteLedger
 from tests.bench import arms
 from tests.bench.fleet_scale import REQUEST, running, weigh
 from tests.bench.server import Answerer
@@ -123,13 +123,17 @@ def count_garbage(arm: str, url: str) -> int:
 
 
 def count_garbage_of_a_fleet(url: str, ledger: SQLiteLedger | None) -> int:
-    """The same for sessions of a fleet, from their starts to the drain of all."""
+    """The same for sessions of a fleet, from their starts to the drain of all.
+
+    The connections are kept: each that ends is a cycle of asyncio's own.
+    """
 
     async def collect() -> int:
         found: list[int] = []
+        limits = Limits(keepalive=3600)
         async with (
             contextlib.nullcontext() if ledger is None else contextlib.aclosing(ledger),
-            EquosClient("pk_bench", endpoint=url) as client,
+            EquosClient("pk_bench", endpoint=url, limits=limits) as client,
             SessionFleet(client, max_live=SESSIONS, ledger=ledger) as fleet,
         ):
             for _ in range(4):
