@@ -59,7 +59,7 @@ class TestOneAddress:
             one.wait_for("state=online", "INFO", "replication")
             async with (
                 Relay(one.port) as address,
-                RedisLedger(address.url, timeout=0.5) as ledger,
+                RedisLedger(address.url, timeout=1.0) as ledger,  # each step has to be done in it
                 RedisLedger(two.url) as other,
             ):
                 await live(ledger, row("a"), "s1")
