@@ -9,9 +9,11 @@ a local server whose tokens are for the LiveKit server at LIVEKIT_URL, such as t
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 
 from livekit import rtc
@@ -107,5 +109,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # What is registered first runs last: threads of the package may still call into Python when it
+    # has shut down, and would abort the process if Python ended first.
+    atexit.register(time.sleep, 0.5)
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(main())

@@ -37,8 +37,6 @@ _FATAL: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-_FROM_A_THREAD: Final = ": from another thread use asyncio.run_coroutine_threadsafe"
-
 _NETWORK: Final = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -46,6 +44,7 @@ _NETWORK: Final = (
     TimeoutError,
     SendRefusedError,
 )
+_FROM_A_THREAD: Final = ": from another thread use asyncio.run_coroutine_threadsafe"
 
 
 class Transport:

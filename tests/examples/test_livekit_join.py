@@ -111,7 +111,7 @@ async def test_a_signal_stops_the_session(
     async with program(emulator.endpoint, PROGRAM) as running:
         await door.knocked.wait()
         assert len(emulator.live_sessions) == 1
-        assert await running.end(number) == 0
+        assert await running.end(number) == 0, running.printed
     assert "Traceback" not in running.printed
     assert not emulator.live_sessions
 
