@@ -40,7 +40,7 @@ def keyed(key: object) -> str:
     """A fleet's key within a sentence; it is an object of the program, whose repr may raise."""
     try:
         text = repr(key)
-    except Exception:
+    except Exception:  # of the program's own code; it must not replace what is being told
         text = f"<{type(key).__name__}>"
     return brief(text)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
+from equos_async._retry.pages import total_of
+
 from .answers import Page
-from .operations import PAGE
 
 T = TypeVar("T")
 
@@ -49,9 +50,7 @@ class Listing(Generic[T]):
                 self._seen.add(one.id)
                 new.append(item)
         self.skip += page.count
-        total = page.total
-        if total is not None and total <= page.count >= PAGE:
-            total = None  # a full part: it may be the total of this part only
+        total = total_of(page.total, page.count)
         self._stale = 0 if new else self._stale + 1
         if self._most is None:
             self._most = MAX_ITEMS if total is None else 2 * total + GROWTH

@@ -52,9 +52,6 @@ OVER: Final = frozenset({SessionStatus.ENDED, SessionStatus.ERROR, SessionStatus
 MAX_LIST: Final = 8 << 20
 """Bytes that are read of a part of a list, whose items may contain whole transcripts."""
 
-PAGE: Final = 50
-"""Items in one request; SDK: at most 50."""
-
 
 class Credential(Enum):
     """The key that a request carries; the value is the name of the client's argument."""

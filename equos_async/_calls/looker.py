@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from equos_async._api.answers import Looked
-from equos_async._api.operations import PAGE, Operation, Resource
+from equos_async._api.operations import Operation, Resource
 from equos_async._http.request import Reply
 from equos_async._marker import MarkerUse
 from equos_async._retry.backoff import http_date
-from equos_async._retry.pages import ListMemory, Part, read, since
+from equos_async._retry.pages import TAKE, ListMemory, Part, read, since
 from equos_async._retry.search import Fate, Look, LostAttempt, Search
 from equos_async.clock import Clock
 from equos_async.errors import APIStatusError, EquosError, OverloadedError
@@ -145,7 +145,7 @@ class Looker:
         reading = read(self._memories.setdefault(client, ListMemory()))
         span = next(reading)
         while True:
-            query = {"take": min(span.take, PAGE), "skip": span.skip, **filtered}
+            query = {"take": min(span.take, TAKE), "skip": span.skip, **filtered}
             call = self._ask(self._resource.look, query=query)
             counted.append(call)
             looked = await call.answer

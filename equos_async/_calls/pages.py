@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from equos_async import _validate
 from equos_async._api.listing import Listing
-from equos_async._api.operations import PAGE, Resource
+from equos_async._api.operations import Resource
+from equos_async._retry.pages import TAKE
 
 from .tasks import CallTasks
 
@@ -18,7 +19,7 @@ async def read_all(
     tasks: CallTasks, resource: Resource[Any, Any, T], client: str | None
 ) -> AsyncGenerator[T, None]:
     """Read all items, or those of one client; no id is returned twice."""
-    query: dict[str, object] = {"take": PAGE}
+    query: dict[str, object] = {"take": TAKE}
     if client is not None:
         query["client"] = _validate.text("client", client)
     listing = Listing[T]()

@@ -67,6 +67,19 @@ Reading: TypeAlias = Generator[Span, Part | None, None]
 """A generator that yields spans to request, and receives parts; None: the part was too large."""
 
 
+def total_of(told: int | None, count: int, asked: int = TAKE) -> int | None:
+    """The number of items in the whole list, as the server says with a part; None: not known.
+
+    Some servers count the items of the part instead. A full part does not show which it is.
+
+    Args:
+        told: What the server says.
+        count: The items of the part.
+        asked: The largest number that a part may have.
+    """
+    return None if told is not None and told <= count >= asked else told
+
+
 @define
 class ListMemory:
     """What one look passes on to the next one.
@@ -106,11 +119,9 @@ def read(memory: ListMemory) -> Reading:
     if first is None or not first.count:
         return
     # A server may send fewer than it is asked for: steps are of what it sends.
-    total, step = first.total, min(first.count, memory.take)
+    total, step = total_of(first.total, first.count, memory.take), min(first.count, memory.take)
     if total is not None and total <= first.count:
-        if first.count < memory.take:
-            return
-        total = None  # a full part: it may be the total of this part only
+        return
     order = order_of(first.created)
     if order is Order.NEWEST_FIRST:
         if not _is_past(first):
