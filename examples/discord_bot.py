@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import AsyncExitStack, suppress
 
 import discord
@@ -116,5 +117,8 @@ async def refuse(interaction: discord.Interaction, error: app_commands.AppComman
 
 
 if __name__ == "__main__":
+    token = os.environ.get("DISCORD_TOKEN")
+    if not token:
+        sys.exit("Set DISCORD_TOKEN to the token of your bot.")
     with suppress(asyncio.CancelledError):  # which the first signal brings
-        bot.run(os.environ["DISCORD_TOKEN"])
+        bot.run(token)

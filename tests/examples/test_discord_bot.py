@@ -39,6 +39,14 @@ async def bot(emulator: EquosEmulator, guild: Discord) -> AsyncIterator[Program]
         yield bot
 
 
+async def test_no_token() -> None:
+    """It says what to set, in one line."""
+    bot = str(EXAMPLES / "discord_bot.py")
+    async with program("", bot, DISCORD_TOKEN="") as running:
+        assert await running.end() == 1
+    assert running.printed == "Set DISCORD_TOKEN to the token of your bot.\n"
+
+
 async def test_commands(emulator: EquosEmulator, bot: Program, guild: Discord) -> None:
     """Each person has one session, however often they ask, and only they see their token."""
     assert sorted(guild.commands) == ["bye", "status", "talk"]
